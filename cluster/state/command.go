@@ -1,0 +1,245 @@
+package state
+
+import (
+	"net/netip"
+
+	"authd/keys"
+	"authd/zone"
+)
+
+// Code identifies a command in the log. Codes are pinned by command_test.go:
+// never renumber, never reuse.
+type Code uint16
+
+const (
+	CodeSetSettings     Code = 1
+	CodePutPlatform     Code = 2
+	CodePutRecord       Code = 3
+	CodePutNameServer   Code = 4
+	CodePutPool         Code = 5
+	CodeAddTenant       Code = 6
+	CodeSuspendTenant   Code = 7
+	CodeAddDomain       Code = 8
+	CodePatchDomain     Code = 9
+	CodeProveDomain     Code = 10
+	CodeLeaveDomain     Code = 11
+	CodeRestoreDomain   Code = 12
+	CodeExpireDomain    Code = 13
+	CodePutDomainRecord Code = 14
+	CodeStepKey         Code = 15
+	CodeRevokeKey       Code = 16
+	CodeAddAccessToken  Code = 17
+	CodeDropAccessToken Code = 18
+	CodeDropPlatform    Code = 19 // refused while a domain or pool uses it
+	CodeDropPool        Code = 20
+	CodeDropNameServer  Code = 21
+)
+
+// Command is one change. The set is closed: each type below implements it.
+type Command interface {
+	Code() Code
+}
+
+// Entry is a command with what its proposer stamped on it.
+type Entry struct {
+	At      int64  // proposer's clock, seconds since 1970; machine time only moves forward
+	Actor   string // token id, "rotator", "dev", …
+	Source  string // client address, where there is one
+	Reason  string
+	Command Command
+}
+
+// EncodeBatch packs entries into one log entry's data. Equal entries encode to
+// equal bytes.
+func EncodeBatch(entries []Entry) ([]byte, error) { panic("todo") }
+
+// DecodeBatch reads what EncodeBatch wrote. An unknown code is an error: the
+// node is older than the cluster and must not go on.
+func DecodeBatch(data []byte) ([]Entry, error) { panic("todo") }
+
+// SetSettings replaces the settings. ClusterID can be set once.
+type SetSettings struct {
+	Settings Settings `cbor:"1,keyasint"`
+}
+
+// PutPlatform adds a platform zone or changes its contact.
+type PutPlatform struct {
+	Apex    zone.Name `cbor:"1,keyasint"`
+	Contact zone.Name `cbor:"2,keyasint"`
+}
+
+// DropPlatform removes a platform zone that nothing uses.
+type DropPlatform struct {
+	Apex zone.Name `cbor:"1,keyasint"`
+}
+
+// PutRecord sets (or, with no data, removes) an operator's RRset in a platform zone.
+type PutRecord struct {
+	Apex zone.Name  `cbor:"1,keyasint"`
+	Set  zone.RRset `cbor:"2,keyasint"`
+}
+
+// PutNameServer sets a name server's addresses.
+type PutNameServer struct {
+	Label     string       `cbor:"1,keyasint"`
+	Addresses []netip.Addr `cbor:"2,keyasint"`
+}
+
+// DropNameServer removes a name server that no delegated domain was given.
+type DropNameServer struct {
+	Label string `cbor:"1,keyasint"`
+}
+
+// PutPool adds a pool or replaces what it says.
+type PutPool struct {
+	ID   string   `cbor:"1,keyasint"`
+	Spec PoolSpec `cbor:"2,keyasint"`
+}
+
+// DropPool removes a pool that no domain uses.
+type DropPool struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+// AddTenant adds a tenant. Adding it again with the same name changes nothing.
+type AddTenant struct {
+	ID   string `cbor:"1,keyasint"`
+	Name string `cbor:"2,keyasint"`
+}
+
+// SuspendTenant suspends or resumes.
+type SuspendTenant struct {
+	ID        string `cbor:"1,keyasint"`
+	Suspended bool   `cbor:"2,keyasint"`
+}
+
+// AddDomain claims a name for a tenant.
+type AddDomain struct {
+	Token       Token             `cbor:"1,keyasint"`
+	Name        zone.Name         `cbor:"2,keyasint"`
+	Mode        zone.Mode         `cbor:"3,keyasint"`
+	Tenant      string            `cbor:"4,keyasint"`
+	Pool        string            `cbor:"5,keyasint"`
+	Labels      map[string]string `cbor:"6,keyasint"`
+	SignsFor    []zone.Name       `cbor:"7,keyasint"`
+	DMARC       string            `cbor:"8,keyasint"`
+	Registrable zone.Name         `cbor:"9,keyasint"` // by the proposer's public suffix list
+	// Suffix: the name is itself a public suffix; refused without Override.
+	Suffix   bool `cbor:"10,keyasint"`
+	Override bool `cbor:"11,keyasint"` // admin: allow the registrable domain itself
+	// Bound are existing owner names of platform zones to use as targets instead
+	// of generated ones (CNAME mode, admin); empty fields are generated.
+	Bound BoundTargets `cbor:"12,keyasint"`
+	// Active has one key an algorithm; Standby at most one an algorithm.
+	Active  []keys.Material `cbor:"13,keyasint"`
+	Standby []keys.Material `cbor:"14,keyasint"`
+}
+
+// BoundTargets are owner names chosen by an admin. Keys has three names an
+// algorithm, in slot order, or none.
+type BoundTargets struct {
+	Keys   []zone.Name `cbor:"1,keyasint"`
+	Bounce zone.Name   `cbor:"2,keyasint"`
+	Click  zone.Name   `cbor:"3,keyasint"`
+	DMARC  zone.Name   `cbor:"4,keyasint"`
+}
+
+// PatchDomain changes what is not nil.
+type PatchDomain struct {
+	Token    Token              `cbor:"1,keyasint"`
+	Pool     *string            `cbor:"2,keyasint"`
+	Labels   *map[string]string `cbor:"3,keyasint"`
+	DMARC    *string            `cbor:"4,keyasint"`
+	SignsFor *[]zone.Name       `cbor:"5,keyasint"`
+	// Serial, where not 0, is the domain serial that the caller saw (If-Match).
+	Serial uint32 `cbor:"6,keyasint"`
+}
+
+// ProveDomain makes a pending claim the owner of its subtree. Seen are the
+// tokens found in the parent's NS set; it must hold this claim's token alone of
+// all live claims to the name. Where another claim owned the name, ownership
+// moves. With Attested (admin) the parent was not asked.
+type ProveDomain struct {
+	Token    Token    `cbor:"1,keyasint"`
+	Seen     []Token  `cbor:"2,keyasint"`
+	Servers  []string `cbor:"3,keyasint"` // who was asked, for the audit
+	Attested bool     `cbor:"4,keyasint"`
+}
+
+// LeaveDomain starts a claim's end; with Now (admin, reason) it ends at once.
+type LeaveDomain struct {
+	Token Token `cbor:"1,keyasint"`
+	Now   bool  `cbor:"2,keyasint"`
+}
+
+// RestoreDomain revives a leaving claim. Active has a fresh key for each
+// algorithm whose active key left the ring meanwhile.
+type RestoreDomain struct {
+	Token  Token           `cbor:"1,keyasint"`
+	Active []keys.Material `cbor:"2,keyasint"`
+}
+
+// ExpireDomain ends a pending or leaving claim whose time has come.
+type ExpireDomain struct {
+	Token Token `cbor:"1,keyasint"`
+}
+
+// PutDomainRecord sets (or, with no data, removes) an extra RRset of a delegated
+// domain. Admin says that NS and DNAME are allowed.
+type PutDomainRecord struct {
+	Token Token      `cbor:"1,keyasint"`
+	Set   zone.RRset `cbor:"2,keyasint"`
+	Admin bool       `cbor:"3,keyasint"`
+}
+
+// StepKey takes one step of a domain's ring.
+type StepKey struct {
+	Token    Token          `cbor:"1,keyasint"`
+	Step     keys.Step      `cbor:"2,keyasint"`
+	Material *keys.Material `cbor:"3,keyasint"`
+	// From, where not empty, is the active selector that the caller saw: the
+	// step is done already when another is active.
+	From string `cbor:"4,keyasint"`
+	// Manual: a person asked, so the due time does not matter; ready time does.
+	Manual bool `cbor:"5,keyasint"`
+}
+
+// RevokeKey answers a key with an empty p= at once. The active key is revoked
+// only where another of its algorithm can sign, unless Force.
+type RevokeKey struct {
+	Token    Token  `cbor:"1,keyasint"`
+	Selector string `cbor:"2,keyasint"`
+	Force    bool   `cbor:"3,keyasint"`
+}
+
+// AddAccessToken adds an API credential.
+type AddAccessToken struct {
+	Access AccessToken `cbor:"1,keyasint"`
+}
+
+// DropAccessToken revokes an API credential.
+type DropAccessToken struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+func (SetSettings) Code() Code     { return CodeSetSettings }
+func (PutPlatform) Code() Code     { return CodePutPlatform }
+func (PutRecord) Code() Code       { return CodePutRecord }
+func (PutNameServer) Code() Code   { return CodePutNameServer }
+func (PutPool) Code() Code         { return CodePutPool }
+func (AddTenant) Code() Code       { return CodeAddTenant }
+func (SuspendTenant) Code() Code   { return CodeSuspendTenant }
+func (AddDomain) Code() Code       { return CodeAddDomain }
+func (PatchDomain) Code() Code     { return CodePatchDomain }
+func (ProveDomain) Code() Code     { return CodeProveDomain }
+func (LeaveDomain) Code() Code     { return CodeLeaveDomain }
+func (RestoreDomain) Code() Code   { return CodeRestoreDomain }
+func (ExpireDomain) Code() Code    { return CodeExpireDomain }
+func (PutDomainRecord) Code() Code { return CodePutDomainRecord }
+func (StepKey) Code() Code         { return CodeStepKey }
+func (RevokeKey) Code() Code       { return CodeRevokeKey }
+func (AddAccessToken) Code() Code  { return CodeAddAccessToken }
+func (DropAccessToken) Code() Code { return CodeDropAccessToken }
+func (DropPlatform) Code() Code    { return CodeDropPlatform }
+func (DropPool) Code() Code        { return CodeDropPool }
+func (DropNameServer) Code() Code  { return CodeDropNameServer }
