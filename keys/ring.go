@@ -70,12 +70,12 @@ const (
 
 // Material is what a new key brings into a ring.
 type Material struct {
-	Algorithm  Algorithm
-	Selector   string // minted mode; in slots mode the ring chooses
-	Sealed     []byte
-	Payload    string
-	PublicOnly bool
-	Imported   bool
+	Algorithm  Algorithm `cbor:"1,keyasint"`
+	Selector   string    `cbor:"2,keyasint"` // minted mode; in slots mode the ring chooses
+	Sealed     []byte    `cbor:"3,keyasint"`
+	Payload    string    `cbor:"4,keyasint"`
+	PublicOnly bool      `cbor:"5,keyasint"`
+	Imported   bool      `cbor:"6,keyasint"`
 }
 
 // SlotLabel is the label of a slot: k1…k3 for RSA, ke1…ke3 for Ed25519.
@@ -97,9 +97,9 @@ func (k StepKind) String() string { panic("todo") }
 
 // Step is one transition of one key, or (StepPublish) of one algorithm.
 type Step struct {
-	Kind      StepKind
-	Algorithm Algorithm
-	Key       uint32 // ID; 0 for StepPublish
+	Kind      StepKind  `cbor:"1,keyasint"`
+	Algorithm Algorithm `cbor:"2,keyasint"`
+	Key       uint32    `cbor:"3,keyasint"` // ID; 0 for StepPublish
 }
 
 // Next says which step is due next and when, and whether there is any. It
