@@ -2,45 +2,224 @@ package zone
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // ServerConfig is what Listen needs.
 type ServerConfig struct {
 	// Listen are the addresses to answer on, UDP and TCP. A wildcard address
-	// replies from the address asked. Required.
+	// replies from the address asked; [::] is IPv6 alone, list 0.0.0.0 beside it
+	// for IPv4. Port 0 takes a free one, the same for UDP and TCP. Required.
 	Listen []netip.AddrPort
 	// Workers is the number of UDP readers an address; 0 means one a core.
 	Workers int
 	// Tree is what is answered. Required.
 	Tree *Tree
-	// NSID identifies this node to those who ask (RFC 5001); empty: not sent.
+	// NSID identifies this node to those who ask (RFC 5001), at most MaxNSID
+	// octets; empty: not sent.
 	NSID string
 	// Logger takes what an operator must know; queries are not logged. Required.
 	Logger *slog.Logger
 }
 
-// Server answers queries from sockets.
-type Server struct{ serverState }
-
-type serverState struct{}
-
-// Listen opens the sockets and starts answering. The error names the address.
-func Listen(c ServerConfig) (*Server, error) { panic("todo") }
-
-// Close stops answering: it stops accepting, lets running TCP exchanges end
-// until ctx is done, and releases the sockets.
-func (s *Server) Close(ctx context.Context) error { panic("todo") }
-
-// Stats are counters since the start, merged over the workers when read.
-type Stats struct {
-	Queries   map[string]uint64 // by "proto/family/type-group"
-	Responses map[string]uint64 // by rcode mnemonic
-	Outcomes  map[string]uint64 // by Outcome
-	Dropped   uint64            // datagrams that got no reply
-	Truncated uint64
+func (c *ServerConfig) check() error {
+	switch {
+	case len(c.Listen) == 0:
+		return errors.New("Listen: no address to answer on")
+	case c.Workers < 0 || c.Workers > maxWorkers:
+		return fmt.Errorf("Workers: %d is not between 0 and %d", c.Workers, maxWorkers)
+	case c.Tree == nil:
+		return errors.New("Tree: missing")
+	case len(c.NSID) > MaxNSID:
+		return fmt.Errorf("NSID: %d octets, at most %d fit", len(c.NSID), MaxNSID)
+	case c.Logger == nil:
+		return errors.New("Logger: missing")
+	}
+	return nil
 }
 
-// Stats reads the counters.
-func (s *Server) Stats() Stats { panic("todo") }
+const (
+	// maxWorkers bounds the sockets an address: more readers than cores only
+	// share the same work.
+	maxWorkers = 256
+	// portTries is how often a free port is looked for that is free for both
+	// UDP and TCP.
+	portTries = 16
+)
+
+// limits are the bounds of TCP (RFC 7766 section 6.2.3), apart so that tests
+// need not wait for them.
+type limits struct {
+	connections int           // open at once, all addresses together
+	queries     int           // a connection
+	message     time.Duration // from the first octet of a message to its last
+	idle        time.Duration // between messages
+	write       time.Duration // for a reader to take what it asked for
+}
+
+func defaultLimits() limits {
+	return limits{connections: 4096, queries: 4096, message: 2 * time.Second, idle: 10 * time.Second, write: 2 * time.Second}
+}
+
+// Server answers queries from sockets. Per address it has one UDP socket for
+// each worker and one TCP listener, all with SO_REUSEPORT, so that a successor
+// can open the same addresses before this one closes.
+type Server struct {
+	config    ServerConfig
+	limits    limits
+	addresses []netip.AddrPort
+	workers   []*udpWorker
+	listeners []*tcpListener
+	counters  []*counters
+	exchanges sync.Pool // of *tcpExchange
+
+	closing atomic.Bool
+	stopped chan struct{} // closed when closing is set
+	running sync.WaitGroup
+	started time.Time
+
+	// mu guards conns, which accepting, ending and Close change; queries do not.
+	mu    sync.Mutex
+	conns map[*tcpConn]struct{}
+}
+
+// Listen opens the sockets and starts answering. The error names the address.
+func Listen(c ServerConfig) (*Server, error) { return listen(c, defaultLimits()) }
+
+func listen(c ServerConfig, l limits) (*Server, error) {
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("checking DNS server configuration: %w", err)
+	}
+	if c.Workers == 0 {
+		c.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
+	}
+	s := &Server{config: c, limits: l, stopped: make(chan struct{}), started: time.Now(), conns: map[*tcpConn]struct{}{}}
+	s.exchanges.New = func() any { return newExchange(c.Tree, c.NSID) }
+	for _, address := range c.Listen {
+		if err := s.open(address); err != nil {
+			s.release()
+			return nil, fmt.Errorf("opening DNS on %s: %w", address, err)
+		}
+	}
+	for _, w := range s.workers {
+		s.running.Go(w.run)
+	}
+	for _, l := range s.listeners {
+		s.running.Go(l.run)
+	}
+	return s, nil
+}
+
+// Addresses are the addresses answered on, in the order of ServerConfig.Listen,
+// with the ports that were taken for port 0.
+func (s *Server) Addresses() []netip.AddrPort { return s.addresses }
+
+// open opens the sockets of one address.
+func (s *Server) open(address netip.AddrPort) error {
+	if !address.IsValid() {
+		return errors.New("not an address")
+	}
+	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
+	for try := 1; ; try++ {
+		workers, listener, err := s.openOnce(address)
+		if err == nil {
+			s.workers = append(s.workers, workers...)
+			s.listeners = append(s.listeners, listener)
+			s.addresses = append(s.addresses, netip.AddrPortFrom(address.Addr(), listener.port()))
+			return nil
+		}
+		// A port that is free for UDP may be taken for TCP.
+		if address.Port() != 0 || try == portTries || !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+	}
+}
+
+func (s *Server) openOnce(address netip.AddrPort) (workers []*udpWorker, listener *tcpListener, err error) {
+	defer func() {
+		if err != nil {
+			for _, w := range workers {
+				w.conn.Close()
+			}
+		}
+	}()
+	for range s.config.Workers {
+		w, err := s.openUDP(address)
+		if err != nil {
+			return workers, nil, err
+		}
+		workers = append(workers, w)
+		port := w.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+		address = netip.AddrPortFrom(address.Addr(), port)
+	}
+	listener, err = s.openTCP(address)
+	return workers, listener, err
+}
+
+// count makes the counters of one socket.
+func (s *Server) count(proto string, address netip.AddrPort) *counters {
+	c := &counters{proto: proto, family: "ipv6"}
+	if address.Addr().Is4() {
+		c.family = "ipv4"
+	}
+	s.counters = append(s.counters, c)
+	return c
+}
+
+// Close stops answering: it stops accepting, answers the datagrams and
+// connections that had arrived, lets running TCP exchanges end until ctx is
+// done, and releases the sockets. The error is that of ctx where exchanges were
+// cut off. It may be called more than once.
+func (s *Server) Close(ctx context.Context) error {
+	if s.closing.CompareAndSwap(false, true) {
+		close(s.stopped)
+		for _, w := range s.workers {
+			w.stop()
+		}
+		for _, l := range s.listeners {
+			l.stop()
+		}
+		s.closeIdle()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.release()
+	<-done // all sockets are closed: nothing can wait any more
+	return fmt.Errorf("draining DNS connections: %w", ctx.Err())
+}
+
+// reflector says of a source port that what comes from it can only be forged:
+// none, echo and chargen, which would answer our answers.
+func reflector(port uint16) bool { return port == 0 || port == 7 || port == 19 }
+
+// release closes every socket at once.
+func (s *Server) release() {
+	for _, w := range s.workers {
+		w.conn.Close()
+	}
+	for _, l := range s.listeners {
+		l.listener.Close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.conn.Close()
+	}
+}

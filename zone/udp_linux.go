@@ -1,0 +1,289 @@
+package zone
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batchSize is how many datagrams one system call receives or sends. Past 64
+	// there is nothing to gain (bench: the call is some percent of the work) and
+	// the first of a batch waits for the last.
+	batchSize = 64
+	// querySize is how much of a datagram is looked at; a longer one is cut off
+	// and gets the FORMERR of a cut-off message.
+	querySize = 2048
+	// bufferSize is asked for both socket buffers: at 500,000 queries a second
+	// some 20 ms of them.
+	bufferSize = 4 << 20
+	// receiveTries is how often an error of the socket itself is passed over
+	// before waiting for the next datagram.
+	receiveTries = 3
+	// drainBatches bounds what a closing socket still answers.
+	drainBatches = 64
+
+	controlWords = 6 // 48 octets: a header and in6_pktinfo
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2); Go pads it as C does.
+type mmsghdr struct {
+	header unix.Msghdr
+	length uint32
+}
+
+// udpWorker reads one socket and answers. Its memory is laid out once; a round
+// receives a batch, answers it and sends what there is to send.
+type udpWorker struct {
+	server    *Server
+	conn      *net.UDPConn
+	raw       syscall.RawConn
+	responder *Responder
+	counters  *counters
+	wildcard  bool
+	received  int // messages of the last round, whose headers must be set again
+
+	in, out         [batchSize]mmsghdr
+	inData, outData [batchSize]unix.Iovec
+	from            [batchSize]unix.RawSockaddrInet6 // room for IPv4 too
+	control         [batchSize][controlWords]uint64
+	queries         *[batchSize][querySize]byte
+	replies         *[batchSize][MaxUDP]byte
+}
+
+func (s *Server) openUDP(address netip.AddrPort) (*udpWorker, error) {
+	conn, err := listenUDP(address)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	w := &udpWorker{
+		server: s, conn: conn, raw: raw,
+		responder: NewResponder(s.config.Tree, s.config.NSID),
+		counters:  s.count("udp", address),
+		wildcard:  address.Addr().IsUnspecified(),
+		received:  batchSize,
+		queries:   new([batchSize][querySize]byte),
+		replies:   new([batchSize][MaxUDP]byte),
+	}
+	for i := range batchSize {
+		w.inData[i].Base = &w.queries[i][0]
+		w.inData[i].SetLen(querySize)
+		w.in[i].header.Name = (*byte)(unsafe.Pointer(&w.from[i]))
+		w.in[i].header.Iov = &w.inData[i]
+		w.in[i].header.SetIovlen(1)
+		if w.wildcard {
+			w.in[i].header.Control = (*byte)(unsafe.Pointer(&w.control[i]))
+		}
+		w.out[i].header.Iov = &w.outData[i]
+		w.out[i].header.SetIovlen(1)
+	}
+	return w, nil
+}
+
+func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// run answers until stop. The socket is never waited on in the kernel: an empty
+// one parks the goroutine with the runtime's poller.
+func (w *udpWorker) run() {
+	defer w.conn.Close()
+	round := w.round
+	for !w.server.closing.Load() {
+		if err := w.raw.Read(round); err != nil {
+			if !w.server.closing.Load() && !errors.Is(err, os.ErrDeadlineExceeded) {
+				w.server.config.Logger.Error("reading DNS socket: this worker ends", "address", w.conn.LocalAddr().String(), "error", err)
+			}
+			break
+		}
+	}
+	w.raw.Control(func(fd uintptr) {
+		for i := 0; i < drainBatches && w.round(fd); i++ {
+		}
+	})
+}
+
+// round answers one batch; false when there is nothing to read.
+func (w *udpWorker) round(fd uintptr) bool {
+	n := w.receive(fd)
+	if n == 0 {
+		return false
+	}
+	w.send(fd, w.answer(n))
+	w.counters.take(&w.responder.tally)
+	return true
+}
+
+// receive reads up to a batch without waiting. RawSyscall6 keeps the scheduler
+// out of it: the call never blocks, and handing the processor over and back
+// would cost more than it.
+func (w *udpWorker) receive(fd uintptr) int {
+	for i := range w.received {
+		w.in[i].header.Namelen = unix.SizeofSockaddrInet6
+		if w.wildcard {
+			w.in[i].header.SetControllen(controlWords * 8)
+		}
+	}
+	w.received = 0
+	for range receiveTries {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&w.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		if errno == 0 {
+			w.received = int(n)
+			return w.received
+		}
+		if errno == unix.EAGAIN {
+			break
+		}
+	}
+	return 0
+}
+
+// answer makes the replies to the first n messages and returns their number.
+func (w *udpWorker) answer(n int) int {
+	ready := 0
+	for i := range n {
+		if !w.wanted(i) {
+			w.responder.tally[slotDropped]++
+			continue
+		}
+		reply := w.responder.Reply(w.replies[ready][:0], w.queries[i][:w.in[i].length], false)
+		if len(reply) == 0 {
+			continue
+		}
+		w.outData[ready].Base = &reply[0]
+		w.outData[ready].SetLen(len(reply))
+		h := &w.out[ready].header
+		h.Name, h.Namelen = w.in[i].header.Name, w.in[i].header.Namelen
+		h.Control = nil
+		h.SetControllen(0)
+		if w.wildcard && w.returnFrom(i) {
+			h.Control = w.in[i].header.Control
+			h.Controllen = w.in[i].header.Controllen
+		}
+		ready++
+	}
+	return ready
+}
+
+// wanted judges a datagram by its source, before its octets are looked at: rate
+// limiting belongs here.
+func (w *udpWorker) wanted(i int) bool {
+	// The port is at the same place in both families, in network order.
+	return !reflector(binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&w.from[i].Port))[:]))
+}
+
+// returnFrom turns the packet information of message i into that of its reply:
+// from the address asked, by whatever interface leads back. False where there
+// is none.
+func (w *udpWorker) returnFrom(i int) bool {
+	h := &w.in[i].header
+	c := (*unix.Cmsghdr)(unsafe.Pointer(h.Control))
+	data := unsafe.Add(unsafe.Pointer(c), unix.CmsgLen(0))
+	switch {
+	case int(h.Controllen) >= unix.CmsgLen(unix.SizeofInet4Pktinfo) && c.Level == unix.IPPROTO_IP && c.Type == unix.IP_PKTINFO:
+		(*unix.Inet4Pktinfo)(data).Ifindex = 0
+		return true
+	case int(h.Controllen) >= unix.CmsgLen(unix.SizeofInet6Pktinfo) && c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO:
+		info := (*unix.Inet6Pktinfo)(data)
+		if !netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
+			info.Ifindex = 0
+		}
+		return true
+	}
+	return false
+}
+
+// send sends the first n replies. One that the kernel refuses is dropped: its
+// sender asks again.
+func (w *udpWorker) send(fd uintptr, n int) {
+	for at := 0; at < n; {
+		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.out[at])), uintptr(n-at), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0 || sent == 0:
+			w.responder.tally[slotDropped]++
+			at++
+		default:
+			at += int(sent)
+		}
+	}
+}
+
+func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+		return control(c, func(fd int) error { return setUDP(fd, network == "udp4", address.Addr().IsUnspecified()) })
+	}}
+	conn, err := lc.ListenPacket(context.Background(), network("udp", address), address.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UDPConn), nil
+}
+
+func listenTCP(address netip.AddrPort) (*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+		return control(c, setReusePort)
+	}}
+	lc.SetMultipathTCP(false) // nothing to gain for one question, and one kernel path less to trust
+	l, err := lc.Listen(context.Background(), network("tcp", address), address.String())
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+func network(proto string, address netip.AddrPort) string {
+	if address.Addr().Is4() {
+		return proto + "4"
+	}
+	return proto + "6"
+}
+
+func control(c syscall.RawConn, set func(fd int) error) (err error) {
+	if e := c.Control(func(fd uintptr) { err = set(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
+func setReusePort(fd int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+}
+
+func setUDP(fd int, ipv4, wildcard bool) error {
+	if err := setReusePort(fd); err != nil {
+		return err
+	}
+	// Past net.core.rmem_max only a privileged process gets what it asks for;
+	// any other serves with less.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferSize)
+
+	// OMIT ignores forged "packet too big" messages, which would have our answers
+	// cut into fragments that can be replaced (RFC 9715 section 3.1).
+	if ipv4 {
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	} else {
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
+	}
+	switch {
+	case !wildcard:
+		return nil
+	case ipv4:
+		return os.NewSyscallError("setsockopt IP_PKTINFO", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+	}
+	return os.NewSyscallError("setsockopt IPV6_RECVPKTINFO", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
+}
