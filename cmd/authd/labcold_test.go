@@ -117,11 +117,11 @@ func startColdWorld(l *lab, y layout) *coldWorld {
 	w.knot("tld-example", "127.0.0.12:5353", map[string]string{"example.": tld["example."]})
 	w.knot("customers", "127.0.0.21:5353", customers)
 	w.knot("platform", "127.0.0.31:5353", platform)
-	w.relay(&w.g, "root", "127.0.0.10:5353", "192.0.2.10", "2001:db8::10")
-	w.relay(&w.g, "test.", "127.0.0.11:5353", "192.0.2.11", "2001:db8::11")
-	w.relay(&w.g, "example.", "127.0.0.12:5353", "192.0.2.12", "2001:db8::12")
-	w.relay(&w.g, "customer", "127.0.0.21:5353", "192.0.2.21", "192.0.2.22", "2001:db8::21", "2001:db8::22")
-	w.relay(&w.g, "platform", "127.0.0.31:5353", "192.0.2.31", "192.0.2.32", "2001:db8::31", "2001:db8::32")
+	w.relay(&w.g, "root", newBackend("127.0.0.10:5353"), "192.0.2.10", "2001:db8::10")
+	w.relay(&w.g, "test.", newBackend("127.0.0.11:5353"), "192.0.2.11", "2001:db8::11")
+	w.relay(&w.g, "example.", newBackend("127.0.0.12:5353"), "192.0.2.12", "2001:db8::12")
+	w.relay(&w.g, "customer", newBackend("127.0.0.21:5353"), "192.0.2.21", "192.0.2.22", "2001:db8::21", "2001:db8::22")
+	w.relay(&w.g, "platform", newBackend("127.0.0.31:5353"), "192.0.2.31", "192.0.2.32", "2001:db8::31", "2001:db8::32")
 	return w
 }
 

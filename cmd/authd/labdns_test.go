@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -30,6 +31,18 @@ type asked struct {
 func (a asked) String() string {
 	return fmt.Sprintf("%s ← %s %s", a.server, a.name, dns.TypeToString[a.qtype])
 }
+
+// backend is where a relay passes messages on to; it can be changed meanwhile.
+type backend struct{ at atomic.Pointer[string] }
+
+func newBackend(at string) *backend {
+	b := new(backend)
+	b.set(at)
+	return b
+}
+
+func (b *backend) set(at string) { b.at.Store(&at) }
+func (b *backend) get() string   { return *b.at.Load() }
 
 // ledger collects what relays saw.
 type ledger struct {
@@ -76,8 +89,8 @@ func (g *ledger) settle(quiet time.Duration) {
 	}
 }
 
-// relay starts a relay at port 53 of the addresses to the server at "to".
-func (l *lab) relay(g *ledger, name, to string, addresses ...string) {
+// relay starts a relay at port 53 of the addresses to a server.
+func (l *lab) relay(g *ledger, name string, to *backend, addresses ...string) {
 	l.Helper()
 	for _, address := range addresses {
 		if strings.Contains(address, ":") { // of IPv6, lo has only what it was given
@@ -98,7 +111,7 @@ func (l *lab) relay(g *ledger, name, to string, addresses ...string) {
 	}
 }
 
-func relayDatagrams(g *ledger, name, to string, pc net.PacketConn) {
+func relayDatagrams(g *ledger, name string, to *backend, pc net.PacketConn) {
 	buf := make([]byte, 65535)
 	for {
 		n, from, err := pc.ReadFrom(buf)
@@ -108,7 +121,7 @@ func relayDatagrams(g *ledger, name, to string, pc net.PacketConn) {
 		message := append([]byte(nil), buf[:n]...)
 		g.note(name, false, message)
 		go func() {
-			c, err := net.Dial("udp", to)
+			c, err := net.Dial("udp", to.get())
 			if err != nil {
 				return
 			}
@@ -123,7 +136,7 @@ func relayDatagrams(g *ledger, name, to string, pc net.PacketConn) {
 	}
 }
 
-func relayStreams(g *ledger, name, to string, ln net.Listener) {
+func relayStreams(g *ledger, name string, to *backend, ln net.Listener) {
 	for {
 		c, err := ln.Accept()
 		if err != nil {
@@ -131,7 +144,7 @@ func relayStreams(g *ledger, name, to string, ln net.Listener) {
 		}
 		go func() {
 			defer c.Close()
-			s, err := net.Dial("tcp", to)
+			s, err := net.Dial("tcp", to.get())
 			if err != nil {
 				return
 			}
