@@ -1,7 +1,10 @@
 package keys
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // StepKind is a transition. Values are kept in the log: never renumber.
@@ -39,12 +42,363 @@ type Step struct {
 	Key       uint32    `cbor:"3,keyasint"` // ID; 0 for StepPublish
 }
 
+// Planned is a step and when it is due.
+type Planned struct {
+	Step
+	Due int64
+}
+
 // Next says which step is due next and when, and whether there is any. It
 // decides nothing about barriers: StepConfirm is due at once, and whoever
 // proposes it has asked the nodes.
-func (r Ring) Next(p Policy) (step Step, due int64, ok bool) { panic("todo") }
+func (r Ring) Next(p Policy) (step Step, due int64, ok bool) {
+	planned := r.Plan(p)
+	if len(planned) == 0 {
+		return Step{}, 0, false
+	}
+	return planned[0].Step, planned[0].Due, true
+}
+
+// Plan lists the steps that the ring waits for, one a key at most, the earliest
+// first. A caller whose barrier holds a StepConfirm goes on with the others.
+func (r Ring) Plan(p Policy) []Planned {
+	var planned []Planned
+	for i := range r.Keys {
+		if next, ok := r.nextOf(&r.Keys[i], p); ok {
+			planned = append(planned, next)
+		}
+	}
+	for _, a := range []Algorithm{RSA2048, Ed25519} {
+		if due, ok := r.publishAt(a); ok {
+			planned = append(planned, Planned{Step{Kind: StepPublish, Algorithm: a}, due})
+		}
+	}
+	slices.SortStableFunc(planned, func(a, b Planned) int {
+		switch {
+		case a.Due < b.Due:
+			return -1
+		case a.Due > b.Due:
+			return 1
+		}
+		return 0
+	})
+	return planned
+}
+
+// nextOf is the step that one key waits for.
+func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
+	switch k.Stage {
+	case Standby:
+		if k.ConfirmedAt == 0 {
+			return Planned{Step{StepConfirm, k.Algorithm, k.ID}, k.CreatedAt}, true
+		}
+		due, ok := r.activateAt(k, p)
+		return Planned{Step{StepActivate, k.Algorithm, k.ID}, due}, ok
+	case Draining:
+		return Planned{Step{StepRevoke, k.Algorithm, k.ID}, r.retireAt(k, p)}, true
+	case Revoked:
+		return Planned{Step{StepRemove, k.Algorithm, k.ID}, r.removeAt(k, p)}, true
+	}
+	return Planned{}, false
+}
+
+// activateAt is when a confirmed standby is due to sign. A key whose private half
+// is elsewhere is never replaced, nor put to use, on schedule: its signer would
+// not know.
+func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
+	active, ok := r.Active(standby.Algorithm)
+	switch {
+	case !ok:
+		return standby.ReadyAt(), r.RetiredAt == 0
+	case active.PublicOnly || standby.PublicOnly:
+		return 0, false
+	}
+	return max(active.ActivatedAt+r.period(p), standby.ReadyAt()+seconds(p.Soak)), true
+}
+
+// period is the policy's, spread by the ring's jitter.
+func (r Ring) period(p Policy) int64 {
+	period := seconds(p.Period)
+	return period + period*int64(r.Jitter)/int64(1000/JitterShare)
+}
+
+// drainedFrom is when a draining key's last signature may have been made.
+func drainedFrom(k *Key, p Policy) int64 { return k.DrainedAt + seconds(p.SignerHold) }
+
+// floorAt is the earliest that a draining key may be revoked as a step.
+func floorAt(k *Key, p Policy) int64 { return drainedFrom(k, p) + seconds(p.DrainFloor) }
+
+// retireAt is when a draining key is due to be revoked: of a domain that leaves,
+// at the floor.
+func (r Ring) retireAt(k *Key, p Policy) int64 {
+	if r.RetiredAt != 0 {
+		return floorAt(k, p)
+	}
+	return max(floorAt(k, p), drainedFrom(k, p)+seconds(p.Drain))
+}
+
+// removeAt is when a revoked key leaves the ring; its slot is empty then.
+func (r Ring) removeAt(k *Key, p Policy) int64 {
+	if r.Mode == Slots {
+		return r.Freed[k.Selector]
+	}
+	return k.RevokedAt + seconds(p.RevokedFor)
+}
+
+// publishAt is when an algorithm is due to get a standby.
+func (r Ring) publishAt(a Algorithm) (int64, bool) {
+	count, latest := 0, int64(0)
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		if k.Algorithm != a {
+			continue
+		}
+		if k.Stage == Standby {
+			return 0, false
+		}
+		count++
+		latest = max(latest, k.ActivatedAt)
+	}
+	if r.RetiredAt != 0 || count == 0 {
+		return 0, false
+	}
+	if r.Mode == Minted {
+		return latest, count < MaxKeys
+	}
+	var free int64
+	found := false
+	for slot := uint8(1); slot <= SlotCount; slot++ {
+		label := SlotLabel(a, slot)
+		if _, used := r.BySelector(label); used {
+			continue
+		}
+		if freed := r.Freed[label]; !found || freed < free {
+			free, found = freed, true
+		}
+	}
+	return max(latest, free), found
+}
 
 // Take carries out a step at a time. It refuses a step that does not fit the
 // ring (the error says why), whatever Next said: a manual rotation takes
-// StepActivate before its due time. m is nil but for StepPublish.
-func (r Ring) Take(s Step, at int64, p Policy, m *Material) (Ring, error) { panic("todo") }
+// StepActivate before its due time, but never before the standby is ready, and
+// no key is revoked before its floor or removed before its time (NotReady).
+// StepActivate of the key that the active one replaced rolls back, within the
+// policy's window. m is nil but for StepPublish.
+func (r Ring) Take(s Step, at int64, p Policy, m *Material) (Ring, error) {
+	next, err := r.take(s, at, p, m)
+	if err != nil {
+		return Ring{}, fmt.Errorf("%s %s: %w", s.Kind, r.name(s), err)
+	}
+	return next, nil
+}
+
+// name is what errors call the subject of a step.
+func (r Ring) name(s Step) string {
+	if s.Kind == StepPublish {
+		return s.Algorithm.String()
+	}
+	if k, ok := r.ByID(s.Key); ok {
+		return fmt.Sprintf("key %d (%s)", k.ID, k.Selector)
+	}
+	return fmt.Sprintf("key %d", s.Key)
+}
+
+func (r Ring) take(s Step, at int64, p Policy, m *Material) (Ring, error) {
+	if at <= 0 {
+		return Ring{}, fmt.Errorf("time %d is not after 1970", at)
+	}
+	if (m != nil) != (s.Kind == StepPublish) {
+		return Ring{}, errors.New("a new key's material belongs to publish, and to it alone")
+	}
+	if s.Kind == StepPublish {
+		return r.publish(s, at, m)
+	}
+	i := slices.IndexFunc(r.Keys, func(k Key) bool { return k.ID == s.Key })
+	if i < 0 {
+		return Ring{}, errors.New("no such key in the ring")
+	}
+	if s.Algorithm != 0 && s.Algorithm != r.Keys[i].Algorithm {
+		return Ring{}, fmt.Errorf("the key is of %s, not of %s", r.Keys[i].Algorithm, s.Algorithm)
+	}
+	switch s.Kind {
+	case StepConfirm:
+		return r.confirm(i, at)
+	case StepActivate:
+		return r.activate(i, at, p)
+	case StepRevoke:
+		return r.drained(i, at, p)
+	case StepRemove:
+		return r.remove(i, at, p)
+	}
+	return Ring{}, errors.New("unknown step")
+}
+
+func (r Ring) publish(s Step, at int64, m *Material) (Ring, error) {
+	if m.Algorithm != s.Algorithm {
+		return Ring{}, fmt.Errorf("material is of %s", m.Algorithm)
+	}
+	if r.RetiredAt != 0 {
+		return Ring{}, errors.New("the domain is leaving")
+	}
+	if k, ok := r.Standby(m.Algorithm); ok {
+		return Ring{}, fmt.Errorf("%q is standby already", k.Selector)
+	}
+	key, err := r.laterKey(m, at)
+	if err != nil {
+		return Ring{}, err
+	}
+	return r.with(key), nil
+}
+
+// laterKey makes the next key of a ring that has had others.
+func (r Ring) laterKey(m *Material, at int64) (Key, error) {
+	key, err := r.newKey(m, at)
+	if err != nil {
+		return Key{}, err
+	}
+	if r.Mode == Minted && forgotten(key.Selector, at) {
+		return Key{}, fmt.Errorf("selector %q is of a month long past and may have been used: mint another", key.Selector)
+	}
+	key.Gap = r.gap(key.Selector)
+	return key, nil
+}
+
+// gap is how long caches hold what a name answers before its next key.
+func (r Ring) gap(selector string) int64 {
+	if r.Mode == Minted {
+		return TTLNegative
+	}
+	// A slot that was used answers a short empty p= by now, but nobody has
+	// confirmed since when: its key may have been served up to this moment.
+	if _, used := r.Freed[selector]; used {
+		return TTLLong + TTLStretch
+	}
+	return TTLShort + TTLStretch
+}
+
+func (r Ring) confirm(i int, at int64) (Ring, error) {
+	if k := &r.Keys[i]; k.Stage != Standby {
+		return Ring{}, fmt.Errorf("it is %s, not standby", k.Stage)
+	} else if k.ConfirmedAt != 0 {
+		return Ring{}, errors.New("it is confirmed already")
+	}
+	next := r.clone()
+	next.Keys[i].ConfirmedAt = at
+	return next, nil
+}
+
+func (r Ring) activate(i int, at int64, p Policy) (Ring, error) {
+	k := &r.Keys[i]
+	if r.RetiredAt != 0 {
+		return Ring{}, errors.New("the domain is leaving")
+	}
+	if k.Stage == Draining {
+		return r.rollBack(i, at, p)
+	}
+	if k.Stage != Standby {
+		return Ring{}, fmt.Errorf("it is %s, not standby", k.Stage)
+	}
+	if err := k.notReady(at); err != nil {
+		return Ring{}, err
+	}
+	return r.succeed(i, at), nil
+}
+
+// notReady says why a standby must not sign yet: some receiver may not see it.
+func (k *Key) notReady(at int64) error {
+	what := fmt.Sprintf("standby %q", k.Selector)
+	if k.ConfirmedAt == 0 {
+		return &NotReady{What: what, Why: "not every serving node has confirmed that it answers the record"}
+	}
+	if at < k.ReadyAt() {
+		return &NotReady{What: what, At: k.ReadyAt()}
+	}
+	return nil
+}
+
+// succeed makes a key active and lets the one before it drain.
+func (r Ring) succeed(i int, at int64) Ring {
+	next := r.clone()
+	k := &next.Keys[i]
+	delete(next.RolledFrom, k.Algorithm)
+	for j := range next.Keys {
+		old := &next.Keys[j]
+		if old.Algorithm == k.Algorithm && old.Stage == Active {
+			old.Stage, old.DrainedAt = Draining, at
+			next.RolledFrom[k.Algorithm] = old.ID
+		}
+	}
+	k.Stage, k.ActivatedAt, k.DrainedAt = Active, at, 0
+	return next
+}
+
+// rollBack makes the key active again that the active one replaced.
+func (r Ring) rollBack(i int, at int64, p Policy) (Ring, error) {
+	k := &r.Keys[i]
+	if r.RolledFrom[k.Algorithm] != k.ID {
+		return Ring{}, errors.New("it is draining and not the key that the active one replaced")
+	}
+	if until := k.DrainedAt + seconds(p.Rollback); at > until {
+		return Ring{}, fmt.Errorf("it is draining and its rollback window of %s is over", p.Rollback)
+	}
+	next := r.succeed(i, at)
+	delete(next.RolledFrom, k.Algorithm) // no way forward again: the newer key drains
+	return next, nil
+}
+
+func (r Ring) drained(i int, at int64, p Policy) (Ring, error) {
+	k := &r.Keys[i]
+	if k.Stage != Draining {
+		return Ring{}, fmt.Errorf("it is %s, not draining", k.Stage)
+	}
+	if floor := floorAt(k, p); at < floor {
+		return Ring{}, &NotReady{What: fmt.Sprintf("revoking draining %q", k.Selector), At: floor}
+	}
+	return r.revoked(i, at), nil
+}
+
+// revoked empties a key: its private half is of no more use, so it goes.
+func (r Ring) revoked(i int, at int64) Ring {
+	next := r.clone()
+	k := &next.Keys[i]
+	if next.Mode == Slots {
+		next.Freed[k.Selector] = max(next.Freed[k.Selector], at+k.ttl()+TTLStretch)
+	}
+	if k.Stage == Active {
+		k.DrainedAt = at
+	}
+	if next.RolledFrom[k.Algorithm] == k.ID {
+		delete(next.RolledFrom, k.Algorithm)
+	}
+	k.Stage, k.RevokedAt, k.Sealed, k.Payload = Revoked, at, nil, ""
+	return next
+}
+
+func (r Ring) remove(i int, at int64, p Policy) (Ring, error) {
+	k := &r.Keys[i]
+	if k.Stage != Revoked {
+		return Ring{}, fmt.Errorf("it is %s, not revoked", k.Stage)
+	}
+	if due := r.removeAt(k, p); at < due {
+		return Ring{}, &NotReady{What: fmt.Sprintf("removing revoked %q", k.Selector), At: due}
+	}
+	next := r.clone()
+	if next.Mode == Minted {
+		maps.DeleteFunc(next.Freed, func(name string, _ int64) bool { return forgotten(name, at) })
+		next.Freed[k.Selector] = at
+	}
+	next.Keys = slices.Delete(next.Keys, i, i+1)
+	return next, nil
+}
+
+// clone is a copy that may be changed before it is handed out.
+func (r Ring) clone() Ring {
+	r.Keys = slices.Clone(r.Keys)
+	freed, rolled := r.Freed, r.RolledFrom
+	r.Freed = make(map[string]int64, len(freed)+1)
+	maps.Copy(r.Freed, freed)
+	r.RolledFrom = make(map[Algorithm]uint32, len(rolled)+1)
+	maps.Copy(r.RolledFrom, rolled)
+	return r
+}

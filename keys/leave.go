@@ -1,0 +1,132 @@
+package keys
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Revoke answers a key with an empty p= at once, whatever its floor. Revoking
+// the active key makes the standby active in the same change; where that is not
+// ready, or there is none, Revoke refuses (NotReady says when) and leaves the old
+// key signing, because mail without a signature that verifies is worse: see
+// RevokeAnyway. Revoking a revoked key changes nothing.
+func (r Ring) Revoke(id uint32, at int64) (Ring, error) { return r.revokeKey(id, at, false) }
+
+// RevokeAnyway is Revoke that does not wait for a standby: the one there is
+// becomes active though some receivers may not see it yet, and without one the
+// algorithm has no signing key until the next is published and ready.
+func (r Ring) RevokeAnyway(id uint32, at int64) (Ring, error) { return r.revokeKey(id, at, true) }
+
+func (r Ring) revokeKey(id uint32, at int64, anyway bool) (Ring, error) {
+	i := slices.IndexFunc(r.Keys, func(k Key) bool { return k.ID == id })
+	if i < 0 {
+		return Ring{}, fmt.Errorf("revoking key %d: no such key in the ring", id)
+	}
+	k := &r.Keys[i]
+	switch k.Stage {
+	case Revoked:
+		return r, nil
+	case Active:
+		return r.revokeActive(i, at, anyway)
+	}
+	return r.revoked(i, at), nil
+}
+
+func (r Ring) revokeActive(i int, at int64, anyway bool) (Ring, error) {
+	k := &r.Keys[i]
+	j := slices.IndexFunc(r.Keys, func(s Key) bool { return s.Algorithm == k.Algorithm && s.Stage == Standby })
+	if j < 0 {
+		if anyway {
+			return r.revoked(i, at), nil
+		}
+		return Ring{}, fmt.Errorf("revoking active %q: %w", k.Selector,
+			&NotReady{What: fmt.Sprintf("a standby of %s", k.Algorithm), Why: "none is published yet"})
+	}
+	if err := r.Keys[j].notReady(at); err != nil && !anyway {
+		return Ring{}, fmt.Errorf("revoking active %q: %w", k.Selector, err)
+	}
+	// The standby signs before the old key is gone, if only by one line.
+	return r.succeed(j, at).revoked(i, at), nil
+}
+
+// Retire is the ring of a domain that leaves: nothing signs any more, active keys
+// drain to their floor, standbys, which signed nothing, are revoked.
+func (r Ring) Retire(at int64) Ring {
+	if r.RetiredAt != 0 {
+		return r
+	}
+	next := r.clone()
+	next.RetiredAt = at
+	clear(next.RolledFrom)
+	for i := range next.Keys {
+		switch k := &next.Keys[i]; k.Stage {
+		case Active:
+			k.Stage, k.DrainedAt = Draining, at
+		case Standby:
+			next = next.revoked(i, at)
+		}
+	}
+	return next
+}
+
+// ReviveNeeds lists the algorithms for which Revive needs material: those whose
+// key of the time of leaving has been revoked meanwhile.
+func (r Ring) ReviveNeeds(algorithms []Algorithm) []Algorithm {
+	var needed []Algorithm
+	for _, a := range algorithms {
+		if r.retired(a) < 0 && !r.has(a, Active) {
+			needed = append(needed, a)
+		}
+	}
+	return needed
+}
+
+// retired is the place of the key that signed when the domain began to leave,
+// while it is still draining; -1 otherwise.
+func (r Ring) retired(a Algorithm) int {
+	if r.RetiredAt == 0 {
+		return -1
+	}
+	return slices.IndexFunc(r.Keys, func(k Key) bool {
+		return k.Algorithm == a && k.Stage == Draining && k.DrainedAt == r.RetiredAt && k.ActivatedAt != 0
+	})
+}
+
+// Revive is the ring of a domain that comes back. A key that signed when it left
+// and is still draining becomes active again; where it was revoked, material
+// takes its place, and material beyond that is ignored. In minted mode a new key
+// is active at once, its name never having been answered. In slots every name
+// answered an empty p= before, so the new key is a standby, due to sign as soon
+// as it is ready; until then the algorithm has no active key.
+func (r Ring) Revive(at int64, algorithms []Algorithm, material []Material) (Ring, error) {
+	if r.RetiredAt == 0 {
+		return r, nil
+	}
+	needed := r.ReviveNeeds(algorithms)
+	next := r.clone()
+	for _, a := range algorithms {
+		if i := r.retired(a); i >= 0 {
+			next.Keys[i].Stage, next.Keys[i].DrainedAt = Active, 0
+		}
+	}
+	next.RetiredAt = 0
+	for i := range material {
+		m := &material[i]
+		if !slices.Contains(needed, m.Algorithm) {
+			continue
+		}
+		key, err := next.laterKey(m, at)
+		if err != nil {
+			return Ring{}, fmt.Errorf("reviving ring: %s: %w", m.Algorithm, err)
+		}
+		if next.Mode == Minted {
+			key.Stage, key.ActivatedAt, key.Gap = Active, at, 0
+		}
+		next = next.with(key)
+		needed = slices.DeleteFunc(needed, func(a Algorithm) bool { return a == m.Algorithm })
+	}
+	if len(needed) > 0 {
+		return Ring{}, fmt.Errorf("reviving ring: %s has no key any more: bring material for it", needed[0])
+	}
+	return next, nil
+}
