@@ -58,6 +58,8 @@ func (l *lab) startDev(binary string, args ...string) *cluster {
 	c := &cluster{lab: l, binary: binary, dir: filepath.Join(l.dir, "cluster"), nodes: map[int]*process{}}
 	args = append([]string{"dev", "--data", c.dir, "--empty"}, args...)
 	c.dev = l.start("dev", exec.Command(binary, args...))
+	// In order, so that the ports are free when the cleanup is done.
+	l.Cleanup(func() { c.dev.end(syscall.SIGTERM) })
 	l.eventually(labStart, "authd dev printing ready", func() error {
 		if !c.dev.running() {
 			return fmt.Errorf("it ended: %w", errStop)

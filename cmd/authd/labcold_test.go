@@ -60,17 +60,58 @@ func TestColdResolverUpstreamQueries(t *testing.T) {
 			}
 		})
 	}
+	l.Run("authd", func(t *testing.T) { measureAuthd(&lab{T: t, dir: t.TempDir()}, &table) })
 	t.Logf("upstream queries of a cold unbound for one DKIM TXT; median (min–max) of %d rounds\n%s", coldRounds, table.String())
+}
+
+// measureAuthd measures what the candidates became: authd itself behind the
+// platform's addresses, with the names that it gave the customers.
+func measureAuthd(l *lab, table *strings.Builder) {
+	for _, mode := range []string{"delegated", "cname"} {
+		l.Run(mode, func(t *testing.T) {
+			world := startWorld((&lab{T: t, dir: t.TempDir()}).startDev(l.build("lab")))
+			y := layout{title: "authd, " + mode}
+			w := &coldWorld{lab: world.lab, g: &world.g}
+			var zones []string
+			for _, c := range coldCustomers {
+				domain := strings.TrimSuffix(c, ".")
+				if mode == "delegated" {
+					domain = "send." + domain
+				}
+				d := world.add(domain, mode)
+				zones = append(zones, d.customerRecords())
+				w.names = append(w.names, world.keyName(d))
+			}
+			world.customers(zones[0], zones[1])
+			world.caughtUp(1, 2, 3)
+			for _, strict := range []string{"no", "yes"} {
+				w.measure(table, y, strict)
+			}
+		})
+	}
+}
+
+// keyName is the name at which receivers look for a domain's active key.
+func (c *cluster) keyName(d domainReply) string {
+	c.Helper()
+	for _, k := range d.Keys {
+		if k.Stage == "active" {
+			return k.Selector + "._domainkey." + d.Domain + "."
+		}
+	}
+	c.Fatalf("%s has no active key", d.Domain)
+	return ""
 }
 
 // coldWorld is the servers of one layout.
 type coldWorld struct {
 	*lab
-	g ledger
+	g     *ledger
+	names []string // of the customers' keys
 }
 
 func startColdWorld(l *lab, y layout) *coldWorld {
-	w := &coldWorld{lab: l}
+	w := &coldWorld{lab: l, g: new(ledger)}
 	tld := map[string]string{
 		"test.":    soa + "@ NS a.nic\na.nic A 192.0.2.11\na.nic AAAA 2001:db8::11\n",
 		"example.": soa + "@ NS a.nic\na.nic A 192.0.2.12\na.nic AAAA 2001:db8::12\n",
@@ -98,6 +139,7 @@ func startColdWorld(l *lab, y layout) *coldWorld {
 	}
 	customers := map[string]string{}
 	for i, c := range coldCustomers {
+		w.names = append(w.names, "k1._domainkey."+c)
 		tld["test."] += nsRecords(c, []string{"ns1." + c, "ns2." + c}) +
 			serverRecords("ns1."+c, 21) + serverRecords("ns2."+c, 22)
 		customers[c] = soa + nsRecords("@", []string{"ns1", "ns2"}) + serverRecords("ns1", 21) + serverRecords("ns2", 22)
@@ -105,6 +147,7 @@ func startColdWorld(l *lab, y layout) *coldWorld {
 			customers[c] += fmt.Sprintf("k1._domainkey CNAME k1.%s.dkim.p-dns.test.\n", coldTokens[i])
 			continue
 		}
+		w.names[i] = "k1._domainkey.send." + c
 		var ns []string
 		for _, pattern := range y.ns {
 			ns = append(ns, strings.ReplaceAll(pattern, "%s", coldTokens[i]))
@@ -117,11 +160,11 @@ func startColdWorld(l *lab, y layout) *coldWorld {
 	w.knot("tld-example", "127.0.0.12:5353", map[string]string{"example.": tld["example."]})
 	w.knot("customers", "127.0.0.21:5353", customers)
 	w.knot("platform", "127.0.0.31:5353", platform)
-	w.relay(&w.g, "root", newBackend("127.0.0.10:5353"), "192.0.2.10", "2001:db8::10")
-	w.relay(&w.g, "test.", newBackend("127.0.0.11:5353"), "192.0.2.11", "2001:db8::11")
-	w.relay(&w.g, "example.", newBackend("127.0.0.12:5353"), "192.0.2.12", "2001:db8::12")
-	w.relay(&w.g, "customer", newBackend("127.0.0.21:5353"), "192.0.2.21", "192.0.2.22", "2001:db8::21", "2001:db8::22")
-	w.relay(&w.g, "platform", newBackend("127.0.0.31:5353"), "192.0.2.31", "192.0.2.32", "2001:db8::31", "2001:db8::32")
+	w.relay(w.g, "root", newBackend("127.0.0.10:5353"), "192.0.2.10", "2001:db8::10")
+	w.relay(w.g, "test.", newBackend("127.0.0.11:5353"), "192.0.2.11", "2001:db8::11")
+	w.relay(w.g, "example.", newBackend("127.0.0.12:5353"), "192.0.2.12", "2001:db8::12")
+	w.relay(w.g, "customer", newBackend("127.0.0.21:5353"), "192.0.2.21", "192.0.2.22", "2001:db8::21", "2001:db8::22")
+	w.relay(w.g, "platform", newBackend("127.0.0.31:5353"), "192.0.2.31", "192.0.2.32", "2001:db8::31", "2001:db8::32")
 	return w
 }
 
@@ -186,10 +229,7 @@ func (w *coldWorld) measure(table *strings.Builder, y layout, strict string) {
 func (w *coldWorld) count(y layout, customer int) count {
 	w.Helper()
 	w.g.forget()
-	name := "k1._domainkey." + coldCustomers[customer]
-	if y.ns != nil {
-		name = "k1._domainkey.send." + coldCustomers[customer]
-	}
+	name := w.names[customer]
 	r, err := ask("udp", resolverAddress, name, dns.TypeTXT)
 	if err != nil {
 		w.Fatalf("asking unbound for %s: %v", name, err)

@@ -7,8 +7,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// world is a small internet round a cluster: a root, a top-level domain, the
-// customers' own name servers, and the platform's public addresses, behind
+// world is a small internet round a cluster: a root, two top-level domains with
+// a platform zone under each, the customers' own name servers, and the platform's public addresses, behind
 // which the nodes answer.
 type world struct {
 	*cluster
@@ -56,16 +56,19 @@ func (d *domainReply) customerRecords() (text string) {
 func startWorld(c *cluster) *world {
 	c.Helper()
 	w := &world{cluster: c}
-	test := soa + "@ NS a.nic\na.nic A 192.0.2.11\na.nic AAAA 2001:db8::11\n" +
-		nsRecords("p-dns.test.", []string{"ns1.p-dns.test.", "ns2.p-dns.test."}) +
+	delegation := nsRecords("p-dns", []string{"ns1.p-dns", "ns2.p-dns"}) +
 		serverRecords("ns1.p-dns", 31) + serverRecords("ns2.p-dns", 32)
+	example := soa + "@ NS a.nic\na.nic A 192.0.2.12\na.nic AAAA 2001:db8::12\n" + delegation
+	test := soa + "@ NS a.nic\na.nic A 192.0.2.11\na.nic AAAA 2001:db8::11\n" + delegation
 	for _, z := range []string{"customer", "customer2"} {
 		test += nsRecords(z, []string{"ns1." + z, "ns2." + z}) + serverRecords("ns1."+z, 21) + serverRecords("ns2."+z, 22)
 	}
 	w.knot("root", "127.0.0.10:5353", map[string]string{".": soa + rootZone})
 	w.knot("tld-test", "127.0.0.11:5353", map[string]string{"test.": test})
+	w.knot("tld-example", "127.0.0.12:5353", map[string]string{"example.": example})
 	w.relay(&w.g, "root", newBackend("127.0.0.10:5353"), "192.0.2.10", "2001:db8::10")
 	w.relay(&w.g, "test.", newBackend("127.0.0.11:5353"), "192.0.2.11", "2001:db8::11")
+	w.relay(&w.g, "example.", newBackend("127.0.0.12:5353"), "192.0.2.12", "2001:db8::12")
 	w.relay(&w.g, "customer", newBackend("127.0.0.21:5353"), "192.0.2.21", "192.0.2.22", "2001:db8::21", "2001:db8::22")
 	w.fronts = [2]*backend{newBackend(c.dns(1)), newBackend(c.dns(2))}
 	w.relay(&w.g, "ns1", w.fronts[0], "192.0.2.31", "2001:db8::31")
@@ -75,6 +78,7 @@ func startWorld(c *cluster) *world {
 			"addresses": []string{fmt.Sprintf("192.0.2.3%d", i+1), fmt.Sprintf("2001:db8::3%d", i+1)},
 		}, nil)
 	}
+	c.call(1, "PUT", "/v1/zones/p-dns.example?wait=served", map[string]any{"contact": "hostmaster.p-dns.example"}, nil)
 	w.platform("default")
 	return w
 }
