@@ -1,8 +1,17 @@
 package keys
 
 import (
+	"bufio"
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
 )
 
 // Source gives checked pairs.
@@ -29,27 +38,266 @@ type MillConfig struct {
 // MaxStock bounds the pool of ready pairs.
 const MaxStock = 500
 
+const (
+	defaultStock = 64
+
+	// A child that dies is started again after firstPause, and twice as long each
+	// time that it dies without having made a pair.
+	firstPause = 100 * time.Millisecond
+	maxPause   = 30 * time.Second
+
+	// stopGrace is how long Close waits for a child that was asked to go.
+	stopGrace = 2 * time.Second
+
+	// maxComplaint bounds what is logged of a child's standard error.
+	maxComplaint = 4 << 10
+)
+
 // Mill is a Source whose pairs a child process makes at nice 19, because
-// goroutines have no priority. The child is started again when it dies.
+// goroutines have no priority. The child is started again when it dies. Safe for
+// concurrent use.
 type Mill struct{ millState }
 
-type millState struct{}
+type millState struct {
+	config MillConfig
+	stock  chan *Pair
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the child is gone for good
 
-// StartMill starts the child.
-func StartMill(c MillConfig) (*Mill, error) { panic("todo") }
+	mu      sync.Mutex // guards lastErr; taken by the keeper of the child and by Take
+	lastErr error
+}
 
-// Take implements Source.
-func (m *Mill) Take(ctx context.Context, a Algorithm) (*Pair, error) { panic("todo") }
+// errMillClosed is why a closed mill gives nothing.
+var errMillClosed = errors.New("the mill is closed")
+
+// StartMill starts the child. The first pair takes about 50 ms of one core.
+func StartMill(c MillConfig) (*Mill, error) {
+	if len(c.Command) == 0 {
+		return nil, errors.New("starting mill: Command is empty")
+	}
+	if c.Logger == nil {
+		return nil, errors.New("starting mill: Logger is nil")
+	}
+	if c.Stock < 0 || c.Stock > MaxStock {
+		return nil, fmt.Errorf("starting mill: Stock is %d, want 1 to %d, or 0 for %d", c.Stock, MaxStock, defaultStock)
+	}
+	if c.Stock == 0 {
+		c.Stock = defaultStock
+	}
+	if _, err := exec.LookPath(c.Command[0]); err != nil {
+		return nil, fmt.Errorf("starting mill: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &Mill{millState{
+		config: c, cancel: cancel,
+		done:  make(chan struct{}),
+		stock: make(chan *Pair, c.Stock),
+	}}
+	go m.keep(ctx)
+	return m, nil
+}
+
+// Take implements Source. Ed25519 pairs are made on the spot.
+func (m *Mill) Take(ctx context.Context, a Algorithm) (*Pair, error) {
+	if a != RSA2048 {
+		return fresh(a)
+	}
+	select {
+	case p := <-m.stock:
+		return p, nil
+	case <-m.done:
+		return nil, fmt.Errorf("taking key pair: %w", errMillClosed)
+	case <-ctx.Done():
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.lastErr != nil {
+			return nil, fmt.Errorf("taking key pair: %w (the mill's child: %w)", ctx.Err(), m.lastErr)
+		}
+		return nil, fmt.Errorf("taking key pair: the mill has none ready: %w", ctx.Err())
+	}
+}
+
+// fresh makes a checked pair in this process.
+func fresh(a Algorithm) (*Pair, error) {
+	p, err := Generate(rand.Reader, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
 
 // TryTake implements Source.
-func (m *Mill) TryTake(a Algorithm) (*Pair, bool) { panic("todo") }
+func (m *Mill) TryTake(a Algorithm) (*Pair, bool) {
+	if a != RSA2048 {
+		p, err := fresh(a)
+		return p, err == nil
+	}
+	select {
+	case p := <-m.stock:
+		return p, true
+	default:
+		return nil, false
+	}
+}
 
 // Ready implements Source.
-func (m *Mill) Ready() int { panic("todo") }
+func (m *Mill) Ready() int { return len(m.stock) }
 
-// Close ends the child and waits for it.
-func (m *Mill) Close() error { panic("todo") }
+// Close ends the child and waits for it. Pairs still in stock are forgotten.
+func (m *Mill) Close() error {
+	m.cancel()
+	<-m.done
+	return nil
+}
+
+// keep runs one child after the other until the mill is closed.
+func (m *Mill) keep(ctx context.Context) {
+	defer close(m.done)
+	pause := firstPause
+	for ctx.Err() == nil {
+		made, err := m.runChild(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if made > 0 {
+			pause = firstPause
+		}
+		m.mu.Lock()
+		m.lastErr = err
+		m.mu.Unlock()
+		m.config.Logger.Warn("key mill ended and is started again", "error", err, "pairs", made, "pause", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// runChild starts a child and takes its pairs until it dies.
+func (m *Mill) runChild(ctx context.Context) (made int, err error) {
+	// The child ends when its standard input does, which is when this process
+	// closes its end, or dies, however it dies.
+	child := exec.CommandContext(ctx, m.config.Command[0], m.config.Command[1:]...)
+	child.Env = []string{"GOMAXPROCS=1", "GOTRACEBACK=none"}
+	detach(child)
+	leash, err := child.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	child.Cancel = leash.Close
+	child.WaitDelay = stopGrace
+	pairs, err := child.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	var complaint tail
+	child.Stderr = &complaint
+	if err := child.Start(); err != nil {
+		return 0, fmt.Errorf("starting key mill: %w", err)
+	}
+	made, readErr := m.stockUp(ctx, pairs)
+	// Both ends of its work are closed: a child in the middle of a pair sees its
+	// input end, one that waits to hand a pair over has nobody to hand it to.
+	leash.Close()
+	pairs.Close()
+	stop := time.AfterFunc(stopGrace, func() { _ = child.Process.Kill() })
+	waitErr := child.Wait()
+	stop.Stop()
+	switch {
+	case readErr != nil:
+		err = readErr
+	case waitErr != nil:
+		err = waitErr
+	default:
+		err = errors.New("it ended by itself")
+	}
+	if text := complaint.String(); text != "" {
+		err = fmt.Errorf("%w: %s", err, text)
+	}
+	return made, err
+}
+
+// stockUp moves pairs from the child into the stock. While the stock is full it
+// reads nothing, the pipe fills, and the child waits.
+func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error) {
+	in := bufio.NewReaderSize(from, maxFrame)
+	for {
+		p, err := readPair(in)
+		if errors.Is(err, io.EOF) {
+			return made, nil
+		}
+		if err != nil {
+			return made, fmt.Errorf("reading from key mill: %w", err)
+		}
+		made++
+		select {
+		case m.stock <- p:
+		case <-ctx.Done():
+			return made, nil
+		}
+	}
+}
 
 // RunMill is the child: it lowers its priority and writes pairs to standard
-// output until that is closed.
-func RunMill(ctx context.Context) error { panic("todo") }
+// output until that is closed, standard input ends, or ctx is done.
+func RunMill(ctx context.Context) error {
+	if err := lowerPriority(); err != nil {
+		return fmt.Errorf("lowering the mill's priority: %w", err)
+	}
+	if err := narrowPipe(os.Stdout); err != nil {
+		return fmt.Errorf("narrowing the mill's pipe: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // however it ends, the parent is gone
+		cancel()
+	}()
+	err := mill(ctx, os.Stdout)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// mill writes checked RSA pairs until ctx is done or the writer fails.
+func mill(ctx context.Context, to io.Writer) error {
+	for ctx.Err() == nil {
+		p, err := fresh(RSA2048)
+		if err != nil {
+			return err
+		}
+		if err := writePair(to, p); err != nil {
+			return fmt.Errorf("handing over key pair: %w", err)
+		}
+	}
+	return nil
+}
+
+// tail keeps the last part of what is written to it.
+type tail struct {
+	mu   sync.Mutex // guards text: the child's copier writes, runChild reads
+	text []byte
+}
+
+// Write implements io.Writer.
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, b...)
+	if extra := len(t.text) - maxComplaint; extra > 0 {
+		t.text = append(t.text[:0], t.text[extra:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text)
+}

@@ -33,13 +33,23 @@ func checkRSAPublic(n, e *big.Int) error {
 	return nil
 }
 
-func smallFactor(n *big.Int) int64 {
-	var rest big.Int
-	for f := int64(3); f < smallFactorBound; f += 2 {
-		// Composite odd numbers are tried too: simpler than a table of primes,
-		// and they never divide where their factors did not.
-		if rest.Mod(n, big.NewInt(f)).Sign() == 0 {
-			return f
+// smallFactor finds an odd divisor below the bound; 0 where there is none.
+func smallFactor(n *big.Int) uint64 {
+	var rest, divisor big.Int
+	for f := uint64(3); f < smallFactorBound; {
+		// One long division serves as many divisors as fit a word. Composite
+		// odd numbers are tried too: simpler than a table of primes, and they
+		// never divide where their factors did not.
+		first, product := f, uint64(1)
+		for f < smallFactorBound && product < 1<<52 {
+			product *= f
+			f += 2
+		}
+		left := rest.Mod(n, divisor.SetUint64(product)).Uint64()
+		for ; first < f; first += 2 {
+			if left%first == 0 {
+				return first
+			}
 		}
 	}
 	return 0

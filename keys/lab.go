@@ -1,0 +1,84 @@
+//go:build lab
+
+package keys
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/big"
+	"sync/atomic"
+)
+
+// labPrime is the length of a lab pair's compact form: that of a real prime.
+const labPrime = minRSABits / 2 / 8
+
+// LabSource gives pairs that look like keys and cannot sign, for scale tests:
+// distinct, of production size, derived from a seed, some microseconds each. The
+// same seed gives the same pairs in the same order. Only a build with the tag lab
+// has it.
+func LabSource(seed uint64) (Source, bool) { return &labSource{seed: seed}, true }
+
+type labSource struct {
+	seed uint64
+	next atomic.Uint64
+}
+
+// Take implements Source and never waits.
+func (s *labSource) Take(_ context.Context, a Algorithm) (*Pair, error) {
+	if !a.known() {
+		return nil, fmt.Errorf("taking lab pair: %s is unknown", a)
+	}
+	var label [17]byte
+	label[0] = byte(a)
+	binary.BigEndian.PutUint64(label[1:], s.seed)
+	binary.BigEndian.PutUint64(label[9:], s.next.Add(1))
+	if a == Ed25519 {
+		seed := sha256.Sum256(label[:])
+		return Generate(bytes.NewReader(seed[:]), Ed25519)
+	}
+	return labPair(expand("prime", label[:], labPrime)), nil
+}
+
+// TryTake implements Source.
+func (s *labSource) TryTake(a Algorithm) (*Pair, bool) {
+	p, err := s.Take(context.Background(), a)
+	return p, err == nil
+}
+
+// Ready implements Source: there are always more.
+func (s *labSource) Ready() int { return MaxStock }
+
+// labPair makes the public half from the compact form, so that Restore knows a
+// lab pair by its halves.
+func labPair(compact []byte) *Pair {
+	modulus := expand("modulus", compact, minRSABits/8)
+	modulus[0] |= 0xc0
+	modulus[len(modulus)-1] |= 1
+	public := Public{Algorithm: RSA2048, rsa: &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: minRSAExponent}}
+	return &Pair{pair{public: public, payload: public.Payload(), secret: &secret{lab: compact}}}
+}
+
+func restoreLab(payload string, compact []byte) (*Pair, bool) {
+	if len(compact) != labPrime {
+		return nil, false
+	}
+	p := labPair(bytes.Clone(compact))
+	return p, p.payload == payload
+}
+
+// expand stretches a seed to pseudo-random octets.
+func expand(label string, seed []byte, length int) []byte {
+	out := make([]byte, 0, length+sha256.Size)
+	for counter := byte(0); len(out) < length; counter++ {
+		h := sha256.New()
+		h.Write([]byte("authd lab " + label))
+		h.Write(seed)
+		h.Write([]byte{counter})
+		out = h.Sum(out)
+	}
+	return out[:length]
+}
