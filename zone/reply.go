@@ -1,5 +1,7 @@
 package zone
 
+import "encoding/binary"
+
 // appendAnswer appends the sections of an answer to dst, where header and
 // question of the message that starts at offset start are already written, and
 // sets AA, TC, RCODE and the four counts in its header, OPCODE, QR, RD and the
@@ -9,5 +11,167 @@ package zone
 // additional records are dropped before that, without TC, other than glue
 // (RFC 9471 section 3.1). With room in dst it does not allocate.
 func appendAnswer(dst []byte, start int, q *query, a *answer, limit int) (out []byte, truncated bool) {
-	panic("todo")
+	w := writer{out: dst, start: start, limit: start + limit, a: a}
+	question := len(dst)
+	var counts [3]uint16 // answer, authority, additional
+	fits := true
+	for i := 0; i < a.used && fits; i++ {
+		section := 2
+		switch {
+		case i < a.answers:
+			section = 0
+		case i < a.answers+a.authority:
+			section = 1
+		}
+		if w.write(i) {
+			counts[section] += a.refs[i].count
+		} else if section < 2 || a.refs[i].glue {
+			fits = false
+		}
+	}
+	if !fits {
+		w.out, counts = w.out[:question], [3]uint16{}
+	}
+	h := w.out[start:]
+	h[2] &^= flagAA | flagTC
+	if a.aa {
+		h[2] |= flagAA
+	}
+	if !fits {
+		h[2] |= flagTC
+	}
+	h[3] = h[3]&^0x0f | a.rcode
+	for i, n := range counts {
+		binary.BigEndian.PutUint16(h[countAnswer+2*i:], n)
+	}
+	return w.out, !fits
+}
+
+// Flags in the third octet of a header (RFC 1035 section 4.1.1).
+const (
+	flagAA = 0x04
+	flagTC = 0x02
+)
+
+// writer writes the refs of an answer into a message.
+type writer struct {
+	out    []byte
+	start  int // of the message
+	limit  int // of out
+	a      *answer
+	begins [maxRefs]int // where each ref was written
+}
+
+// write appends a ref; false, and nothing appended, where it does not fit.
+func (w *writer) write(i int) bool {
+	r := &w.a.refs[i]
+	w.begins[i] = len(w.out)
+	pointer, ok := w.pointer(r.owner)
+	switch {
+	case r.kind == refSOA:
+		return w.writeSOA(pointer)
+	case r.kind == refSynth:
+		return w.writeSynth(r, pointer)
+	case !ok:
+		return w.writeFar(r)
+	}
+	at := len(w.out)
+	if at+len(r.wire) > w.limit {
+		return false
+	}
+	w.out = append(w.out, r.wire...)
+	if pointer == questionPointer {
+		return true
+	}
+	for at < len(w.out) {
+		binary.BigEndian.PutUint16(w.out[at:], pointer)
+		at += recordHead + int(binary.BigEndian.Uint16(w.out[at+10:]))
+	}
+	return true
+}
+
+// offset is where in the message, counted from its start, a place is.
+func (w *writer) offset(p place) int {
+	if p.ref == fromQuestion {
+		return headerSize + int(p.at)
+	}
+	return w.begins[p.ref] - w.start + int(p.at)
+}
+
+// maxPointer is how far into a message a compression pointer reaches (RFC 1035
+// section 4.1.4).
+const maxPointer = 0x3fff
+
+func (w *writer) pointer(p place) (uint16, bool) {
+	at := w.offset(p)
+	return 0xc000 | uint16(at), at <= maxPointer
+}
+
+// writeFar writes addresses whose owner is named too far behind for a pointer:
+// with the name itself.
+func (w *writer) writeFar(r *ref) bool {
+	if len(w.out)+len(r.wire)+int(r.count)*len(r.target) > w.limit {
+		return false
+	}
+	for at := 0; at < len(r.wire); {
+		next := at + recordHead + int(r.wire[at+10])<<8 + int(r.wire[at+11])
+		w.out = append(w.out, r.target...)
+		w.out = append(w.out, r.wire[at+2:next]...)
+		at = next
+	}
+	return true
+}
+
+// Timers of our SOA records in seconds (RFC 1035 section 3.3.13). There are no
+// secondaries yet; these suit one.
+const (
+	soaRefresh = 7200
+	soaRetry   = 1800
+	soaExpire  = 1209600
+	soaNumbers = 5 * 4
+)
+
+func (w *writer) writeSOA(pointer uint16) bool {
+	s := &w.a.soa
+	length := len(s.mname) + len(s.rname) + soaNumbers
+	if len(w.out)+recordHead+length > w.limit {
+		return false
+	}
+	w.head(pointer, TypeSOA, s.ttl, length)
+	w.out = s.appendData(w.out)
+	return true
+}
+
+// appendData appends the RDATA.
+func (s *soa) appendData(out []byte) []byte {
+	out = append(out, s.mname...)
+	out = append(out, s.rname...)
+	for _, n := range [...]uint32{s.serial, soaRefresh, soaRetry, soaExpire, TTLNegative} {
+		out = binary.BigEndian.AppendUint32(out, n)
+	}
+	return out
+}
+
+// writeSynth writes the CNAME that a DNAME makes: the labels in front of the
+// DNAME's owner, as they were asked, and its target.
+func (w *writer) writeSynth(r *ref, pointer uint16) bool {
+	length := int(r.prefix) + len(r.target)
+	if len(w.out)+recordHead+length > w.limit {
+		return false
+	}
+	w.head(pointer, TypeCNAME, r.ttl, length)
+	from := w.start + w.offset(r.owner)
+	w.out = append(w.out, w.out[from:from+int(r.prefix)]...)
+	w.out = append(w.out, r.target...)
+	return true
+}
+
+// head writes a record up to its data.
+func (w *writer) head(pointer uint16, t Type, ttl uint32, length int) {
+	be := binary.BigEndian
+	w.out = be.AppendUint16(w.out, pointer)
+	w.out = be.AppendUint16(w.out, uint16(t))
+	w.out = be.AppendUint16(w.out, classIN)
+	w.out = be.AppendUint32(w.out, ttl)
+	w.out = be.AppendUint16(w.out, uint16(length))
 }

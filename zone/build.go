@@ -1,0 +1,200 @@
+package zone
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// builder collects the nodes of a block.
+type builder struct {
+	form       uint8
+	flags      uint8
+	tenant     uint32
+	pool       uint32
+	serial     uint32
+	anchors    []anchor
+	nodes      map[Name]*buildNode
+	attachment []byte
+}
+
+type buildNode struct {
+	name   Name
+	anchor int
+	flags  int
+	server string // with nodeServer
+	report int    // with nodeReport
+	sets   []RRset
+}
+
+// anchorAt adds an anchor and the node at it, or finds them.
+func (b *builder) anchorAt(kind anchorKind, platform uint32, n Name) *buildNode {
+	for i, a := range b.anchors {
+		if a.name == string(n) {
+			return b.node(i, n)
+		}
+	}
+	b.anchors = append(b.anchors, anchor{kind: kind, platform: platform, name: string(n)})
+	at := b.node(len(b.anchors)-1, n)
+	at.flags |= nodeBelow
+	return at
+}
+
+// node is the node of a name at or below an anchor. The names between the two
+// exist from then on (RFC 8020).
+func (b *builder) node(anchor int, n Name) *buildNode {
+	if b.nodes == nil {
+		b.nodes = make(map[Name]*buildNode)
+	}
+	if at, ok := b.nodes[n]; ok {
+		return at
+	}
+	at := &buildNode{name: n, anchor: anchor}
+	b.nodes[n] = at
+	if string(n) != b.anchors[anchor].name {
+		b.node(anchor, n.Parent()).flags |= nodeBelow
+	}
+	return at
+}
+
+// add gives a node an RRset. It refuses a second one of the same type.
+func (at *buildNode) add(s RRset) error {
+	for _, have := range at.sets {
+		if have.Type == s.Type {
+			return fmt.Errorf("%s %s is there twice", s.Owner, s.Type)
+		}
+	}
+	if len(s.Data) > 0 {
+		at.sets = append(at.sets, s)
+	}
+	return nil
+}
+
+func (at *buildNode) has(t Type) bool {
+	return slices.ContainsFunc(at.sets, func(s RRset) bool { return s.Type == t })
+}
+
+// sorted are the nodes by the hash of their names, then by name: the same for
+// the same names.
+func (b *builder) sorted() ([]*buildNode, []uint32) {
+	type hashed struct {
+		hash uint32
+		node *buildNode
+	}
+	var p path
+	list := make([]hashed, 0, len(b.nodes))
+	for n, at := range b.nodes {
+		p.setName(string(n))
+		list = append(list, hashed{nodeHash(p.hash[p.count]), at})
+	}
+	slices.SortFunc(list, func(x, y hashed) int {
+		return cmp.Or(cmp.Compare(x.hash, y.hash), strings.Compare(string(x.node.name), string(y.node.name)))
+	})
+	nodes, hashes := make([]*buildNode, len(list)), make([]uint32, len(list))
+	for i, h := range list {
+		nodes[i], hashes[i] = h.node, h.hash
+	}
+	return nodes, hashes
+}
+
+// maxAnchors bounds the anchors of one block, which are searched one by one.
+const maxAnchors = 64
+
+// build writes the block.
+func (b *builder) build() (block, error) {
+	if len(b.anchors) > maxAnchors {
+		return "", fmt.Errorf("%d names outside the zone, at most %d", len(b.anchors), maxAnchors)
+	}
+	nodes, hashes := b.sorted()
+	out := make([]byte, blockHeader+len(nodes)*indexEntry, 4096+len(b.attachment))
+	out[atForm], out[atFlags] = b.form, b.flags
+	le := binary.LittleEndian
+	le.PutUint16(out[atAnchors:], uint16(len(b.anchors)))
+	le.PutUint32(out[atNodes:], uint32(len(nodes)))
+	le.PutUint32(out[atTenant:], b.tenant)
+	le.PutUint32(out[atPool:], b.pool)
+	le.PutUint32(out[atSerial:], b.serial)
+	for _, a := range b.anchors {
+		out = append(out, byte(a.kind))
+		out = le.AppendUint32(out, a.platform)
+		out = append(out, byte(len(a.name)))
+		out = append(out, a.name...)
+	}
+	for i, at := range nodes {
+		le.PutUint32(out[blockHeader+i*indexEntry:], hashes[i])
+		le.PutUint32(out[blockHeader+i*indexEntry+4:], uint32(len(out)))
+		out = b.appendNode(out, at)
+	}
+	le.PutUint32(out[atAttachment:], uint32(len(out)))
+	out = append(out, b.attachment...)
+	return block(out), nil
+}
+
+func (b *builder) appendNode(out []byte, at *buildNode) []byte {
+	le := binary.LittleEndian
+	labels := at.name[:len(at.name)-len(b.anchors[at.anchor].name)]
+	out = le.AppendUint16(out, uint16(at.anchor))
+	out = le.AppendUint16(out, uint16(at.flags))
+	out = le.AppendUint16(out, uint16(len(at.sets)))
+	out = append(out, byte(len(labels)))
+	out = append(out, labels...)
+	switch {
+	case at.flags&nodeServer != 0:
+		out = append(out, byte(len(at.server)))
+		out = append(out, at.server...)
+	case at.flags&nodeReport != 0:
+		out = le.AppendUint16(out, uint16(at.report))
+	}
+	slices.SortFunc(at.sets, func(x, y RRset) int { return cmp.Compare(x.Type, y.Type) })
+	for _, s := range at.sets {
+		r := wireRecords(s.Type, s.TTL, s.Data)
+		out = le.AppendUint16(out, uint16(r.t))
+		out = le.AppendUint16(out, r.count)
+		out = le.AppendUint16(out, uint16(len(r.wire)))
+		out = append(out, r.wire...)
+	}
+	return out
+}
+
+// questionPointer is the compression pointer to the name of the question.
+const questionPointer = 0xc000 | headerSize
+
+// wireRecords makes records as a message has them.
+func wireRecords(t Type, ttl uint32, data [][]byte) records {
+	var out []byte
+	be := binary.BigEndian
+	for _, d := range data {
+		out = be.AppendUint16(out, questionPointer)
+		out = be.AppendUint16(out, uint16(t))
+		out = be.AppendUint16(out, classIN)
+		out = be.AppendUint32(out, ttl)
+		out = be.AppendUint16(out, uint16(len(d)))
+		out = append(out, d...)
+	}
+	return records{wire: string(out), t: t, count: uint16(len(data))}
+}
+
+// rrset reads prebuilt records back.
+func (r records) rrset(owner Name) RRset {
+	s := RRset{Owner: owner, Type: r.t}
+	for at := 0; at < len(r.wire); {
+		length := int(r.wire[at+10])<<8 | int(r.wire[at+11])
+		s.TTL = uint32(r.wire[at+6])<<24 | uint32(r.wire[at+7])<<16 | uint32(r.wire[at+8])<<8 | uint32(r.wire[at+9])
+		s.Data = append(s.Data, bytes.Clone([]byte(r.wire[at+recordHead:at+recordHead+length])))
+		at += recordHead + length
+	}
+	return s
+}
+
+// namesRRset is an RRset whose data are names alone.
+func namesRRset(owner Name, t Type, ttl uint32, names []Name) RRset {
+	s := RRset{Owner: owner, Type: t, TTL: ttl}
+	for _, n := range names {
+		s.Data = append(s.Data, []byte(n))
+	}
+	s.Data = sortData(s.Data)
+	return s
+}
