@@ -116,9 +116,9 @@ func testTree(t testing.TB, plans ...Plan) *Tree {
 	return tree
 }
 
-// ask looks a question up and unpacks the message, as it would go over TCP or
+// lookUp looks a question up and unpacks the message, as it would go over TCP or
 // (limit 512) UDP, behind two octets that are not part of it.
-func ask(t testing.TB, tree *Tree, qname string, qtype Type, limit int) (*dns.Msg, *answer) {
+func lookUp(t testing.TB, tree *Tree, qname string, qtype Type, limit int) (*dns.Msg, *answer) {
 	t.Helper()
 	wire := make([]byte, 300)
 	end, err := dns.PackDomainName(qname, wire, 0, nil, false)
