@@ -1,0 +1,165 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"authd/cluster/state"
+)
+
+// access is the set of scopes that may enter a route. Admin may enter all.
+type access uint8
+
+const (
+	adminOnly   access = 0
+	reader      access = 1 << iota // scope read
+	tenant                         // scope tenant:<id>; handlers check whose things
+	signer                         // scope signer
+	anyone                         // no token asked for
+	conditional                    // If-Match is honoured; no scope
+)
+
+func (need access) allows(who identity) bool {
+	switch {
+	case need&anyone != 0, who.admin():
+		return true
+	case who.tenant != "":
+		return need&tenant != 0
+	case who.scope == state.ScopeRead:
+		return need&reader != 0
+	case who.scope == state.ScopeSigner:
+		return need&signer != 0
+	}
+	return false
+}
+
+// identity is who makes a request, as its token says.
+type identity struct {
+	id     string
+	scope  state.Scope
+	tenant string // of scope tenant:<id>
+	source string // client address
+}
+
+func (i identity) admin() bool { return i.scope == state.ScopeAdmin }
+
+// sees says whether things of a tenant exist for this identity.
+func (i identity) sees(tenant string) bool { return i.tenant == "" || i.tenant == tenant }
+
+const tenantScope = "tenant:"
+
+// maxSecret is longer than any token we make; longer ones are not hashed.
+const maxSecret = 256
+
+// maxKnown bounds how many tokens are remembered by hash.
+const maxKnown = 10_000
+
+// authenticator finds the access token that belongs to a secret. It remembers
+// which id a hash had, so that a signer's request costs one look-up; a secret
+// that is refused, for whatever reason, is compared with every token, so that
+// the time says nothing about the reason.
+type authenticator struct {
+	mu    sync.Mutex          // guards known; taken by every request with a token
+	known map[[32]byte]string // hash of a secret that was accepted → token id
+}
+
+func newAuthenticator() *authenticator {
+	return &authenticator{known: map[[32]byte]string{}}
+}
+
+// identify says who makes a request, or gives the one 401 there is.
+func (a *authenticator) identify(m state.Machine, r *http.Request, at time.Time) (identity, *Problem) {
+	address := clientAddress(r)
+	hash := sha256.Sum256([]byte(secret(r)))
+	access, ok := a.remembered(m, hash)
+	if !ok || !usable(access, address, at) {
+		access, ok = compareAll(m, hash)
+	}
+	if !ok || !usable(access, address, at) {
+		return identity{}, problem(http.StatusUnauthorized, codeUnauthorized, "Authorization",
+			"send a token that is valid here and now: Authorization: Bearer authd_…").
+			with("WWW-Authenticate", `Bearer realm="authd"`)
+	}
+	a.remember(hash, access.ID)
+	who := identity{id: access.ID, scope: access.Scope, source: address.String()}
+	if id, of := strings.CutPrefix(string(access.Scope), tenantScope); of {
+		who.tenant = id
+	}
+	return who, nil
+}
+
+// secret is the token of a request, from Authorization or, as Vault's clients
+// send it, X-Vault-Token; empty where there is none or it cannot be one.
+func secret(r *http.Request) string {
+	text := r.Header.Get("X-Vault-Token")
+	if given := r.Header.Get("Authorization"); given != "" {
+		scheme, rest, _ := strings.Cut(given, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return ""
+		}
+		text = strings.TrimSpace(rest)
+	}
+	if len(text) > maxSecret {
+		return ""
+	}
+	return text
+}
+
+func (a *authenticator) remembered(m state.Machine, hash [32]byte) (*state.AccessToken, bool) {
+	a.mu.Lock()
+	id, ok := a.known[hash]
+	a.mu.Unlock()
+	if !ok {
+		return nil, false
+	}
+	t, ok := m.AccessToken(id)
+	return t, ok && subtle.ConstantTimeCompare(t.Hash[:], hash[:]) == 1
+}
+
+func (a *authenticator) remember(hash [32]byte, id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.known) >= maxKnown {
+		clear(a.known)
+	}
+	a.known[hash] = id
+}
+
+// compareAll compares with every token there is, and does not stop at a match.
+func compareAll(m state.Machine, hash [32]byte) (*state.AccessToken, bool) {
+	var match *state.AccessToken
+	for t := range m.AccessTokens() {
+		if subtle.ConstantTimeCompare(t.Hash[:], hash[:]) == 1 {
+			match = t
+		}
+	}
+	return match, match != nil
+}
+
+// usable says whether a token is valid at a time and from an address.
+func usable(t *state.AccessToken, from netip.Addr, at time.Time) bool {
+	if t.ExpiresAt != 0 && at.Unix() >= t.ExpiresAt {
+		return false
+	}
+	for _, subnet := range t.Subnets {
+		if subnet.Contains(from) {
+			return true
+		}
+	}
+	return len(t.Subnets) == 0
+}
+
+// clientAddress is the address of the connection. Forwarding headers can be
+// written by anybody and are not read.
+func clientAddress(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}

@@ -1,0 +1,189 @@
+package api
+
+import (
+	"time"
+
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/zone"
+)
+
+// Domain is one claim of one tenant to one name.
+type Domain struct {
+	Domain  string   `json:"domain" example:"send.customer.example"`
+	Tenant  string   `json:"tenant" example:"acme"`
+	Mode    string   `json:"mode" enum:"delegated,cname"`
+	Pool    string   `json:"pool" example:"default"`
+	Token   string   `json:"token" example:"b6tk3kfkxn4hnxvvwmrgjm4jwa" doc:"Addresses the claim for ever, here and in DNS."`
+	State   string   `json:"state" enum:"pending,live,leaving"`
+	Proven  string   `json:"proven,omitempty" doc:"Why a delegated domain is answered: parent, attested, or unchecked where verification is off. Absent while it is not."`
+	Records []Record `json:"records" nullable:"false" doc:"What the customer must add to their own DNS, once."`
+	Keys    []Key    `json:"keys" nullable:"false"`
+	// UsableForSigning: GET /v1/dkim answers with a key.
+	UsableForSigning bool              `json:"usable_for_signing"`
+	Labels           map[string]string `json:"labels"`
+	SignsFor         []string          `json:"signs_for" nullable:"false"`
+	DMARC            string            `json:"dmarc"`
+	Serial           uint32            `json:"serial" doc:"Changes with every change of what DNS answers, and is the ETag."`
+	Registrable      string            `json:"registrable,omitempty"`
+	AttestedBy       string            `json:"attested_by,omitempty"`
+	CreatedAt        time.Time         `json:"created_at"`
+	ProvenAt         *time.Time        `json:"proven_at"`
+	LeavingAt        *time.Time        `json:"leaving_at"`
+	GoneAt           *time.Time        `json:"gone_at" doc:"When a pending or leaving domain ends."`
+}
+
+// Record is one record that the customer must add.
+type Record struct {
+	Name   string `json:"name" example:"send.customer.example."`
+	Type   string `json:"type" example:"NS"`
+	Value  string `json:"value"`
+	TTL    uint32 `json:"ttl"`
+	Status string `json:"status" enum:"found,waiting,unchecked" doc:"found: the parent delegates here; waiting: that is not proven yet; unchecked: nobody asks."`
+}
+
+// Key is one DKIM key of a domain.
+type Key struct {
+	ID        uint32     `json:"id"`
+	Selector  string     `json:"selector" example:"2601-3kfkxn"`
+	Slot      uint8      `json:"slot" doc:"1 to 3 in CNAME mode, 0 in delegated mode."`
+	Algorithm string     `json:"algorithm" example:"rsa2048"`
+	Stage     string     `json:"stage" example:"active"`
+	CreatedAt time.Time  `json:"created_at"`
+	ReadyAt   *time.Time `json:"ready_at" doc:"When it may become active."`
+	DueAt     *time.Time `json:"due_at" doc:"When its next step is due."`
+	Next      string     `json:"next" doc:"Its next step; empty where another key's comes first."`
+	Public    string     `json:"public" doc:"The TXT payload that publishes it."`
+
+	ActivatedAt *time.Time `json:"activated_at"`
+	DrainedAt   *time.Time `json:"drained_at"`
+	RevokedAt   *time.Time `json:"revoked_at"`
+	Imported    bool       `json:"imported,omitempty"`
+	PublicOnly  bool       `json:"public_only,omitempty"`
+}
+
+// DomainList is one page of domains.
+type DomainList struct {
+	Items []Domain `json:"items" nullable:"false"`
+	Next  string   `json:"next,omitempty" doc:"Cursor of the next page; absent on the last."`
+}
+
+// DomainPatch is the body of PATCH /v1/domains/{domain}: what is left out stays.
+type DomainPatch struct {
+	Pool     *string            `json:"pool,omitempty" maxLength:"63"`
+	Labels   *map[string]string `json:"labels,omitempty" maxProperties:"32" doc:"Replaces all labels."`
+	DMARC    *string            `json:"dmarc,omitempty" maxLength:"1000" doc:"Empty: no policy of its own."`
+	SignsFor *[]string          `json:"signs_for,omitempty" maxItems:"100" nullable:"false" doc:"Replaces the list."`
+}
+
+// Attestation is the body of POST /v1/domains/{domain}/attest.
+type Attestation struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why the delegation counts as proven; kept with the domain."`
+}
+
+// Verification is what the parent's servers said.
+type Verification struct {
+	Proven  bool     `json:"proven" doc:"The parent delegates to this claim, and that is committed."`
+	Detail  string   `json:"detail"`
+	Parent  string   `json:"parent" example:"customer.example." doc:"The zone above."`
+	Servers []string `json:"servers" nullable:"false" doc:"Who was asked."`
+	NS      []string `json:"ns" nullable:"false" doc:"What they delegate to."`
+	Seen    []string `json:"seen" nullable:"false" doc:"Tokens of claims among it."`
+	Domain  Domain   `json:"domain"`
+}
+
+func viewDomain(m state.Machine, d *state.Domain) Domain {
+	ring := d.Ring()
+	out := Domain{
+		Domain: d.Name.Host(), Tenant: d.Tenant, Mode: modeName(d.Mode), Pool: d.Pool, Token: d.Token.String(),
+		State: stateName(d.State), Records: []Record{}, Keys: viewKeys(m, d, ring),
+		UsableForSigning: signs(m, d) && len(signing(ring)) > 0,
+		Labels:           labelsOf(d.Labels), SignsFor: []string{}, DMARC: d.DMARC, Serial: d.Serial,
+		AttestedBy: d.AttestedBy, CreatedAt: moment(d.CreatedAt), ProvenAt: maybe(d.ProvenAt),
+		LeavingAt: maybe(d.LeavingAt), GoneAt: maybe(d.GoneAt),
+	}
+	if d.Registrable != "" {
+		out.Registrable = d.Registrable.Host()
+	}
+	for _, n := range d.SignsFor {
+		out.SignsFor = append(out.SignsFor, n.Host())
+	}
+	status := "unchecked"
+	if d.Mode == zone.Delegated {
+		out.Proven, status = proof(m, d)
+	}
+	for _, r := range d.CustomerRecords() {
+		out.Records = append(out.Records, Record{r.Name, r.Type, r.Value, r.TTL, status})
+	}
+	return out
+}
+
+// proof says why a delegated domain is answered, and what is known of the
+// customer's NS records.
+func proof(m state.Machine, d *state.Domain) (why, status string) {
+	switch {
+	case d.State == state.Pending:
+		return "", "waiting"
+	case d.AttestedBy != "":
+		return "attested", "unchecked"
+	case d.ProvenAt == 0 || m.Settings().VerificationOff:
+		return "unchecked", "unchecked"
+	}
+	return "parent", "found"
+}
+
+// signs says whether signers get this domain's keys.
+func signs(m state.Machine, d *state.Domain) bool {
+	t, ok := m.Tenant(d.Tenant)
+	return ok && !t.Suspended && d.State == state.Live
+}
+
+// signing are the keys that sign now, one an algorithm, in order of algorithm.
+func signing(r keys.Ring) []keys.Key {
+	var out []keys.Key
+	for _, a := range []keys.Algorithm{keys.RSA2048, keys.Ed25519} {
+		if k, ok := r.Active(a); ok && !k.PublicOnly {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+func viewKeys(m state.Machine, d *state.Domain, r keys.Ring) []Key {
+	out := []Key{}
+	var step keys.Step
+	var due int64
+	if pool, ok := m.Pool(d.Pool); ok && d.State == state.Live {
+		step, due, _ = r.Next(pool.Policy)
+	}
+	for _, k := range r.Keys {
+		view := Key{
+			ID: k.ID, Selector: k.Selector, Slot: k.Slot, Algorithm: k.Algorithm.String(), Stage: k.Stage.String(),
+			CreatedAt: moment(k.CreatedAt), ReadyAt: maybe(k.ReadyAt()), Public: k.Payload,
+			ActivatedAt: maybe(k.ActivatedAt), DrainedAt: maybe(k.DrainedAt), RevokedAt: maybe(k.RevokedAt),
+			Imported: k.Imported, PublicOnly: k.PublicOnly,
+		}
+		if step.Key == k.ID && step.Kind != 0 && step.Kind != keys.StepPublish {
+			view.Next, view.DueAt = step.Kind.String(), maybe(due)
+		}
+		out = append(out, view)
+	}
+	return out
+}
+
+func modeName(m zone.Mode) string {
+	if m == zone.CNAME {
+		return "cname"
+	}
+	return "delegated"
+}
+
+func stateName(s state.DomainState) string {
+	switch s {
+	case state.Pending:
+		return "pending"
+	case state.Live:
+		return "live"
+	}
+	return "leaving"
+}

@@ -1,0 +1,400 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/zone"
+	"authd/zone/probe"
+)
+
+type (
+	DomainPath struct {
+		Domain string `path:"domain" maxLength:"1024" example:"send.customer.example" doc:"The domain, or the token of the claim."`
+	}
+	domainReply struct {
+		ETag string `header:"ETag" doc:"The domain's serial, for If-Match."`
+		Body Domain
+	}
+)
+
+func (h *Handler) registerDomains() {
+	tags := []string{"Domains"}
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Tags: tags, Summary: summary}
+	}
+	create := op("add-domain", http.MethodPost, "/v1/tenants/{tenant}/domains", "Claim a domain for a tenant")
+	create.DefaultStatus = http.StatusCreated
+	add(h, create, tenant, h.addDomain)
+	add(h, op("list-domains", http.MethodGet, "/v1/domains", "List domains, in order of token"), reader|tenant, h.listDomains)
+	add(h, op("show-domain", http.MethodGet, "/v1/domains/{domain}", "Show a domain: state, keys, and the records that the customer must add"),
+		reader|tenant, func(ctx context.Context, in *DomainPath) (*domainReply, error) {
+			req := from(ctx)
+			d, err := req.domain(in.Domain)
+			if err != nil {
+				return nil, err
+			}
+			return replyWith(req.machine, d), nil
+		})
+	add(h, op("domain-served", http.MethodGet, "/v1/domains/{domain}/served", "What DNS answers for a domain"),
+		reader|tenant, func(ctx context.Context, in *DomainPath) (*servedReply, error) {
+			req := from(ctx)
+			d, err := req.domain(in.Domain)
+			if err != nil {
+				return nil, err
+			}
+			return &servedReply{ServedList{viewServed(req.machine.Served(d))}}, nil
+		})
+	add(h, op("patch-domain", http.MethodPatch, "/v1/domains/{domain}", "Change a domain's pool, labels, policy or further From: domains"),
+		tenant|conditional, h.patchDomain)
+	add(h, op("leave-domain", http.MethodDelete, "/v1/domains/{domain}", "Let a domain leave: it stops signing now, and is gone after 14 days"), tenant, h.leaveDomain)
+	add(h, op("restore-domain", http.MethodPost, "/v1/domains/{domain}/restore", "Take a leaving domain back, with the same token"), tenant, h.restoreDomain)
+	add(h, op("attest-domain", http.MethodPost, "/v1/domains/{domain}/attest", "Count a delegated domain as proven, on an admin's word"), adminOnly, h.attestDomain)
+	add(h, op("verify-domain", http.MethodPost, "/v1/domains/{domain}/verify", "Ask the parent's own servers now whether they delegate to this claim"), tenant, h.verifyDomain)
+}
+
+// domain finds a claim by its token or name. Claims of others do not exist for
+// a tenant; a name with several claims needs a token.
+func (r *request) domain(text string) (*state.Domain, error) {
+	return findDomain(r.machine, r.who, text)
+}
+
+func findDomain(m state.Machine, who identity, text string) (*state.Domain, error) {
+	if t, err := state.ParseToken(text); err == nil {
+		if d, ok := m.Domain(t); ok && who.sees(d.Tenant) {
+			return d, nil
+		}
+		return nil, notFound("domain", "there is no domain with the token %s", t)
+	}
+	n, err := host("domain", text)
+	if err != nil {
+		return nil, err
+	}
+	var claims []*state.Domain
+	for _, d := range m.Claims(n) {
+		if who.sees(d.Tenant) {
+			claims = append(claims, d)
+		}
+	}
+	switch len(claims) {
+	case 0:
+		return nil, notFound("domain", "there is no domain %q", n.Host())
+	case 1:
+		return claims[0], nil
+	}
+	p := problem(http.StatusConflict, codeAmbiguous, "domain",
+		"%s has %d claims; use the token of the one you mean", n.Host(), len(claims))
+	for _, d := range claims {
+		p.Conflicts = append(p.Conflicts, d.Token.String())
+	}
+	return nil, p
+}
+
+// domainNow is a claim after a write.
+func (h *Handler) domainNow(t state.Token) (*domainReply, error) {
+	m := h.replica.Machine()
+	d, ok := m.Domain(t)
+	if !ok {
+		return nil, notFound("domain", "the domain with the token %s is gone", t)
+	}
+	return replyWith(m, d), nil
+}
+
+func replyWith(m state.Machine, d *state.Domain) *domainReply {
+	return &domainReply{ETag: etag(d.Serial), Body: viewDomain(m, d)}
+}
+
+func etag(serial uint32) string { return `"` + strconv.FormatUint(uint64(serial), 10) + `"` }
+
+func (h *Handler) addDomain(ctx context.Context, in *struct {
+	TenantPath
+	Wait
+	Reason
+	Body NewDomain
+}) (*struct {
+	Created
+	ETag string `header:"ETag"`
+	Body Domain
+}, error) {
+	req := from(ctx)
+	_, ok := req.machine.Tenant(in.Tenant)
+	if !ok || !req.who.sees(in.Tenant) {
+		return nil, noTenant(in.Tenant)
+	}
+	claim, err := readClaim(req.machine, in.Tenant, in.Body, req.who.admin())
+	if err != nil {
+		return nil, err
+	}
+	command, err := h.keyed(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {
+		return nil, err
+	}
+	d, err := h.domainNow(command.Token)
+	if err != nil {
+		return nil, err
+	}
+	return &struct {
+		Created
+		ETag string `header:"ETag"`
+		Body Domain
+	}{Created{"/v1/domains/" + d.Body.Token}, d.ETag, d.Body}, nil
+}
+
+func (h *Handler) listDomains(ctx context.Context, in *struct {
+	Page
+	Tenant string `query:"tenant" maxLength:"63"`
+	Pool   string `query:"pool" maxLength:"63"`
+	State  string `query:"state" enum:"pending,live,leaving"`
+}) (*struct{ Body DomainList }, error) {
+	req := from(ctx)
+	after, err := in.after()
+	if err != nil {
+		return nil, err
+	}
+	var start state.Token
+	if after != "" {
+		if start, err = state.ParseToken(after); err != nil {
+			return nil, invalid("cursor", "cursor %q is not one of this list", bounded(in.Cursor))
+		}
+	}
+	out := DomainList{Items: []Domain{}}
+	var last state.Token
+	walked := 0
+	for d := range req.machine.Domains(start) {
+		if after != "" && d.Token == start {
+			continue
+		}
+		if len(out.Items) == in.Limit || walked == maxWalk {
+			out.Next = cursorAfter(last.String())
+			break
+		}
+		last, walked = d.Token, walked+1
+		if !req.who.sees(d.Tenant) || in.Tenant != "" && in.Tenant != d.Tenant ||
+			in.Pool != "" && in.Pool != d.Pool || in.State != "" && in.State != stateName(d.State) {
+			continue
+		}
+		out.Items = append(out.Items, viewDomain(req.machine, d))
+	}
+	return &struct{ Body DomainList }{out}, nil
+}
+
+func (h *Handler) patchDomain(ctx context.Context, in *struct {
+	DomainPath
+	Wait
+	Reason
+	IfMatch string `header:"If-Match" maxLength:"64" doc:"ETag of the domain as the caller saw it."`
+	Body    DomainPatch
+}) (*domainReply, error) {
+	d, err := from(ctx).domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	command := state.PatchDomain{Token: d.Token, Pool: in.Body.Pool, Labels: in.Body.Labels, DMARC: in.Body.DMARC}
+	if in.Body.SignsFor != nil {
+		names, err := hosts("signs_for", *in.Body.SignsFor)
+		if err != nil {
+			return nil, err
+		}
+		command.SignsFor = &names
+	}
+	if command.Serial, err = readETag(in.IfMatch); err != nil {
+		return nil, err
+	}
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {
+		return nil, err
+	}
+	return h.domainNow(d.Token)
+}
+
+// readETag is the serial of an If-Match; 0 where any will do. Weak tags never
+// match (RFC 9110 section 13.1.1).
+func readETag(text string) (uint32, error) {
+	if text == "" || text == "*" {
+		return 0, nil
+	}
+	serial, err := strconv.ParseUint(strings.Trim(text, `"`), 10, 32)
+	if err != nil || text != etag(uint32(serial)) {
+		return 0, problem(http.StatusPreconditionFailed, codeStale, "If-Match",
+			"%s is no ETag of this domain; send the one that GET gave", bounded(text))
+	}
+	return uint32(serial), nil
+}
+
+func (h *Handler) leaveDomain(ctx context.Context, in *struct {
+	DomainPath
+	Wait
+	Reason
+	Now bool `query:"now" doc:"Gone at once, without the 14 days. Needs scope admin and a reason."`
+}) (*struct {
+	Status int
+	Body   *Domain
+}, error) {
+	req := from(ctx)
+	d, err := req.domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	if in.Now && !req.who.admin() {
+		return nil, forbidden("now", "only an admin ends a domain at once; leave now out")
+	}
+	if in.Now && in.Reason.Reason == "" {
+		return nil, invalid("reason", "ending a domain at once needs a reason")
+	}
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.LeaveDomain{Token: d.Token, Now: in.Now}); err != nil {
+		return nil, err
+	}
+	out := &struct {
+		Status int
+		Body   *Domain
+	}{Status: http.StatusNoContent}
+	if left, err := h.domainNow(d.Token); err == nil {
+		out.Status, out.Body = http.StatusOK, &left.Body
+	}
+	return out, nil
+}
+
+func (h *Handler) restoreDomain(ctx context.Context, in *struct {
+	DomainPath
+	Wait
+	Reason
+}) (*domainReply, error) {
+	d, err := from(ctx).domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	command := state.RestoreDomain{Token: d.Token}
+	if d.State == state.Leaving {
+		ring := d.Ring()
+		for _, a := range d.Algorithms {
+			if _, ok := ring.Active(a); ok {
+				continue
+			}
+			m, err := h.replica.Material(ctx, d.Token, ringMode(d.Mode), a)
+			if err != nil {
+				return nil, fmt.Errorf("making a key for %s: %w", d.Name, err)
+			}
+			command.Active = append(command.Active, m)
+		}
+	}
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {
+		return nil, err
+	}
+	return h.domainNow(d.Token)
+}
+
+func (h *Handler) attestDomain(ctx context.Context, in *struct {
+	DomainPath
+	Wait
+	Body Attestation
+}) (*domainReply, error) {
+	d, err := from(ctx).domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.write(ctx, in.Wait, in.Body.Reason, state.ProveDomain{Token: d.Token, Attested: true}); err != nil {
+		return nil, err
+	}
+	return h.domainNow(d.Token)
+}
+
+func (h *Handler) verifyDomain(ctx context.Context, in *struct {
+	DomainPath
+	Wait
+	Reason
+}) (*struct{ Body Verification }, error) {
+	req := from(ctx)
+	d, err := req.domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	if d.Mode != zone.Delegated {
+		return nil, problem(http.StatusConflict, codeConflict, "domain",
+			"%s is in CNAME mode, which needs no proof: it owns nothing but its targets", d.Name.Host())
+	}
+	if h.prober == nil {
+		return nil, notYet("", "this node has no resolver to ask customers' DNS with; ask another node")
+	}
+	bounded, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	found, err := h.prober.Ask(bounded, d.Name)
+	if err != nil {
+		return nil, problem(http.StatusBadGateway, codeUnasked, "",
+			"nobody could be asked about %s, so nothing was changed: %s", d.Name.Host(), err)
+	}
+	out := Verification{Parent: found.Parent.String(), Servers: append([]string{}, found.Servers...), NS: []string{}, Seen: []string{}}
+	for _, n := range found.NS {
+		out.NS = append(out.NS, n.String())
+	}
+	seen := tokensIn(req.machine, found)
+	for _, t := range seen {
+		out.Seen = append(out.Seen, t.String())
+	}
+	if err := h.prove(ctx, in.Wait, in.Reason.Reason, d, seen, &out); err != nil {
+		return nil, err
+	}
+	now, err := h.domainNow(d.Token)
+	if err != nil {
+		return nil, err
+	}
+	out.Domain = now.Body
+	return &struct{ Body Verification }{out}, nil
+}
+
+// prove commits what the parent said. That it says something else is an answer,
+// not an error.
+func (h *Handler) prove(ctx context.Context, w Wait, reason string, d *state.Domain, seen []state.Token, out *Verification) error {
+	if !slices.Contains(seen, d.Token) {
+		out.Detail = fmt.Sprintf("the servers of %s do not delegate %s to names with the token %s; nothing was changed",
+			out.Parent, d.Name.Host(), d.Token)
+		return nil
+	}
+	command := state.ProveDomain{Token: d.Token, Seen: seen, Servers: out.Servers}
+	results, index, err := h.propose(ctx, reason, command)
+	if err != nil {
+		return err
+	}
+	switch r := results[0].Refusal; {
+	case r == nil:
+		out.Proven = true
+		out.Detail = fmt.Sprintf("the servers of %s delegate %s to this claim", out.Parent, d.Name.Host())
+		return h.served(ctx, w, index)
+	case r.Kind == state.Invalid || r.Kind == state.Conflict:
+		out.Detail = r.Message
+		return nil
+	default:
+		return refused(r)
+	}
+}
+
+// tokensIn are the claims that an NS set names: T.nsN.P for a platform zone P.
+func tokensIn(m state.Machine, found probe.Delegation) []state.Token {
+	var seen []state.Token
+	for _, n := range found.NS {
+		t, err := state.ParseToken(n.Label())
+		if err != nil || slices.Contains(seen, t) {
+			continue
+		}
+		if _, ours := m.Platform(n.Parent().Parent()); ours {
+			seen = append(seen, t)
+		}
+	}
+	return seen
+}
+
+func ringMode(m zone.Mode) keys.RingMode {
+	if m == zone.CNAME {
+		return keys.Slots
+	}
+	return keys.Minted
+}

@@ -1,0 +1,453 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"reflect"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"authd/cluster"
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/zone"
+	"authd/zone/probe"
+)
+
+// Replica is what the API needs of a *cluster.Node; see there for the contracts.
+type Replica interface {
+	Machine() state.Machine
+	Propose(ctx context.Context, who cluster.Actor, commands ...state.Command) ([]state.Result, uint64, error)
+	WaitServed(ctx context.Context, index uint64) error
+	Members(ctx context.Context) []cluster.Status
+	Leader() string
+	Health() []string
+
+	ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error)
+	Material(ctx context.Context, t state.Token, mode keys.RingMode, a keys.Algorithm) (keys.Material, error)
+	Import(t state.Token, selector string, p *keys.Pair) (keys.Material, error)
+	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
+	NewToken() (state.Token, error)
+
+	AddPeer(ctx context.Context, m cluster.Member) error
+	RemovePeer(ctx context.Context, id string) error
+	TransferLeader(ctx context.Context, id string) error
+	SaveSnapshot(ctx context.Context, w io.Writer) (index uint64, err error)
+	RestoreSnapshot(ctx context.Context, r io.Reader) error
+}
+
+// Prober asks the parent of a domain for its delegation: *probe.Prober.
+type Prober interface {
+	Ask(ctx context.Context, domain zone.Name) (probe.Delegation, error)
+}
+
+// Config is what New needs.
+type Config struct {
+	// Replica is this node. Required.
+	Replica Replica
+	// Prober asks customers' DNS for verify. nil: verify answers 501.
+	Prober Prober
+	// Logger takes our own faults; requests are counted, not logged. Required.
+	Logger *slog.Logger
+	// NodeID and Version are shown by /health and in the metrics.
+	NodeID, Version string
+	// DNSStats reads the counters of the DNS server for /metrics; nil: none.
+	DNSStats func() zone.Stats
+	// Ready says what is not ready yet, for /ready; nil: always ready.
+	Ready func() []string
+	// Dev lets the verification of delegations be switched off. Only authd dev
+	// chooses it.
+	Dev bool
+	// Now is the clock for the expiry of tokens; nil: time.Now.
+	Now func() time.Time
+	// Random is the entropy of access tokens; nil: crypto/rand.
+	Random io.Reader
+}
+
+// Bounds of a request. The header's size is bounded by the server (Listen).
+const (
+	MaxBody       = 1 << 20  // octets
+	MaxImportBody = 64 << 20 // POST /v1/import
+	MaxSnapshot   = 16 << 30 // POST /v1/cluster/snapshot; streamed, never in memory
+	maxURI        = 8 << 10
+)
+
+// Times a request may take. They lie below the server's write timeout, so that
+// a client gets an answer and not a closed connection.
+const (
+	proposeTime = 10 * time.Second
+	waitTime    = 15 * time.Second // ?wait=served, after the proposal
+	probeTime   = 15 * time.Second
+	bulkTime    = 10 * time.Minute // import and snapshots, which extend the timeout
+)
+
+// Handler serves the API. It is safe for concurrent use.
+type Handler struct {
+	replica Replica
+	prober  Prober
+	logger  *slog.Logger
+	config  Config
+
+	mux     *http.ServeMux
+	api     huma.API
+	routes  map[string]route // by pattern of mux
+	spec    []byte           // openapi.json
+	auth    *authenticator
+	metrics *metrics
+}
+
+// route is what ServeHTTP must know of a route before it is entered.
+type route struct {
+	need    access
+	limit   int64 // octets of the body
+	bulk    bool  // may take bulkTime
+	ifMatch bool  // If-Match is honoured
+}
+
+// New makes the handler.
+func New(c Config) (*Handler, error) {
+	if c.Replica == nil {
+		return nil, errors.New("making the API: no replica")
+	}
+	if c.Logger == nil {
+		return nil, errors.New("making the API: no logger")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	h := &Handler{
+		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
+		mux: http.NewServeMux(), routes: map[string]route{},
+		auth: newAuthenticator(),
+	}
+	h.metrics = newMetrics(c)
+	h.api = humago.New(h.mux, h.describe())
+	h.register()
+	spec, err := h.marshalSpec()
+	if err != nil {
+		return nil, fmt.Errorf("describing the API: %w", err)
+	}
+	h.spec = spec
+	return h, nil
+}
+
+// register adds every route. A huma operation panics on a mistake of ours in
+// its types, which the first test shows.
+func (h *Handler) register() {
+	h.registerHealth()
+	h.registerMembers()
+	h.registerZones()
+	h.registerPools()
+	h.registerTenants()
+	h.registerDomains()
+	h.registerRecords()
+	h.registerKeys()
+	h.registerDKIM()
+	h.registerImport()
+	h.registerTokens()
+	h.registerLater()
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	m := h.replica.Machine()
+	out := &reply{ResponseWriter: w}
+	head := out.Header()
+	head.Set("X-Authd-Index", strconv.FormatUint(m.Index(), 10))
+	head.Set("Cache-Control", "no-store")
+	head.Set("X-Content-Type-Options", "nosniff")
+	pattern := "none"
+	defer func() {
+		if fault := recover(); fault != nil {
+			h.recovered(out, r, fault)
+		}
+		h.metrics.request(pattern, out.status, time.Since(began))
+	}()
+	if p := vet(r); p != nil {
+		p.write(out)
+		return
+	}
+	r = r.Clone(r.Context())
+	if !clean(r.URL) {
+		notFound("", "there is nothing at this path").write(out)
+		return
+	}
+	req := &request{machine: m, writer: out}
+	if strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1" {
+		who, p := h.auth.identify(m, r, h.config.Now())
+		if p != nil {
+			p.write(out)
+			return
+		}
+		req.who = who
+	}
+	_, found := h.mux.Handler(r)
+	if found == "" {
+		h.noRoute(out, r)
+		return
+	}
+	pattern = found
+	if p := h.enter(out, r, h.routes[found], req.who); p != nil {
+		p.write(out)
+		return
+	}
+	h.mux.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)))
+}
+
+// vet refuses what no route takes.
+func vet(r *http.Request) *Problem {
+	if len(r.RequestURI) > maxURI {
+		return problem(http.StatusRequestURITooLong, codeTooLarge, "", "the URI is longer than %d octets", maxURI)
+	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return problem(http.StatusUnsupportedMediaType, codeMediaType, "Content-Encoding",
+			"a compressed body is not taken; send it without Content-Encoding")
+	}
+	return nil
+}
+
+// clean collapses repeated slashes in place, because a signer's own example
+// configuration produces such paths and does not follow redirects. It refuses
+// dot segments, for which ServeMux would answer with a redirect.
+func clean(u *url.URL) bool {
+	escaped := u.EscapedPath()
+	if !strings.HasPrefix(escaped, "/") {
+		return false
+	}
+	segments := strings.Split(escaped, "/")
+	kept := make([]string, 0, len(segments))
+	for i, s := range segments {
+		plain, err := url.PathUnescape(s)
+		if err != nil || plain == "." || plain == ".." {
+			return false
+		}
+		if s != "" || i == 0 || i == len(segments)-1 && len(kept) > 1 {
+			kept = append(kept, s)
+		}
+	}
+	escaped = strings.Join(kept, "/")
+	if escaped == "" {
+		escaped = "/"
+	}
+	plain, err := url.PathUnescape(escaped)
+	if err != nil {
+		return false
+	}
+	u.Path, u.RawPath = plain, escaped
+	return true
+}
+
+// enter checks what depends on the route: scope, conditions, size of the body.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who identity) *Problem {
+	if !to.need.allows(who) {
+		return forbidden("", "the token's scope %q does not allow %s", who.scope, r.Method+" "+bounded(r.URL.Path))
+	}
+	if r.Header.Get("Idempotency-Key") != "" {
+		return notYet("Idempotency-Key", "idempotency keys are not implemented yet; send the request without Idempotency-Key")
+	}
+	if r.Header.Get("If-Match") != "" && !to.ifMatch {
+		return notYet("If-Match", "If-Match is honoured on PATCH /v1/domains/{domain} alone; send this request without it")
+	}
+	if r.ContentLength > to.limit {
+		return problem(http.StatusRequestEntityTooLarge, codeTooLarge, "",
+			"the body has %d octets; at most %d are taken", r.ContentLength, to.limit).with("Connection", "close")
+	}
+	if to.bulk {
+		until := time.Now().Add(bulkTime)
+		c := http.NewResponseController(w)
+		// Not every writer (a test's) has deadlines to extend.
+		_, _ = c.SetReadDeadline(until), c.SetWriteDeadline(until)
+	}
+	return nil
+}
+
+// noRoute tells an unknown path from a method that a known path does not have.
+func (h *Handler) noRoute(w http.ResponseWriter, r *http.Request) {
+	asked := &answerOnly{header: http.Header{}}
+	h.mux.ServeHTTP(asked, r)
+	if asked.status == http.StatusMethodNotAllowed {
+		problem(http.StatusMethodNotAllowed, codeMethod, "", "%s is not a method of this path", bounded(r.Method)).
+			with("Allow", asked.header.Get("Allow")).write(w)
+		return
+	}
+	notFound("", "there is nothing at this path").write(w)
+}
+
+// answerOnly keeps the status and header of a reply and drops its body.
+type answerOnly struct {
+	header http.Header
+	status int
+}
+
+func (a *answerOnly) Header() http.Header         { return a.header }
+func (a *answerOnly) WriteHeader(status int)      { a.status = status }
+func (a *answerOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+// recovered answers after a panic of a handler: a defect of ours.
+func (h *Handler) recovered(w *reply, r *http.Request, fault any) {
+	if err, ok := fault.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(fault)
+	}
+	h.logger.Error("a request hit a defect", "method", r.Method, "path", r.URL.Path, "fault", fault, "stack", string(debug.Stack()))
+	if w.status != 0 {
+		panic(http.ErrAbortHandler) // the reply has begun: cut it rather than end it as if it were whole
+	}
+	internal().write(w)
+}
+
+func internal() *Problem {
+	return problem(http.StatusInternalServerError, codeInternal, "", "a defect of ours; the node's log says more")
+}
+
+// reply remembers the status that was sent.
+type reply struct {
+	http.ResponseWriter
+	status int
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *reply) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *reply) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *reply) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// request is what travels with a request's context.
+type request struct {
+	who     identity
+	machine state.Machine // as it was when the request came
+	writer  http.ResponseWriter
+}
+
+type requestKey struct{}
+
+func from(ctx context.Context) *request { return ctx.Value(requestKey{}).(*request) }
+
+// index puts the index of a write on the reply.
+func (r *request) index(index uint64) {
+	r.writer.Header().Set("X-Authd-Index", strconv.FormatUint(index, 10))
+}
+
+// describe is huma's configuration: JSON alone, decoded strictly, no pages of
+// its own.
+func (h *Handler) describe() huma.Config {
+	c := huma.DefaultConfig("authd", "1")
+	c.Info.Description = "Authoritative DNS for platforms that send mail for their customers: zones, pools, " +
+		"tenants, domains, and the DKIM keys behind them. Errors are problem documents (RFC 9457). " +
+		"Every reply carries the log index it reflects in X-Authd-Index."
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "authd_… with a scope: admin, read, signer or tenant:<id>"},
+	}
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decode}
+	c.Formats = map[string]huma.Format{"application/json": format, "json": format}
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
+	c.RejectUnknownQueryParameters = true
+	c.CreateHooks = nil // no $schema members in replies
+	c.Transformers = []huma.Transformer{fromHuma}
+	return c
+}
+
+// add registers an operation: scope and limits for ServeHTTP, decoding and
+// documentation through huma, and errors as problems.
+func add[I, O any](h *Handler, op huma.Operation, need access, handle func(context.Context, *I) (*O, error)) {
+	h.prepare(&op, need)
+	huma.Register(h.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err == nil {
+			return out, nil
+		}
+		if p := asProblem(err); p != nil {
+			return nil, p
+		}
+		h.logger.Error("a request was not carried out", "operation", op.OperationID, "error", err)
+		return nil, internal()
+	})
+}
+
+// addRaw registers an operation that huma documents and does not serve.
+func (h *Handler) addRaw(op huma.Operation, need access, handle http.HandlerFunc) {
+	h.prepare(&op, need)
+	h.mux.HandleFunc(op.Method+" "+op.Path, handle)
+	op.Path = strings.ReplaceAll(op.Path, "...}", "}") // OpenAPI knows no rest of a path
+	for _, part := range strings.Split(op.Path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			op.Parameters = append(op.Parameters, &huma.Param{
+				Name: strings.TrimSuffix(name, "}"), In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString},
+			})
+		}
+	}
+	h.api.OpenAPI().AddOperation(&op)
+}
+
+func (h *Handler) prepare(op *huma.Operation, need access) {
+	to := route{need: need, limit: MaxBody, ifMatch: need&conditional != 0}
+	if op.MaxBodyBytes != 0 {
+		to.limit, to.bulk = op.MaxBodyBytes, true
+	}
+	// huma refuses a body of exactly MaxBodyBytes.
+	op.MaxBodyBytes = to.limit + 1
+	op.BodyReadTimeout = DefaultLimits().Read
+	if to.bulk {
+		op.BodyReadTimeout = bulkTime
+	}
+	if need != anyone {
+		op.Security = []map[string][]string{{"token": {}}}
+	}
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["default"] = &huma.Response{
+		Description: "Problem",
+		Content: map[string]*huma.MediaType{"application/problem+json": {
+			Schema: h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem"),
+		}},
+	}
+	h.routes[op.Method+" "+op.Path] = to
+}
+
+// marshalSpec is the OpenAPI document, the same bytes for the same routes.
+func (h *Handler) marshalSpec() ([]byte, error) {
+	schemas := h.api.OpenAPI().Components.Schemas.Map()
+	delete(schemas, "ErrorModel") // huma's own problem, which no reply has
+	delete(schemas, "ErrorDetail")
+	plain, err := json.Marshal(h.api.OpenAPI())
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, plain, "", "  "); err != nil {
+		return nil, err
+	}
+	b.WriteByte('\n')
+	return b.Bytes(), nil
+}
+
+// Spec is the OpenAPI 3.1 document that /openapi.json serves. READ-ONLY.
+func (h *Handler) Spec() []byte { return h.spec }

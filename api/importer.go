@@ -1,0 +1,328 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"golang.org/x/sync/errgroup"
+
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/zone"
+)
+
+// Import is the body of POST /v1/import.
+type Import struct {
+	Items  []ImportItem `json:"items" nullable:"false"`
+	DryRun bool         `json:"dry_run,omitempty" doc:"Say what would happen, and change nothing."`
+}
+
+// ImportItem is one domain to claim. Tenants that are missing are added.
+type ImportItem struct {
+	Line     int               `json:"line,omitempty" doc:"Where it stands in the caller's file; comes back with the result."`
+	Tenant   string            `json:"tenant"`
+	Domain   string            `json:"domain"`
+	Mode     string            `json:"mode"`
+	Pool     string            `json:"pool,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	SignsFor []string          `json:"signs_for,omitempty" nullable:"false"`
+	Targets  *NewTargets       `json:"targets,omitempty"`
+	Keys     []NewKey          `json:"keys,omitempty" nullable:"false"`
+}
+
+// Imported is what became of an import.
+type Imported struct {
+	Results []ImportResult `json:"results" nullable:"false" doc:"One an item, in the same order."`
+	Added   int            `json:"added"`
+	Exists  int            `json:"exists"`
+	Refused int            `json:"refused"`
+	DryRun  bool           `json:"dry_run"`
+}
+
+// ImportResult is what became of one item.
+type ImportResult struct {
+	Line    int      `json:"line"`
+	Tenant  string   `json:"tenant"`
+	Domain  string   `json:"domain"`
+	Status  string   `json:"status" enum:"added,exists,refused" doc:"exists: the tenant has this domain in this mode already."`
+	Token   string   `json:"token,omitempty"`
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// maxItems bounds an import beside the size of its body.
+const maxItems = 100_000
+
+// importBatch is how many items are proposed together: few enough that applying
+// them does not hold up other writes.
+const importBatch = 64
+
+// keyHands is how many items of a batch wait for keys at once.
+const keyHands = 4
+
+func (h *Handler) registerImport() {
+	add(h, huma.Operation{
+		OperationID: "import", Method: http.MethodPost, Path: "/v1/import", Tags: []string{"Domains"},
+		Summary: "Claim many domains",
+		Description: "Each item succeeds or is refused by itself. Sending the same import again changes nothing: " +
+			"what is there already is exists. After a 503 send it again.",
+		MaxBodyBytes: MaxImportBody,
+		// Items are checked one by one, so that one bad line is not all lines; the
+		// strict decoder still refuses what is not an import.
+		SkipValidateBody: true,
+	}, adminOnly, h.importDomains)
+}
+
+func (h *Handler) importDomains(ctx context.Context, in *struct {
+	Wait
+	Reason
+	Body Import
+}) (*struct{ Body Imported }, error) {
+	if len(in.Body.Items) == 0 {
+		return nil, invalid("items", "there are no items to import")
+	}
+	if len(in.Body.Items) > maxItems {
+		return nil, invalid("items", "%d items; at most %d are taken at once", len(in.Body.Items), maxItems)
+	}
+	run := importRun{h: h, reason: in.Reason.Reason, out: Imported{DryRun: in.Body.DryRun, Results: make([]ImportResult, len(in.Body.Items))}}
+	if in.Body.DryRun {
+		run.machine = from(ctx).machine
+		for i, item := range in.Body.Items {
+			run.try(i, item)
+		}
+		return &struct{ Body Imported }{run.out}, nil
+	}
+	for start := 0; start < len(in.Body.Items); start += importBatch {
+		end := min(start+importBatch, len(in.Body.Items))
+		if err := run.batch(ctx, start, in.Body.Items[start:end]); err != nil {
+			return nil, err
+		}
+	}
+	return &struct{ Body Imported }{run.out}, h.served(ctx, in.Wait, run.index)
+}
+
+// importRun is one import under way.
+type importRun struct {
+	h       *Handler
+	machine state.Machine // a dry run's own, thrown away
+	reason  string
+	index   uint64 // of the last batch
+	out     Imported
+}
+
+// planned is an item that a command was made for.
+type planned struct {
+	at      int // in the results
+	item    ImportItem
+	claim   claim
+	command state.AddDomain
+	problem error
+}
+
+// batch proposes some items together.
+func (r *importRun) batch(ctx context.Context, start int, items []ImportItem) error {
+	m := r.h.replica.Machine()
+	var plan []*planned
+	claimed := map[string]bool{}
+	for i, item := range items {
+		c, problem := readItem(m, item)
+		if problem != nil {
+			r.refuse(start+i, item, problem)
+			continue
+		}
+		if d, ok := existing(m, c.AddDomain); ok {
+			r.done(start+i, item, "exists", d.Token)
+			continue
+		}
+		key := fmt.Sprint(item.Tenant, " ", c.Mode, " ", c.Name)
+		if claimed[key] {
+			r.refuse(start+i, item, problemTwice(item))
+			continue
+		}
+		claimed[key] = true
+		plan = append(plan, &planned{at: start + i, item: item, claim: c})
+	}
+	r.makeKeys(ctx, plan)
+	if err := ctx.Err(); err != nil {
+		return unwritten(err)
+	}
+	return r.propose(ctx, m, plan)
+}
+
+func problemTwice(item ImportItem) *Problem {
+	return problem(http.StatusConflict, codeConflict, "domain", "%s is there twice for tenant %s in this import", bounded(item.Domain), bounded(item.Tenant))
+}
+
+// makeKeys draws tokens and makes keys for the planned items.
+func (r *importRun) makeKeys(ctx context.Context, plan []*planned) {
+	var hands errgroup.Group
+	hands.SetLimit(keyHands)
+	for _, p := range plan {
+		hands.Go(func() error {
+			p.command, p.problem = r.h.keyed(ctx, p.claim)
+			return nil // kept with the item
+		})
+	}
+	_ = hands.Wait() // no hand returns an error
+}
+
+func (r *importRun) propose(ctx context.Context, m state.Machine, plan []*planned) error {
+	var commands []state.Command
+	var owners []*planned // by command; nil for an AddTenant
+	tenants := map[string]bool{}
+	for _, p := range plan {
+		if p.problem != nil {
+			if asProblem(p.problem) == nil {
+				return p.problem
+			}
+			r.refuse(p.at, p.item, p.problem)
+			continue
+		}
+		if _, ok := m.Tenant(p.item.Tenant); !ok && !tenants[p.item.Tenant] {
+			tenants[p.item.Tenant] = true
+			commands, owners = append(commands, state.AddTenant{ID: p.item.Tenant, Name: p.item.Tenant}), append(owners, nil)
+		}
+		commands, owners = append(commands, p.command), append(owners, p)
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	results, index, err := r.h.propose(ctx, r.reason, commands...)
+	if err != nil {
+		return err
+	}
+	r.index = index
+	for i, result := range results {
+		if p := owners[i]; p != nil {
+			r.settle(p, result)
+		}
+	}
+	return nil
+}
+
+// settle says what became of an item that was proposed.
+func (r *importRun) settle(p *planned, result state.Result) {
+	if result.Refusal == nil {
+		r.done(p.at, p.item, "added", p.command.Token)
+		return
+	}
+	// Somebody may have added it meanwhile.
+	if d, ok := existing(r.h.replica.Machine(), p.command); ok {
+		r.done(p.at, p.item, "exists", d.Token)
+		return
+	}
+	r.refuse(p.at, p.item, refused(result.Refusal))
+}
+
+// try applies an item to the run's own machine.
+func (r *importRun) try(at int, item ImportItem) {
+	c, problem := readItem(r.machine, item)
+	if problem != nil {
+		r.refuse(at, item, problem)
+		return
+	}
+	if d, ok := existing(r.machine, c.AddDomain); ok {
+		if _, before := existing(r.h.replica.Machine(), c.AddDomain); before {
+			r.done(at, item, "exists", d.Token)
+		} else {
+			r.refuse(at, item, problemTwice(item))
+		}
+		return
+	}
+	command, err := r.h.sketched(c)
+	if err != nil {
+		r.refuse(at, item, err)
+		return
+	}
+	entries := []state.Entry{}
+	if _, ok := r.machine.Tenant(item.Tenant); !ok {
+		entries = append(entries, state.Entry{At: r.machine.Time(), Command: state.AddTenant{ID: item.Tenant, Name: item.Tenant}})
+	}
+	entries = append(entries, state.Entry{At: r.machine.Time(), Command: command})
+	next, results, _ := r.machine.Apply(r.machine.Index()+1, entries)
+	for _, result := range results {
+		if result.Refusal != nil {
+			r.refuse(at, item, refused(result.Refusal))
+			return
+		}
+	}
+	r.machine = next
+	r.done(at, item, "added", state.Token{})
+}
+
+// sketched is keyed for a dry run: tokens are drawn, and Ed25519 pairs, which
+// cost microseconds, stand in for keys of any algorithm. They go nowhere.
+func (h *Handler) sketched(c claim) (state.AddDomain, error) {
+	command := c.AddDomain
+	var err error
+	if command.Token, err = h.replica.NewToken(); err != nil {
+		return command, fmt.Errorf("drawing a token: %w", err)
+	}
+	if len(c.brought) > 0 {
+		return h.keyed(context.Background(), c)
+	}
+	for _, a := range c.algorithms {
+		pair, err := keys.Generate(h.config.Random, keys.Ed25519)
+		if err != nil {
+			return command, fmt.Errorf("making a key: %w", err)
+		}
+		m := keys.Material{Algorithm: a, Payload: pair.Payload(), Sealed: []byte("dry run")}
+		if c.Mode == zone.Delegated {
+			m.Selector = fmt.Sprintf("dry-run%d", a)
+		}
+		command.Active = append(command.Active, m)
+	}
+	return command, nil
+}
+
+// readItem checks an item as the body of a single claim would be.
+func readItem(m state.Machine, item ImportItem) (claim, error) {
+	if item.Tenant == "" {
+		return claim{}, invalid("tenant", "a tenant is missing")
+	}
+	for i, k := range item.Keys {
+		if len(k.PrivateKey) > 16<<10 {
+			return claim{}, invalid(indexed("keys", i)+".private_key", "longer than 16 KiB")
+		}
+	}
+	return readClaim(m, item.Tenant, NewDomain{
+		Domain: item.Domain, Mode: item.Mode, Pool: item.Pool, Labels: item.Labels,
+		SignsFor: item.SignsFor, Targets: item.Targets, Keys: item.Keys,
+	}, true)
+}
+
+// existing is the claim that a command asks for, where it is there already.
+func existing(m state.Machine, c state.AddDomain) (*state.Domain, bool) {
+	for _, d := range m.Claims(c.Name) {
+		if d.Tenant == c.Tenant && d.Mode == c.Mode && d.State != state.Leaving {
+			return d, true
+		}
+	}
+	return nil, false
+}
+
+func (r *importRun) done(at int, item ImportItem, status string, t state.Token) {
+	result := ImportResult{Line: item.Line, Tenant: item.Tenant, Domain: item.Domain, Status: status}
+	if t != (state.Token{}) {
+		result.Token = t.String()
+	}
+	if status == "added" {
+		r.out.Added++
+	} else {
+		r.out.Exists++
+	}
+	r.out.Results[at] = result
+}
+
+func (r *importRun) refuse(at int, item ImportItem, err error) {
+	p := asProblem(err)
+	if p == nil {
+		r.h.logger.Error("an item was not imported", "domain", bounded(item.Domain), "error", err)
+		p = internal()
+	}
+	r.out.Refused++
+	r.out.Results[at] = ImportResult{
+		Line: item.Line, Tenant: item.Tenant, Domain: item.Domain, Status: "refused", Problem: p,
+	}
+}

@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"authd/cluster/state"
+	"authd/keys"
+)
+
+// Rotation is the body of POST /v1/domains/{domain}/rotate.
+type Rotation struct {
+	From        string `json:"from,omitempty" maxLength:"63" doc:"The active selector that the caller saw: where another is active already, nothing happens. Left out: whatever is active, of every algorithm."`
+	Emergency   bool   `json:"emergency,omitempty" doc:"Not implemented yet."`
+	Old         string `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old key; only drain is implemented yet."`
+	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"Not implemented yet but for key, the default."`
+	Reason      string `json:"reason,omitempty" maxLength:"500"`
+}
+
+// Revocation is the body of POST /v1/domains/{domain}/keys/{selector}/revoke.
+type Revocation struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"500"`
+	Force  bool   `json:"force,omitempty" doc:"Revoke the only key that can sign. Needs scope admin."`
+}
+
+func (h *Handler) registerKeys() {
+	tags := []string{"Keys"}
+	add(h, huma.Operation{
+		OperationID: "rotate-domain", Method: http.MethodPost, Path: "/v1/domains/{domain}/rotate", Tags: tags,
+		Summary:     "Make the standby key active now; the old one drains",
+		Description: "Needs a standby whose ready time has come; too early is 409 with ready_at.",
+	}, tenant, h.rotate)
+	add(h, huma.Operation{
+		OperationID: "revoke-key", Method: http.MethodPost, Path: "/v1/domains/{domain}/keys/{selector}/revoke", Tags: tags,
+		Summary:     "Answer a key with an empty p= at once",
+		Description: "Not rotate: the active key is revoked only where another of its algorithm can sign, unless forced.",
+	}, tenant, h.revoke)
+}
+
+func (h *Handler) rotate(ctx context.Context, in *struct {
+	DomainPath
+	Wait
+	Body Rotation
+}) (*domainReply, error) {
+	if err := in.Body.later(); err != nil {
+		return nil, err
+	}
+	d, err := from(ctx).domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	ring := d.Ring()
+	commands, err := rotations(d, ring, in.Body.From)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.writeAll(ctx, in.Wait, in.Body.Reason, commands...); err != nil {
+		return nil, readyAt(err, ring, commands)
+	}
+	return h.domainNow(d.Token)
+}
+
+// later refuses what a later release has.
+func (r Rotation) later() error {
+	switch {
+	case r.Emergency:
+		return notYet("emergency", "emergency rotation is not implemented yet; leave emergency out and rotate, then revoke the old key")
+	case r.Old != "" && r.Old != "drain":
+		return notYet("old", "%q is not implemented yet; leave old out, and revoke the old key afterwards", r.Old)
+	case r.Compromised != "" && r.Compromised != "key":
+		return notYet("compromised", "%q is not implemented yet; leave compromised out", r.Compromised)
+	}
+	return nil
+}
+
+// rotations are the steps that a manual rotation takes: one an algorithm, or
+// the one of the selector that the caller saw.
+func rotations(d *state.Domain, r keys.Ring, seen string) ([]state.Command, error) {
+	var only keys.Algorithm
+	if seen != "" {
+		k, ok := bySelector(r, seen)
+		if !ok {
+			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(seen))
+		}
+		only = k.Algorithm
+	}
+	var commands []state.Command
+	for _, a := range d.Algorithms {
+		if only != 0 && a != only {
+			continue
+		}
+		saw := seen
+		if active, ok := r.Active(a); ok && saw == "" {
+			saw = active.Selector
+		}
+		// Where the caller saw an older key the machine finds the step done; the
+		// key named does not matter then.
+		step := keys.Step{Kind: keys.StepActivate, Algorithm: a}
+		if standby, ok := r.Standby(a); ok {
+			step.Key = standby.ID
+		} else if active, ok := r.Active(a); ok && active.Selector == saw {
+			return nil, problem(http.StatusConflict, codeTooEarly, "",
+				"the next %s key of %s is not published yet; try again when it is among its keys as standby", a, d.Name.Host())
+		}
+		commands = append(commands, state.StepKey{Token: d.Token, Step: step, From: saw, Manual: true})
+	}
+	if len(commands) == 0 {
+		return nil, problem(http.StatusConflict, codeConflict, "domain", "%s has no keys to rotate", d.Name.Host())
+	}
+	return commands, nil
+}
+
+// readyAt adds to a refusal when the standby may become active.
+func readyAt(err error, r keys.Ring, commands []state.Command) error {
+	p := asProblem(err)
+	if p == nil || p.Code != codeTooEarly {
+		return err
+	}
+	for _, c := range commands {
+		standby, ok := r.Standby(c.(state.StepKey).Step.Algorithm)
+		if ready := maybe(standby.ReadyAt()); ok && ready != nil && (p.ReadyAt == nil || ready.After(*p.ReadyAt)) {
+			p.ReadyAt = ready
+		}
+	}
+	if p.ReadyAt != nil {
+		p.headers = http.Header{"Retry-After": {p.ReadyAt.Format(http.TimeFormat)}}
+	}
+	return p
+}
+
+func (h *Handler) revoke(ctx context.Context, in *struct {
+	DomainPath
+	Selector string `path:"selector" maxLength:"63" example:"2601-3kfkxn"`
+	Wait
+	Body Revocation
+}) (*domainReply, error) {
+	req := from(ctx)
+	d, err := req.domain(in.Domain)
+	if err != nil {
+		return nil, err
+	}
+	if in.Body.Force && !req.who.admin() {
+		return nil, forbidden("force", "only an admin leaves a domain without a key; leave force out")
+	}
+	if _, ok := bySelector(d.Ring(), in.Selector); !ok {
+		return nil, notFound("selector", "%s has no key with the selector %q", d.Name.Host(), bounded(in.Selector))
+	}
+	command := state.RevokeKey{Token: d.Token, Selector: in.Selector, Force: in.Body.Force}
+	if _, err := h.write(ctx, in.Wait, in.Body.Reason, command); err != nil {
+		return nil, err
+	}
+	return h.domainNow(d.Token)
+}
+
+func bySelector(r keys.Ring, selector string) (keys.Key, bool) {
+	for _, k := range r.Keys {
+		if k.Selector == selector {
+			return k, true
+		}
+	}
+	return keys.Key{}, false
+}

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"authd/cluster"
+	"authd/cluster/state"
+)
+
+// Cluster is the cluster as this node sees it.
+type Cluster struct {
+	ID       string   `json:"id" doc:"Tells clusters apart, for ever."`
+	Leader   string   `json:"leader" example:"node-1" doc:"Empty where there is none."`
+	Nodes    []Member `json:"nodes" nullable:"false"`
+	Settings Settings `json:"settings"`
+	Index    uint64   `json:"index" doc:"Of this node's state."`
+	Domains  int      `json:"domains"`
+}
+
+// Member is one node.
+type Member struct {
+	ID      string `json:"id" example:"node-1"`
+	Address string `json:"address" example:"192.0.2.10:7301" doc:"Of the node link."`
+	Voter   bool   `json:"voter"`
+	Leader  bool   `json:"leader"`
+	Serving bool   `json:"serving" doc:"Its DNS listeners are open."`
+	Applied uint64 `json:"applied" doc:"Index of its state; 0 where it did not answer."`
+	Healthy bool   `json:"healthy" doc:"It answered within a second."`
+}
+
+// Settings are what all nodes must agree on and no other object holds.
+type Settings struct {
+	Verification string `json:"verification" enum:"on,off" doc:"off: delegated domains count as proven from the start. Only authd dev has it."`
+}
+
+// NewMember is the body of POST /v1/cluster/nodes.
+type NewMember struct {
+	ID      string `json:"id" minLength:"1" maxLength:"63" example:"node-4"`
+	Address string `json:"address" maxLength:"300" example:"192.0.2.13:7301" doc:"host:port of its node link."`
+	Voter   bool   `json:"voter,omitempty" doc:"Left out: it serves and does not vote."`
+}
+
+// NewLeader is the body of POST /v1/cluster/leader.
+type NewLeader struct {
+	ID string `json:"id,omitempty" maxLength:"63" doc:"Who should lead; left out: the voter that is furthest."`
+}
+
+type clusterReply struct{ Body Cluster }
+
+func (h *Handler) registerMembers() {
+	tags := []string{"Cluster"}
+	add(h, huma.Operation{
+		OperationID: "show-cluster", Method: http.MethodGet, Path: "/v1/cluster", Tags: tags,
+		Summary: "Show the nodes, who leads, and how far each is",
+	}, reader, func(ctx context.Context, _ *struct{}) (*clusterReply, error) { return h.viewCluster(ctx), nil })
+	add(h, huma.Operation{
+		OperationID: "put-settings", Method: http.MethodPut, Path: "/v1/cluster/settings", Tags: tags, Summary: "Change the cluster's settings",
+	}, adminOnly, h.putSettings)
+	add(h, huma.Operation{
+		OperationID: "add-node", Method: http.MethodPost, Path: "/v1/cluster/nodes", Tags: tags, Summary: "Add a node, or change whether it votes",
+	}, adminOnly, h.addNode)
+	add(h, huma.Operation{
+		OperationID: "remove-node", Method: http.MethodDelete, Path: "/v1/cluster/nodes/{id}", Tags: tags,
+		Summary: "Remove a node that is off, or out of every address list for its TTL",
+	}, adminOnly, h.removeNode)
+	add(h, huma.Operation{
+		OperationID: "transfer-leader", Method: http.MethodPost, Path: "/v1/cluster/leader", Tags: tags, Summary: "Hand leadership to another voter",
+	}, adminOnly, func(ctx context.Context, in *struct{ Body NewLeader }) (*clusterReply, error) {
+		if err := membership(h.replica.TransferLeader(ctx, in.Body.ID)); err != nil {
+			return nil, err
+		}
+		return h.viewCluster(ctx), nil
+	})
+	binary := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
+	h.addRaw(huma.Operation{
+		OperationID: "save-snapshot", Method: http.MethodGet, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: MaxBody,
+		Summary:     "Save the state of the whole cluster",
+		Description: "Private keys in it are sealed: restoring needs the key-encryption key too. A reply that is cut short is not a snapshot; its checksum says so.",
+		Responses:   map[string]*huma.Response{"200": {Description: "The image", Content: binary}},
+	}, adminOnly, h.saveSnapshot)
+	h.addRaw(huma.Operation{
+		OperationID: "restore-snapshot", Method: http.MethodPost, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: MaxSnapshot,
+		Summary:     "Replace the state of the whole cluster by a saved one",
+		RequestBody: &huma.RequestBody{Required: true, Content: binary},
+		Responses:   map[string]*huma.Response{"200": {Description: "The cluster", Content: jsonContent(h.schema(Cluster{}))}},
+	}, adminOnly, h.restoreSnapshot)
+}
+
+func (h *Handler) viewCluster(ctx context.Context) *clusterReply {
+	m := h.replica.Machine()
+	out := Cluster{
+		ID: m.Settings().ClusterID, Leader: h.replica.Leader(), Nodes: []Member{},
+		Settings: viewSettings(m.Settings()), Index: m.Index(), Domains: m.DomainCount(),
+	}
+	for _, s := range h.replica.Members(ctx) {
+		out.Nodes = append(out.Nodes, Member{
+			ID: s.ID, Address: s.Address, Voter: s.Voter, Leader: s.Leader,
+			Serving: s.Serving, Applied: s.Applied, Healthy: s.Healthy,
+		})
+	}
+	return &clusterReply{out}
+}
+
+func viewSettings(s state.Settings) Settings {
+	if s.VerificationOff {
+		return Settings{"off"}
+	}
+	return Settings{"on"}
+}
+
+func (h *Handler) putSettings(ctx context.Context, in *struct {
+	Wait
+	Reason
+	Body Settings
+}) (*struct{ Body Settings }, error) {
+	settings := from(ctx).machine.Settings()
+	settings.VerificationOff = in.Body.Verification == "off"
+	if settings.VerificationOff && !h.config.Dev {
+		return nil, invalid("verification", "only authd dev switches verification off; attest domains one by one instead")
+	}
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.SetSettings{Settings: settings}); err != nil {
+		return nil, err
+	}
+	return &struct{ Body Settings }{viewSettings(h.replica.Machine().Settings())}, nil
+}
+
+func (h *Handler) addNode(ctx context.Context, in *struct{ Body NewMember }) (*clusterReply, error) {
+	if name, port, err := net.SplitHostPort(in.Body.Address); err != nil || name == "" || port == "" {
+		return nil, invalid("address", "%q is not host:port of a node link", bounded(in.Body.Address))
+	}
+	m := cluster.Member{ID: in.Body.ID, Address: in.Body.Address, Voter: in.Body.Voter}
+	if err := membership(h.replica.AddPeer(ctx, m)); err != nil {
+		return nil, err
+	}
+	return h.viewCluster(ctx), nil
+}
+
+func (h *Handler) removeNode(ctx context.Context, in *struct {
+	ID string `path:"id" maxLength:"63"`
+}) (*clusterReply, error) {
+	known := false
+	for _, s := range h.replica.Members(ctx) {
+		known = known || s.ID == in.ID
+	}
+	if !known {
+		return nil, notFound("id", "there is no node %q", bounded(in.ID))
+	}
+	if err := membership(h.replica.RemovePeer(ctx, in.ID)); err != nil {
+		return nil, err
+	}
+	return h.viewCluster(ctx), nil
+}
+
+// membership turns what a change of members came to into a problem. Unlike a
+// defect, its reason is the operator's to read.
+func membership(err error) error {
+	if err == nil || asProblem(err) != nil {
+		return err
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return unwritten(err)
+	}
+	return problem(http.StatusConflict, codeConflict, "", "%s", err)
+}
+
+func (h *Handler) saveSnapshot(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="authd.snapshot"`)
+	out := w.(*reply)
+	if _, err := h.replica.SaveSnapshot(r.Context(), out); err != nil {
+		h.logger.Error("a snapshot was not saved", "error", err)
+		if out.status != 0 {
+			panic(http.ErrAbortHandler) // cut it: it must not look whole
+		}
+		w.Header().Del("Content-Disposition")
+		h.failed(w, err)
+	}
+}
+
+func (h *Handler) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
+	body := http.MaxBytesReader(w, r.Body, MaxSnapshot)
+	if err := h.replica.RestoreSnapshot(r.Context(), body); err != nil {
+		h.logger.Error("a snapshot was not restored", "error", err)
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			err = problem(http.StatusRequestEntityTooLarge, codeTooLarge, "", "a snapshot has at most %d octets", large.Limit)
+		} else if asProblem(err) == nil {
+			err = problem(http.StatusUnprocessableEntity, codeInvalid, "", "the snapshot was not restored: %s", err)
+		}
+		h.failed(w, err)
+		return
+	}
+	req := from(r.Context())
+	req.index(h.replica.Machine().Index())
+	writeJSON(w, http.StatusOK, h.viewCluster(r.Context()).Body)
+}
+
+// failed answers an error outside huma.
+func (h *Handler) failed(w http.ResponseWriter, err error) {
+	if p := asProblem(err); p != nil {
+		p.write(w)
+		return
+	}
+	h.logger.Error("a request was not carried out", "error", fmt.Sprint(err))
+	internal().write(w)
+}

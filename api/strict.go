@@ -1,0 +1,181 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxDepth bounds how deep JSON may be nested; no request needs more than six.
+const maxDepth = 16
+
+// decode reads one JSON document strictly: valid UTF-8 without a byte order
+// mark, one value and nothing behind it, no member twice, no member that the
+// target does not have in exactly that spelling, no more than maxDepth levels.
+// encoding/json alone takes the last of two members, any case of a name, and
+// replaces broken UTF-8. Its errors begin with a quoted field where one is
+// concerned; cutField takes it off again.
+func decode(data []byte, v any) error {
+	if !utf8.Valid(data) {
+		return errors.New("the body is not valid UTF-8")
+	}
+	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
+		return errors.New("the body begins with a byte order mark; send JSON without it")
+	}
+	t := reflect.TypeOf(v).Elem()
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	w := walker{d, map[reflect.Type]map[string]reflect.Type{}}
+	if err := w.value(t, "", 0); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("the body has data behind the JSON value; send one value only")
+	}
+	err := json.Unmarshal(data, v)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return fieldFault(wrong.Field, "cannot be a %s", wrong.Value)
+	}
+	return err
+}
+
+// walker goes over the tokens of a document beside the type they are meant for.
+type walker struct {
+	*json.Decoder
+	members map[reflect.Type]map[string]reflect.Type // of the structs met
+}
+
+func (w walker) value(t reflect.Type, path string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("the body is nested deeper than %d levels", maxDepth)
+	}
+	token, err := w.Token()
+	if err != nil {
+		return malformed(err)
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if delim == '{' {
+		err = w.object(t, path, depth)
+	} else {
+		err = w.array(t, path, depth)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err = w.Token(); err != nil { // the closing bracket
+		return malformed(err)
+	}
+	return nil
+}
+
+func (w walker) object(t reflect.Type, path string, depth int) error {
+	seen := map[string]bool{}
+	for w.More() {
+		token, err := w.Token()
+		if err != nil {
+			return malformed(err)
+		}
+		name := token.(string) // the decoder lets nothing else be a member's name
+		inner := name
+		if path != "" {
+			inner = path + "." + name
+		}
+		if seen[name] {
+			return fieldFault(inner, "is there twice")
+		}
+		seen[name] = true
+		member, known := w.member(t, name)
+		if !known {
+			return fieldFault(inner, "is not a field of this request")
+		}
+		if err := w.value(member, inner, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w walker) array(t reflect.Type, path string, depth int) error {
+	var element reflect.Type
+	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
+		element = t.Elem()
+	}
+	for i := 0; w.More(); i++ {
+		if err := w.value(element, fmt.Sprintf("%s[%d]", path, i), depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// member is the type of a member of t, and whether t has it. Where t is no
+// struct or map, anything goes: a type mismatch is found later.
+func (w walker) member(t reflect.Type, name string) (reflect.Type, bool) {
+	if t == nil {
+		return nil, true
+	}
+	switch t.Kind() {
+	case reflect.Map:
+		return t.Elem(), true
+	case reflect.Struct:
+		if w.members[t] == nil {
+			w.members[t] = members(t)
+		}
+		member, ok := w.members[t][name]
+		return member, ok
+	}
+	return nil, true
+}
+
+func members(t reflect.Type) map[string]reflect.Type {
+	m := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.IsExported() && !f.Anonymous && tag != "" && tag != "-" {
+			m[tag] = f.Type
+		}
+	}
+	return m
+}
+
+func malformed(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errors.New("the body ends in the middle of a JSON value")
+	}
+	return fmt.Errorf("the body is not JSON: %s", err.Error())
+}
+
+// fieldMark begins an error of decode that concerns one field. huma passes on
+// the text of an error alone, so the field travels in it.
+const fieldMark = "\x00field "
+
+func fieldFault(field, format string, args ...any) error {
+	return errors.New(fieldMark + strconv.Quote(bounded(field)) + " " + fmt.Sprintf(format, args...))
+}
+
+// cutField takes the field off the text of such an error.
+func cutField(text string) (field, rest string, ok bool) {
+	text, ok = strings.CutPrefix(text, fieldMark)
+	if !ok {
+		return "", text, false
+	}
+	quoted, err := strconv.QuotedPrefix(text)
+	if err != nil {
+		return "", text, false
+	}
+	field, err = strconv.Unquote(quoted)
+	return field, strings.TrimPrefix(text[len(quoted):], " "), err == nil
+}
