@@ -33,6 +33,7 @@ const (
 	CodeDropPlatform    Code = 19 // refused while a domain or pool uses it
 	CodeDropPool        Code = 20
 	CodeDropNameServer  Code = 21
+	CodeReschedule      Code = 22
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -48,14 +49,6 @@ type Entry struct {
 	Reason  string
 	Command Command
 }
-
-// EncodeBatch packs entries into one log entry's data. Equal entries encode to
-// equal bytes.
-func EncodeBatch(entries []Entry) ([]byte, error) { panic("todo") }
-
-// DecodeBatch reads what EncodeBatch wrote. An unknown code is an error: the
-// node is older than the cluster and must not go on.
-func DecodeBatch(data []byte) ([]Entry, error) { panic("todo") }
 
 // SetSettings replaces the settings. ClusterID can be set once.
 type SetSettings struct {
@@ -222,6 +215,10 @@ type DropAccessToken struct {
 	ID string `cbor:"1,keyasint"`
 }
 
+// Reschedule computes when keys are due again for the next domains of pools
+// whose policy changed; propose it while Machine.Rescheduling.
+type Reschedule struct{}
+
 func (SetSettings) Code() Code     { return CodeSetSettings }
 func (PutPlatform) Code() Code     { return CodePutPlatform }
 func (PutRecord) Code() Code       { return CodePutRecord }
@@ -243,3 +240,4 @@ func (DropAccessToken) Code() Code { return CodeDropAccessToken }
 func (DropPlatform) Code() Code    { return CodeDropPlatform }
 func (DropPool) Code() Code        { return CodeDropPool }
 func (DropNameServer) Code() Code  { return CodeDropNameServer }
+func (Reschedule) Code() Code      { return CodeReschedule }

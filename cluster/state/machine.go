@@ -1,10 +1,8 @@
 package state
 
 import (
-	"io"
 	"iter"
 
-	"authd/keys"
 	"authd/zone"
 )
 
@@ -13,7 +11,9 @@ import (
 // nothing and a Raft snapshot is a copy of this struct.
 type Machine struct{ machine }
 
-type machine struct{}
+type machine struct {
+	t *tables // nil: nothing yet
+}
 
 // Result is what a command came to. A refusal is a result like any other.
 type Result struct {
@@ -32,6 +32,8 @@ type Refusal struct {
 	Message string
 	// Conflicts are the claims in the way, where that is the reason.
 	Conflicts []Token
+	// At is when it will not be too early any more, where that is known (TooEarly).
+	At int64
 }
 
 // RefusalKind sorts refusals for the API.
@@ -49,90 +51,199 @@ const (
 func (r *Refusal) Error() string { return r.Message }
 
 // Empty is the machine before the first entry.
-func Empty() Machine { panic("todo") }
+func Empty() Machine { return Machine{machine{new(tables)}} }
 
-// Apply gives the machine after the entries of one log entry, with a result
-// each, and what changed. It depends on nothing but its arguments. An entry
-// that cannot be applied at all (a defect or a divergence) panics.
-func (m Machine) Apply(index uint64, entries []Entry) (Machine, []Result, Delta) { panic("todo") }
-
-// Delta is what one or several Apply calls changed, for Publish.
-type Delta struct{ delta }
-
-type delta struct{}
-
-// Merge adds what another delta changed.
-func (d *Delta) Merge(other Delta) { panic("todo") }
-
-// Publish carries a delta from old to m into the index that queries read.
-func (m Machine) Publish(e *zone.Editor, old Machine, d Delta) { panic("todo") }
-
-// PublishAll fills an empty index.
-func (m Machine) PublishAll(e *zone.Editor) { panic("todo") }
-
-// Index is the Raft index of the last entry applied.
-func (m Machine) Index() uint64 { panic("todo") }
-
-// Time is the machine's time: the latest stamp applied, seconds since 1970.
-func (m Machine) Time() int64 { panic("todo") }
-
-// Settings are the cluster's settings.
-func (m Machine) Settings() Settings { panic("todo") }
-
-// Domain finds a claim by token.
-func (m Machine) Domain(t Token) (*Domain, bool) { panic("todo") }
-
-// Claims are the claims to a name, pending and leaving ones included.
-func (m Machine) Claims(n zone.Name) []*Domain { panic("todo") }
-
-// SignerFor is the live claim that signs for a From: domain: the claim to the
-// name itself, or the one whose SignsFor lists it.
-func (m Machine) SignerFor(n zone.Name) (*Domain, bool) { panic("todo") }
-
-// Domains walks the claims in order of token, from a token on.
-func (m Machine) Domains(from Token) iter.Seq[*Domain] { panic("todo") }
-
-// DomainCount is how many claims there are.
-func (m Machine) DomainCount() int { panic("todo") }
-
-// Tombstoned says whether a token was used by a claim that is gone.
-func (m Machine) Tombstoned(t Token) bool { panic("todo") }
-
-// Tenant, Pool, Platform, NameServer and AccessToken find one object by its id.
-func (m Machine) Tenant(id string) (*Tenant, bool)            { panic("todo") }
-func (m Machine) Pool(id string) (*Pool, bool)                { panic("todo") }
-func (m Machine) Platform(apex zone.Name) (*Platform, bool)   { panic("todo") }
-func (m Machine) NameServer(label string) (*NameServer, bool) { panic("todo") }
-func (m Machine) AccessToken(id string) (*AccessToken, bool)  { panic("todo") }
-
-// Tenants, Pools, Platforms, NameServers and AccessTokens walk all, in order of id.
-func (m Machine) Tenants(from string) iter.Seq[*Tenant] { panic("todo") }
-func (m Machine) Pools() iter.Seq[*Pool]                { panic("todo") }
-func (m Machine) Platforms() iter.Seq[*Platform]        { panic("todo") }
-func (m Machine) NameServers() iter.Seq[*NameServer]    { panic("todo") }
-func (m Machine) AccessTokens() iter.Seq[*AccessToken]  { panic("todo") }
-
-// Served lists what DNS answers for a claim, its pool's share included.
-func (m Machine) Served(d *Domain) []zone.RRset { panic("todo") }
-
-// PlatformServed lists what DNS answers in a platform zone besides the claims' names.
-func (m Machine) PlatformServed(p *Platform) []zone.RRset { panic("todo") }
-
-// Task is one step that is due, as Due found it.
-type Task struct {
-	Token  Token
-	Due    int64
-	Expire bool      // the claim itself ends (ExpireDomain)
-	Step   keys.Step // otherwise
+// tables gives what to read; the zero Machine reads as Empty.
+func (m Machine) tables() *tables {
+	if m.t == nil {
+		return new(tables)
+	}
+	return m.t
 }
 
-// Due lists at most limit tasks due at a time, the earliest first.
-func (m Machine) Due(limit int, at int64) []Task { panic("todo") }
+// Index is the Raft index of the last entry applied.
+func (m Machine) Index() uint64 { return m.tables().index }
 
-// WriteImage writes the snapshot format: versioned, checksummed, the same bytes
-// for the same machine.
-func (m Machine) WriteImage(w io.Writer) error { panic("todo") }
+// Time is the machine's time: the latest stamp applied, seconds since 1970.
+func (m Machine) Time() int64 { return m.tables().time }
 
-// ReadImage reads what WriteImage wrote, in this or a released version. It
-// fails on any damage; nothing of a damaged image is returned.
-func ReadImage(r io.Reader) (Machine, error) { panic("todo") }
+// Settings are the cluster's settings.
+func (m Machine) Settings() Settings { return m.tables().settings }
+
+// Rescheduling says whether a pool's policy changed and its domains' due times
+// do not all follow it yet: propose Reschedule until it is false.
+func (m Machine) Rescheduling() bool { return len(m.tables().sweeps) > 0 }
+
+// Domain finds a claim by token.
+func (m Machine) Domain(t Token) (*Domain, bool) { return m.tables().find(t) }
+
+// Claims are the claims to a name, pending and leaving ones included.
+func (m Machine) Claims(n zone.Name) []*Domain { return m.tables().claimsTo(n) }
+
+// SignerFor is the live claim that signs for a From: domain: the claim to the
+// name itself, or the one whose SignsFor lists it. Of several the proven
+// delegated one, then the oldest signs, so that a later claim to a name takes
+// nothing away.
+func (m Machine) SignerFor(n zone.Name) (*Domain, bool) {
+	t := m.tables()
+	if d := firstSigner(t.claimsTo(n)); d != nil {
+		return d, true
+	}
+	list, _ := t.signs.Get(n.Reverse())
+	if d := firstSigner(t.all(tokens(list))); d != nil {
+		return d, true
+	}
+	return nil, false
+}
+
+func firstSigner(claims []*Domain) (best *Domain) {
+	for _, d := range claims {
+		if d.State == Live && (best == nil || d.signsBefore(best)) {
+			best = d
+		}
+	}
+	return best
+}
+
+func (d *Domain) signsBefore(o *Domain) bool {
+	if d.Mode != o.Mode {
+		return d.Mode == zone.Delegated
+	}
+	if d.CreatedAt != o.CreatedAt {
+		return d.CreatedAt < o.CreatedAt
+	}
+	return d.Token.key() < o.Token.key()
+}
+
+func (t *tables) claimsTo(n zone.Name) []*Domain {
+	list, _ := t.claims.Get(n.Reverse())
+	return t.all(tokens(list))
+}
+
+// all looks up claims that are known to be there.
+func (t *tables) all(list []Token) []*Domain {
+	out := make([]*Domain, 0, len(list))
+	for _, token := range list {
+		if d, ok := t.find(token); ok {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// Domains walks the claims in order of token, from a token on.
+func (m Machine) Domains(from Token) iter.Seq[*Domain] {
+	return func(yield func(*Domain) bool) {
+		t := m.tables()
+		t.domains.Ascend(from.key(), func(_ string, r record) bool { return yield(t.domain(r)) })
+	}
+}
+
+// DomainCount is how many claims there are.
+func (m Machine) DomainCount() int { return m.tables().domains.Len() }
+
+// Tombstoned says whether a token was used by a claim that is gone.
+func (m Machine) Tombstoned(t Token) bool { return m.tables().gone.has(t) }
+
+// Tenant finds a tenant by its id.
+func (m Machine) Tenant(id string) (*Tenant, bool) {
+	e, ok := m.tables().tenants.Get(id)
+	if !ok {
+		return nil, false
+	}
+	return &e.Tenant, true
+}
+
+// Pool finds a pool by its id.
+func (m Machine) Pool(id string) (*Pool, bool) {
+	e, ok := m.tables().pools.Get(id)
+	if !ok {
+		return nil, false
+	}
+	return &e.Pool, true
+}
+
+// Platform finds a platform zone by its apex.
+func (m Machine) Platform(apex zone.Name) (*Platform, bool) {
+	e, ok := m.tables().platformAt(apex)
+	if !ok {
+		return nil, false
+	}
+	return &e.Platform, true
+}
+
+// NameServer finds a name server by its label.
+func (m Machine) NameServer(label string) (*NameServer, bool) {
+	e, ok := m.tables().servers.Get(label)
+	if !ok {
+		return nil, false
+	}
+	return &e.NameServer, true
+}
+
+// AccessToken finds an API credential by its id.
+func (m Machine) AccessToken(id string) (*AccessToken, bool) { return m.tables().access.Get(id) }
+
+// AccessByHash finds an API credential by the SHA-256 of its text.
+func (m Machine) AccessByHash(hash [32]byte) (*AccessToken, bool) {
+	t := m.tables()
+	id, ok := t.accessHash.Get(string(hash[:]))
+	if !ok {
+		return nil, false
+	}
+	return t.access.Get(id)
+}
+
+// Tenants walks the tenants in order of id, from an id on.
+func (m Machine) Tenants(from string) iter.Seq[*Tenant] {
+	return func(yield func(*Tenant) bool) {
+		m.tables().tenants.Ascend(from, func(_ string, e *tenantEntry) bool { return yield(&e.Tenant) })
+	}
+}
+
+// Pools walks the pools in order of id.
+func (m Machine) Pools() iter.Seq[*Pool] {
+	return func(yield func(*Pool) bool) {
+		m.tables().pools.Scan(func(_ string, e *poolEntry) bool { return yield(&e.Pool) })
+	}
+}
+
+// Platforms walks the platform zones in order of number.
+func (m Machine) Platforms() iter.Seq[*Platform] {
+	return func(yield func(*Platform) bool) {
+		m.tables().platforms.Scan(func(_ uint32, e *platformEntry) bool { return yield(&e.Platform) })
+	}
+}
+
+// NameServers walks the name servers, ns2 before ns10.
+func (m Machine) NameServers() iter.Seq[*NameServer] {
+	return func(yield func(*NameServer) bool) {
+		for _, e := range m.tables().serversInOrder() {
+			if !yield(&e.NameServer) {
+				return
+			}
+		}
+	}
+}
+
+// AccessTokens walks the API credentials in order of id.
+func (m Machine) AccessTokens() iter.Seq[*AccessToken] {
+	return func(yield func(*AccessToken) bool) {
+		m.tables().access.Scan(func(_ string, a *AccessToken) bool { return yield(a) })
+	}
+}
+
+// Served lists what DNS answers for a claim, its pool's share included.
+func (m Machine) Served(d *Domain) []zone.RRset {
+	t := m.tables()
+	pool, ok := t.pools.Get(d.Pool)
+	if !ok {
+		return nil // the claim is of another machine
+	}
+	var platforms []*zone.Platform
+	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {
+		platforms = append(platforms, p.answers)
+		return true
+	})
+	return zone.Served(d.Branch, pool.answers, platforms)
+}

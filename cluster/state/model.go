@@ -82,8 +82,14 @@ type Domain struct {
 	Labels   map[string]string
 	SignsFor []zone.Name // further From: domains signed with this domain's key
 	DMARC    string      // explicit policy of this domain; empty: none
-	Servers  []zone.ServerName
-	Targets  zone.Targets
+	// Prefix tells the customer-side names of several CNAME claims to one name
+	// apart: empty for the first, "t2-" for the second. See Selector.
+	Prefix  string
+	Servers []zone.ServerName
+	Targets zone.Targets
+	// Reports are the names in platform zones that authorise reports for this
+	// domain's own DMARC policy (RFC 9990 section 4).
+	Reports []zone.Target
 	// Records are the extra records of a delegated zone, in canonical order.
 	Records []zone.RRset
 	// Algorithms were chosen at claim time, with the slots of CNAME mode.
@@ -102,9 +108,6 @@ type Domain struct {
 	DueAt      int64 // when its ring's next step is due; 0: none
 	Branch     zone.Branch
 }
-
-// Ring decodes the domain's keys. It costs a few microseconds.
-func (d *Domain) Ring() keys.Ring { panic("todo") }
 
 // Scope is what an API token may do.
 type Scope string
@@ -126,14 +129,3 @@ type AccessToken struct {
 	CreatedAt int64          `cbor:"6,keyasint"`
 	Note      string         `cbor:"7,keyasint"`
 }
-
-// Record is one record the customer must add to their own DNS.
-type Record struct {
-	Name  string
-	Type  string
-	Value string
-	TTL   uint32
-}
-
-// CustomerRecords is what the customer of a domain must add, once.
-func (d *Domain) CustomerRecords() []Record { panic("todo") }

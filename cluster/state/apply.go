@@ -1,0 +1,180 @@
+package state
+
+import (
+	"fmt"
+
+	"authd/zone"
+)
+
+// Apply gives the machine after the entries of one log entry, with a result
+// each, and what changed. It depends on nothing but its arguments. An entry
+// that cannot be applied at all (a defect or a divergence) panics.
+func (m Machine) Apply(index uint64, entries []Entry) (Machine, []Result, Delta) {
+	w := &writer{tables: m.tables().fork()}
+	w.index = index
+	results := make([]Result, len(entries))
+	for i, e := range entries {
+		results[i] = w.apply(e)
+	}
+	return Machine{machine{w.tables}}, results, w.delta
+}
+
+// writer is a fork of the machine's tables while one batch is applied. Each
+// method named for a command checks everything first and then writes, so that a
+// refused command leaves no trace.
+type writer struct {
+	*tables
+	delta Delta
+	entry Entry
+}
+
+// done and same are the results of commands that concern no claim.
+var (
+	done = Result{Changed: true}
+	same = Result{}
+)
+
+func refused(r *Refusal) Result { return Result{Refusal: r} }
+
+// apply branches; each command's work is in the file of its theme.
+func (w *writer) apply(e Entry) Result {
+	if e.At > w.time {
+		w.time = e.At
+	}
+	w.entry = e
+	switch c := e.Command.(type) {
+	case SetSettings:
+		return w.setSettings(c)
+	case PutPlatform:
+		return w.putPlatform(c)
+	case DropPlatform:
+		return w.dropPlatform(c)
+	case PutRecord:
+		return w.putRecord(c)
+	case PutNameServer:
+		return w.putNameServer(c)
+	case DropNameServer:
+		return w.dropNameServer(c)
+	case PutPool:
+		return w.putPool(c)
+	case DropPool:
+		return w.dropPool(c)
+	case AddTenant:
+		return w.addTenant(c)
+	case SuspendTenant:
+		return w.suspendTenant(c)
+	case AddDomain:
+		return w.addDomain(c)
+	case PatchDomain:
+		return w.patchDomain(c)
+	case ProveDomain:
+		return w.proveDomain(c)
+	case LeaveDomain:
+		return w.leaveDomain(c)
+	case RestoreDomain:
+		return w.restoreDomain(c)
+	case ExpireDomain:
+		return w.expireDomain(c)
+	case PutDomainRecord:
+		return w.putDomainRecord(c)
+	case StepKey:
+		return w.stepKey(c)
+	case RevokeKey:
+		return w.revokeKey(c)
+	case AddAccessToken:
+		return w.addAccessToken(c)
+	case DropAccessToken:
+		return w.dropAccessToken(c)
+	case Reschedule:
+		return w.reschedule()
+	}
+	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, e.Command))
+}
+
+// put stores a claim whose branch is made, and when the rotator has to look at
+// it. old is the claim as it was, nil for a new one.
+func (w *writer) put(old, d *Domain) {
+	d.DueAt = w.dueAt(d)
+	w.domains.Set(d.Token.key(), record{meta: string(appendMeta(nil, d)), branch: d.Branch})
+	if old == nil || old.wakeAt() != d.wakeAt() {
+		if old != nil && old.wakeAt() != 0 {
+			w.due.Delete(dueKey(old.wakeAt(), d.Token))
+		}
+		if at := d.wakeAt(); at != 0 {
+			w.due.Set(dueKey(at, d.Token), struct{}{})
+		}
+	}
+	if old == nil || old.Branch != d.Branch {
+		w.delta.domain(d.Token)
+	}
+}
+
+// wakeAt is when the rotator has to look at a claim: the earlier of its ring's
+// next step and its own end; 0: never.
+func (d *Domain) wakeAt() int64 {
+	if d.GoneAt != 0 && (d.DueAt == 0 || d.GoneAt < d.DueAt) {
+		return d.GoneAt
+	}
+	return d.DueAt
+}
+
+// touched advances the counters of what a visible change of a claim shows in:
+// the domain's own, and that of every platform zone with a name of its.
+func (w *writer) touched(d *Domain) {
+	d.Serial++
+	if d.Mode == zone.CNAME {
+		w.bumpPlatforms(d)
+	}
+}
+
+// bumpPlatforms advances the counters of the platform zones that hold names of a
+// claim.
+func (w *writer) bumpPlatforms(d *Domain) {
+	for _, number := range d.platformNumbers() {
+		w.bumpPlatform(number)
+	}
+}
+
+// bumpPlatform advances one platform zone's counter.
+func (w *writer) bumpPlatform(number uint32) {
+	p, ok := w.platforms.Get(number)
+	if !ok {
+		panic(fmt.Sprintf("log index %d: a claim's platform zone %d is not there: stop this node and restore it from a snapshot", w.index, number))
+	}
+	next := *p
+	next.Serial++
+	w.platforms.Set(number, &next)
+	w.delta.serial(number)
+}
+
+// platformNumbers lists the platform zones that hold names of a claim, each once.
+func (d *Domain) platformNumbers() (numbers []uint32) {
+	add := func(number uint32) {
+		if number == 0 {
+			return
+		}
+		for _, have := range numbers {
+			if have == number {
+				return
+			}
+		}
+		numbers = append(numbers, number)
+	}
+	for _, s := range d.Servers {
+		add(s.Platform)
+	}
+	for _, t := range d.Targets.Keys {
+		add(t.Platform)
+	}
+	add(d.Targets.Bounce.Platform)
+	add(d.Targets.Click.Platform)
+	add(d.Targets.DMARC.Platform)
+	for _, t := range d.Reports {
+		add(t.Platform)
+	}
+	return numbers
+}
+
+// firstSerial is where a counter begins: at the time, so that an object that
+// comes after another of the same name begins past where that one ended.
+func (w *writer) firstSerial() uint32 { return uint32(w.time) }

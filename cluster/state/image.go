@@ -1,0 +1,256 @@
+package state
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/netip"
+	"slices"
+
+	"authd/zone"
+)
+
+// The image is a header and frames. A frame is its section's number, its length
+// and the CRC-32C of what follows; the last one says how many there were and
+// what the CRC-32C of all octets before it is. Sections come in order of their
+// numbers and each is sorted by key, so that equal machines write equal bytes.
+//
+// Of a claim the image holds what its answers are made from, not the answers:
+// a later release with another form of branch reads it all the same, and a
+// damaged or forged image cannot bring answers that Render would not make.
+// Indexes and counts are not in it: they follow from the rest.
+const (
+	imageMagic   = "authd image\n"
+	imageVersion = 1
+)
+
+// Sections. Never renumber.
+const (
+	sectionMachine   = 1 // index, time, settings, numbers
+	sectionPlatforms = 2
+	sectionServers   = 3
+	sectionPools     = 4
+	sectionTenants   = 5
+	sectionAccess    = 6
+	sectionGone      = 7 // tombstones, 16 octets each
+	sectionGoneBound = 8
+	sectionDomains   = 9
+	sectionEnd       = 255
+)
+
+// Sizes of frames. A frame is closed once it holds frameAim octets; one with a
+// single large object may be longer, up to frameLimit.
+const (
+	frameAim    = 256 << 10
+	frameLimit  = 16 << 20
+	frameHeader = 1 + 4 + 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// imageMachine, imagePlatform and the others are objects as the image holds
+// them. New fields get new keys; old keys stay.
+type imageMachine struct {
+	Index          uint64   `cbor:"1,keyasint"`
+	Time           int64    `cbor:"2,keyasint"`
+	Settings       Settings `cbor:"3,keyasint"`
+	PlatformNumber uint32   `cbor:"4,keyasint"`
+	PoolNumber     uint32   `cbor:"5,keyasint"`
+	TenantNumber   uint32   `cbor:"6,keyasint"`
+	Sweeps         []sweep  `cbor:"7,keyasint"`
+}
+
+type imagePlatform struct {
+	Number  uint32       `cbor:"1,keyasint"`
+	Apex    zone.Name    `cbor:"2,keyasint"`
+	Contact zone.Name    `cbor:"3,keyasint"`
+	Serial  uint32       `cbor:"4,keyasint"`
+	Records []zone.RRset `cbor:"5,keyasint"`
+}
+
+type imageServer struct {
+	Label     string       `cbor:"1,keyasint"`
+	Addresses []netip.Addr `cbor:"2,keyasint"`
+}
+
+type imagePool struct {
+	Number uint32   `cbor:"1,keyasint"`
+	ID     string   `cbor:"2,keyasint"`
+	Serial uint32   `cbor:"3,keyasint"`
+	Spec   PoolSpec `cbor:"4,keyasint"`
+}
+
+type imageTenant struct {
+	Number    uint32 `cbor:"1,keyasint"`
+	ID        string `cbor:"2,keyasint"`
+	Name      string `cbor:"3,keyasint"`
+	Suspended bool   `cbor:"4,keyasint"`
+	CreatedAt int64  `cbor:"5,keyasint"`
+}
+
+// WriteImage writes the snapshot format: versioned, checksummed, the same bytes
+// for the same machine.
+func (m Machine) WriteImage(w io.Writer) error {
+	i := &imageWriter{w: bufio.NewWriterSize(w, 64<<10)}
+	i.write(append([]byte(imageMagic), 0, imageVersion))
+	i.machine(m.tables())
+	i.end()
+	if i.err == nil {
+		i.err = i.w.Flush()
+	}
+	if i.err != nil {
+		return fmt.Errorf("writing image: %w", i.err)
+	}
+	return nil
+}
+
+// imageWriter fills frames. After the first failure it does nothing more.
+type imageWriter struct {
+	w       *bufio.Writer
+	err     error
+	total   uint32 // CRC-32C of everything written
+	frames  uint64
+	section byte
+	frame   []byte
+}
+
+func (i *imageWriter) write(b []byte) {
+	if i.err != nil {
+		return
+	}
+	i.total = crc32.Update(i.total, castagnoli, b)
+	_, i.err = i.w.Write(b)
+}
+
+func (i *imageWriter) machine(t *tables) {
+	i.begin(sectionMachine)
+	i.object(imageMachine{
+		Index: t.index, Time: t.time, Settings: t.settings,
+		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
+	})
+	i.begin(sectionPlatforms)
+	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {
+		return i.object(imagePlatform{p.Number, p.Apex, p.Contact, p.Serial, p.Records})
+	})
+	i.begin(sectionServers)
+	t.servers.Scan(func(_ string, s *serverEntry) bool { return i.object(imageServer{s.Label, s.Addresses}) })
+	i.begin(sectionPools)
+	t.pools.Scan(func(_ string, p *poolEntry) bool {
+		return i.object(imagePool{p.Number, p.ID, p.Serial, p.PoolSpec})
+	})
+	i.begin(sectionTenants)
+	t.tenants.Scan(func(_ string, e *tenantEntry) bool {
+		return i.object(imageTenant{e.Number, e.ID, e.Name, e.Suspended, e.CreatedAt})
+	})
+	i.begin(sectionAccess)
+	t.access.Scan(func(_ string, a *AccessToken) bool { return i.object(a) })
+	i.begin(sectionGone)
+	t.gone.each(func(v [16]byte) bool { return i.item(v[:]) })
+	i.begin(sectionGoneBound)
+	t.goneBound.each(func(v [16]byte) bool { return i.item(v[:]) })
+	i.begin(sectionDomains)
+	t.domains.Scan(func(_ string, r record) bool { return i.item(appendDomain(nil, t.domain(r), r)) })
+	i.flush()
+}
+
+// each walks the set in order.
+func (g *graves) each(yield func([16]byte) bool) {
+	g.halves.Scan(func(high, low uint64) bool {
+		var v [16]byte
+		binary.BigEndian.PutUint64(v[:8], high)
+		binary.BigEndian.PutUint64(v[8:], low)
+		all := [][16]byte{v}
+		g.whole.Ascend(string(v[:8]), func(key string, _ struct{}) bool {
+			if key[:8] != string(v[:8]) {
+				return false
+			}
+			all = append(all, tokenOf(key))
+			return true
+		})
+		// Which of them lies in halves follows from history; the image must not.
+		slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+		for _, v := range all {
+			if !yield(v) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// begin closes the frame before and turns to a section.
+func (i *imageWriter) begin(section byte) {
+	i.flush()
+	i.section = section
+}
+
+// object adds one CBOR object.
+func (i *imageWriter) object(v any) bool {
+	b, err := encoding.Marshal(v)
+	if err != nil && i.err == nil {
+		i.err = err
+	}
+	return i.item(b)
+}
+
+// item adds one item with its length in front.
+func (i *imageWriter) item(b []byte) bool {
+	i.frame = append(binary.AppendUvarint(i.frame, uint64(len(b))), b...)
+	if len(i.frame) > frameLimit {
+		if i.err == nil {
+			i.err = fmt.Errorf("an object of %d octets, at most %d", len(b), frameLimit)
+		}
+		return false
+	}
+	if len(i.frame) >= frameAim {
+		i.flush()
+	}
+	return i.err == nil
+}
+
+func (i *imageWriter) flush() {
+	if len(i.frame) == 0 {
+		return
+	}
+	i.emit(i.section, i.frame)
+	i.frames++
+	i.frame = i.frame[:0]
+}
+
+func (i *imageWriter) emit(section byte, b []byte) {
+	var h [frameHeader]byte
+	h[0] = section
+	binary.BigEndian.PutUint32(h[1:], uint32(len(b)))
+	crc := crc32.Update(crc32.Checksum(h[:5], castagnoli), castagnoli, b)
+	binary.BigEndian.PutUint32(h[5:], crc)
+	i.write(h[:])
+	i.write(b)
+}
+
+// end closes the image.
+func (i *imageWriter) end() {
+	i.flush()
+	var b [12]byte
+	binary.BigEndian.PutUint64(b[:8], i.frames)
+	binary.BigEndian.PutUint32(b[8:], i.total)
+	i.emit(sectionEnd, b[:])
+}
+
+// appendDomain encodes a claim for the image: its record without the branch, its
+// ring, and the payloads of the ring's keys, in order.
+func appendDomain(b []byte, d *Domain, r record) []byte {
+	b = appendText(b, r.meta)
+	b = appendText(b, d.Branch.Attachment())
+	var payloads []byte
+	n := 0
+	for _, k := range d.Ring().Keys {
+		if k.Payload != "" {
+			payloads = appendText(appendText(payloads, k.Selector), k.Payload)
+			n++
+		}
+	}
+	return append(binary.AppendUvarint(b, uint64(n)), payloads...)
+}

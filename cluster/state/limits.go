@@ -1,0 +1,73 @@
+package state
+
+// Bounds of everything that is replicated. Each is far above what is useful and
+// far below what would hurt a node; a request past one is refused with its value.
+const (
+	// MaxBatch is the number of commands in one log entry: at 50 µs each an entry
+	// is applied within 20 ms.
+	MaxBatch = 256
+	// MaxBatchBytes is the size of one encoded log entry.
+	MaxBatchBytes = 4 << 20
+
+	maxActor  = 128  // octets of Entry.Actor
+	maxSource = 64   // octets of Entry.Source: an address and port
+	maxReason = 1000 // octets of Entry.Reason
+
+	// MaxPlatforms bounds what has to be rendered again with each name server.
+	MaxPlatforms = 16
+	// MaxPlatformRecords and MaxPlatformOctets bound the operator's records in
+	// one platform zone: all are rendered again with each change of one.
+	MaxPlatformRecords = 5000
+	MaxPlatformOctets  = 1 << 20
+	// MaxNameServers is far above the four names that a customer is given.
+	MaxNameServers = 16
+	// MaxServerNames is how many names a customer puts in the NS set.
+	MaxServerNames = 4
+	// MaxAddresses bounds the addresses of one name server or click host, so that
+	// an answer stays within one datagram.
+	MaxAddresses = 16
+
+	// MaxPools bounds the shared table that every query looks into.
+	MaxPools = 1000
+	// MaxSPF is the number of mechanisms in a pool: past it the include records
+	// would cost a receiver more than the ten look-ups of RFC 7208 section 4.6.4.
+	MaxSPF = 200
+	MaxMX  = 16
+	// MaxPolicy is the length of a DMARC policy in octets.
+	MaxPolicy = 1000
+
+	MaxTenants      = 10_000_000
+	MaxDomains      = 20_000_000
+	MaxAccessTokens = 100_000
+	// MaxClaims is the number of claims to one name. A tenant has at most one a
+	// mode, so that it takes as many tenants in league to reach it.
+	MaxClaims = 256
+
+	MaxLabels     = 32  // labels of a domain or pool
+	MaxLabelKey   = 63  // octets
+	MaxLabelValue = 255 // octets
+	MaxTitle      = 255 // octets of a tenant's name, a token's note, a cluster's id
+	MaxSignsFor   = 100
+	MaxSubnets    = 64
+
+	// MaxDomainRecords and MaxDomainOctets bound the extra records of one domain:
+	// all are rendered again with each change of one.
+	MaxDomainRecords = 1000
+	MaxDomainOctets  = 256 << 10
+	// MaxRRset is the number of records in one RRset.
+	MaxRRset = 100
+
+	// maxPayload is the length of a DKIM record: RSA with 4096 bits needs 750.
+	maxPayload = 2048
+	// maxSealed is the size of a sealed half: RSA with 4096 bits needs 290.
+	maxSealed = 4096
+)
+
+// Delays of a claim's life, in seconds.
+const (
+	// pendingFor is how long a claim waits for its proof.
+	pendingFor = 14 * 24 * 3600
+	// leavingFor is how long the bounce MX and SPF of a leaving domain are still
+	// answered: mail servers try for five days, bounces come back later still.
+	leavingFor = 14 * 24 * 3600
+)

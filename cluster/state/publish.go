@@ -1,0 +1,156 @@
+package state
+
+import (
+	"slices"
+
+	"authd/zone"
+)
+
+// Delta is what one or several Apply calls changed, for Publish. It says where
+// to look, not what is there: that is in the machines before and after.
+type Delta struct{ delta }
+
+type delta struct {
+	domains   map[Token]struct{}
+	pools     map[uint32]string // number to id
+	platforms map[uint32]bool   // true: more than the serial
+}
+
+// Empty says whether nothing that DNS answers changed.
+func (d Delta) Empty() bool {
+	return len(d.domains) == 0 && len(d.pools) == 0 && len(d.platforms) == 0
+}
+
+func (d *Delta) domain(t Token) {
+	if d.domains == nil {
+		d.domains = make(map[Token]struct{})
+	}
+	d.domains[t] = struct{}{}
+}
+
+func (d *Delta) pool(number uint32, id string) {
+	if d.pools == nil {
+		d.pools = make(map[uint32]string)
+	}
+	d.pools[number] = id
+}
+
+func (d *Delta) platform(number uint32) {
+	if d.platforms == nil {
+		d.platforms = make(map[uint32]bool)
+	}
+	d.platforms[number] = true
+}
+
+func (d *Delta) serial(number uint32) {
+	if d.platforms == nil {
+		d.platforms = make(map[uint32]bool)
+	}
+	d.platforms[number] = d.platforms[number]
+}
+
+// Merge adds what another delta changed.
+func (d *Delta) Merge(other Delta) {
+	for t := range other.domains {
+		d.domain(t)
+	}
+	for number, id := range other.pools {
+		d.pool(number, id)
+	}
+	for number, all := range other.platforms {
+		if all {
+			d.platform(number)
+		} else {
+			d.serial(number)
+		}
+	}
+}
+
+// Publish carries a delta from old to m into the index that queries read. The
+// caller commits the editor.
+func (m Machine) Publish(e *zone.Editor, old Machine, d Delta) {
+	was, is := old.tables(), m.tables()
+	// What is shared comes before the branches that name it, and goes after.
+	for number, id := range d.pools {
+		if p, ok := is.pools.Get(id); ok && p.Number == number {
+			e.SetPool(number, p.answers)
+		}
+	}
+	for number, all := range d.platforms {
+		if p, ok := is.platforms.Get(number); ok {
+			if all {
+				e.SetPlatform(number, p.answers)
+			}
+			e.SetSerial(number, p.Serial)
+		}
+	}
+	publishDomains(e, was, is, d.domains)
+	for number := range d.platforms {
+		if _, ok := is.platforms.Get(number); !ok {
+			e.SetPlatform(number, nil)
+		}
+	}
+	for number, id := range d.pools {
+		if p, ok := is.pools.Get(id); !ok || p.Number != number {
+			e.SetPool(number, nil)
+		}
+	}
+}
+
+// publishDomains replaces branches. A name can pass from one claim to another
+// (when ownership moves), so the branches that lose names go first: the loser
+// must not take the name away from the winner.
+func publishDomains(e *zone.Editor, was, is *tables, changed map[Token]struct{}) {
+	type change struct{ before, after zone.Branch }
+	later := make([]change, 0, len(changed))
+	for token := range changed {
+		before, _ := was.domains.Get(token.key())
+		after, _ := is.domains.Get(token.key())
+		c := change{before.branch, after.branch}
+		if c.before == c.after {
+			continue
+		}
+		if c.before != "" && losesName(c.before, c.after) {
+			e.Put(c.before, "")
+			c.before = ""
+		}
+		if c.after != "" {
+			later = append(later, c)
+		}
+	}
+	for _, c := range later {
+		e.Put(c.before, c.after)
+	}
+}
+
+// losesName says whether before is found under a name that after is not.
+func losesName(before, after zone.Branch) bool {
+	if after == "" {
+		return true
+	}
+	kept := after.Anchors()
+	for _, n := range before.Anchors() {
+		if !slices.Contains(kept, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// PublishAll fills an empty index. The caller commits the editor.
+func (m Machine) PublishAll(e *zone.Editor) {
+	t := m.tables()
+	t.pools.Scan(func(_ string, p *poolEntry) bool {
+		e.SetPool(p.Number, p.answers)
+		return true
+	})
+	t.platforms.Scan(func(number uint32, p *platformEntry) bool {
+		e.SetPlatform(number, p.answers)
+		e.SetSerial(number, p.Serial)
+		return true
+	})
+	t.domains.Scan(func(_ string, r record) bool {
+		e.Put("", r.branch)
+		return true
+	})
+}

@@ -1,0 +1,401 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sort"
+
+	"authd/keys"
+	"authd/zone"
+)
+
+// record is how the machine holds a claim: two pointer-free blocks, so that a
+// million claims cost the collector little. Domain is made from it on demand.
+type record struct {
+	// meta begins with the token's 16 octets; see appendMeta.
+	meta   string
+	branch zone.Branch
+}
+
+// Tags of a target in meta.
+const (
+	targetNone      = 0
+	targetGenerated = 1 // follows from the token: only the platform's number is kept
+	targetBound     = 2
+)
+
+// maxMetaItems bounds counts read from an image before anything is allocated.
+const maxMetaItems = 1 << 16
+
+// errDamaged is what a decoder says of bytes that no encoder of ours wrote.
+var errDamaged = errors.New("damaged record")
+
+// appendMeta encodes everything of a domain but its branch. Equal domains encode
+// to equal bytes.
+func appendMeta(b []byte, d *Domain) []byte {
+	b = append(b, d.Token[:]...)
+	var override byte
+	if d.Override {
+		override = 1
+	}
+	b = append(b, byte(d.Mode), byte(d.State), override)
+	b = appendText(b, string(d.Name))
+	b = appendText(b, string(d.Registrable))
+	b = appendText(b, d.Tenant)
+	b = appendText(b, d.Pool)
+	b = appendText(b, d.DMARC)
+	b = appendText(b, d.Prefix)
+	b = appendText(b, d.AttestedBy)
+	b = binary.AppendUvarint(b, uint64(d.Serial))
+	for _, at := range [...]int64{d.CreatedAt, d.ProvenAt, d.LeavingAt, d.GoneAt, d.DueAt} {
+		b = binary.AppendUvarint(b, uint64(at))
+	}
+	b = appendLabels(b, d.Labels)
+	b = appendNames(b, d.SignsFor)
+	b = binary.AppendUvarint(b, uint64(len(d.Algorithms)))
+	for _, a := range d.Algorithms {
+		b = append(b, byte(a))
+	}
+	b = binary.AppendUvarint(b, uint64(len(d.Servers)))
+	for _, s := range d.Servers {
+		b = binary.AppendUvarint(b, uint64(s.Platform))
+		b = appendText(b, s.Server)
+	}
+	b = binary.AppendUvarint(b, uint64(len(d.Targets.Keys)))
+	for i, t := range d.Targets.Keys {
+		b = appendTarget(b, t, d.isGenerated(t, keySlotLabels(d.Algorithms, i)...))
+	}
+	b = appendTarget(b, d.Targets.Bounce, d.isGenerated(d.Targets.Bounce, labelBounce))
+	b = appendTarget(b, d.Targets.Click, d.isGenerated(d.Targets.Click, labelClick))
+	b = appendTarget(b, d.Targets.DMARC, d.isGenerated(d.Targets.DMARC, labelDMARC))
+	b = binary.AppendUvarint(b, uint64(len(d.Reports)))
+	for _, r := range d.Reports {
+		b = appendTarget(b, r, false)
+	}
+	return appendRRsets(b, d.Records)
+}
+
+// isGenerated says whether a target is the one that follows from the token: its
+// name begins with the labels that targetName puts in front of an apex.
+func (d *Domain) isGenerated(t zone.Target, labels ...string) bool {
+	if t.Name == "" || len(labels) == 0 {
+		return false
+	}
+	n := t.Name
+	for i, l := range labels {
+		if i == len(labels)-1 {
+			if n.Label() != d.Token.String() {
+				return false
+			}
+			n = n.Parent()
+		}
+		if n.Label() != l {
+			return false
+		}
+		n = n.Parent()
+	}
+	return true
+}
+
+// The labels below a platform zone's apex under which names are generated.
+const (
+	labelDKIM   = "dkim"
+	labelBounce = "bounce"
+	labelClick  = "click"
+	labelDMARC  = "dmarc"
+	labelSPF    = "spf"
+)
+
+// slotsPerAlgorithm is how many target names an algorithm has in CNAME mode.
+const slotsPerAlgorithm = 3
+
+// keySlotLabels are the first label and the last of the i-th key target.
+func keySlotLabels(algorithms []keys.Algorithm, i int) []string {
+	if i/slotsPerAlgorithm >= len(algorithms) {
+		return nil
+	}
+	return []string{keys.SlotLabel(algorithms[i/slotsPerAlgorithm], uint8(i%slotsPerAlgorithm)+1), labelDKIM}
+}
+
+// targetName puts the token between the labels that isGenerated looks for:
+// k1.T.dkim.P, T.bounce.P.
+func targetName(t Token, apex zone.Name, labels ...string) (zone.Name, error) {
+	last := len(labels) - 1
+	all := append(append(append(make([]string, 0, len(labels)+1), labels[:last]...), t.String()), labels[last])
+	return apex.Child(all...)
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendNames(b []byte, names []zone.Name) []byte {
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, n := range names {
+		b = appendText(b, string(n))
+	}
+	return b
+}
+
+func appendLabels(b []byte, labels map[string]string) []byte {
+	names := make([]string, 0, len(labels))
+	for k := range labels {
+		names = append(names, k)
+	}
+	sort.Strings(names)
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, k := range names {
+		b = appendText(appendText(b, k), labels[k])
+	}
+	return b
+}
+
+func appendTarget(b []byte, t zone.Target, generated bool) []byte {
+	switch {
+	case t.Name == "":
+		return append(b, targetNone)
+	case generated:
+		return binary.AppendUvarint(append(b, targetGenerated), uint64(t.Platform))
+	}
+	b = binary.AppendUvarint(append(b, targetBound), uint64(t.Platform))
+	return appendText(b, string(t.Name))
+}
+
+func appendRRsets(b []byte, sets []zone.RRset) []byte {
+	b = binary.AppendUvarint(b, uint64(len(sets)))
+	for _, s := range sets {
+		b = appendText(b, string(s.Owner))
+		b = binary.AppendUvarint(b, uint64(s.Type))
+		b = binary.AppendUvarint(b, uint64(s.TTL))
+		b = binary.AppendUvarint(b, uint64(len(s.Data)))
+		for _, data := range s.Data {
+			b = appendText(b, string(data))
+		}
+	}
+	return b
+}
+
+// decoder reads what the append functions wrote. After the first failure it
+// returns zero values; err says so at the end.
+type decoder struct {
+	s   string
+	err error
+}
+
+func (r *decoder) fail() {
+	if r.err == nil {
+		r.err = errDamaged
+	}
+	r.s = ""
+}
+
+func (r *decoder) byte() byte {
+	if len(r.s) == 0 {
+		r.fail()
+		return 0
+	}
+	c := r.s[0]
+	r.s = r.s[1:]
+	return c
+}
+
+// uvarint reads one number; only its shortest form is accepted.
+func (r *decoder) uvarint() uint64 {
+	var v uint64
+	for i := 0; i < len(r.s) && i < binary.MaxVarintLen64; i++ {
+		c := r.s[i]
+		if c < 0x80 {
+			if i == binary.MaxVarintLen64-1 && c > 1 || i > 0 && c == 0 {
+				break
+			}
+			r.s = r.s[i+1:]
+			return v | uint64(c)<<(7*i)
+		}
+		v |= uint64(c&0x7f) << (7 * i)
+	}
+	r.fail()
+	return 0
+}
+
+func (r *decoder) uint32() uint32 {
+	v := r.uvarint()
+	if v > 1<<32-1 {
+		r.fail()
+		return 0
+	}
+	return uint32(v)
+}
+
+func (r *decoder) time() int64 {
+	v := r.uvarint()
+	if v > 1<<62 {
+		r.fail()
+		return 0
+	}
+	return int64(v)
+}
+
+// text aliases the input.
+func (r *decoder) text() string {
+	n := r.uvarint()
+	if n > uint64(len(r.s)) {
+		r.fail()
+		return ""
+	}
+	s := r.s[:n]
+	r.s = r.s[n:]
+	return s
+}
+
+// count reads a number of items of which each takes at least one octet.
+func (r *decoder) count() int {
+	n := r.uvarint()
+	if n > uint64(len(r.s)) || n > maxMetaItems {
+		r.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (r *decoder) names() []zone.Name {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	names := make([]zone.Name, n)
+	for i := range names {
+		names[i] = zone.Name(r.text())
+	}
+	return names
+}
+
+func (r *decoder) labels() map[string]string {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	labels := make(map[string]string, n)
+	for range n {
+		k := r.text()
+		labels[k] = r.text()
+	}
+	return labels
+}
+
+func (r *decoder) rrsets() []zone.RRset {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	sets := make([]zone.RRset, n)
+	for i := range sets {
+		sets[i].Owner = zone.Name(r.text())
+		sets[i].Type = zone.Type(r.uint32())
+		sets[i].TTL = r.uint32()
+		sets[i].Data = make([][]byte, r.count())
+		for j := range sets[i].Data {
+			sets[i].Data[j] = []byte(r.text())
+		}
+	}
+	return sets
+}
+
+// apexes finds the apex of a platform zone by its number.
+type apexes interface {
+	apex(number uint32) (zone.Name, bool)
+}
+
+func (r *decoder) target(d *Domain, p apexes, labels ...string) zone.Target {
+	switch r.byte() {
+	case targetNone:
+		return zone.Target{}
+	case targetGenerated:
+		number := r.uint32()
+		apex, ok := p.apex(number)
+		if !ok || len(labels) == 0 {
+			r.fail()
+			return zone.Target{}
+		}
+		n, err := targetName(d.Token, apex, labels...)
+		if err != nil {
+			r.fail()
+		}
+		return zone.Target{Name: n, Platform: number}
+	case targetBound:
+		number := r.uint32()
+		return zone.Target{Name: zone.Name(r.text()), Platform: number}
+	}
+	r.fail()
+	return zone.Target{}
+}
+
+// decodeMeta is the inverse of appendMeta. The domain's texts alias meta.
+func decodeMeta(meta string, p apexes) (*Domain, error) {
+	r := decoder{s: meta}
+	d := new(Domain)
+	if len(r.s) < len(d.Token) {
+		return nil, errDamaged
+	}
+	copy(d.Token[:], r.s)
+	r.s = r.s[len(d.Token):]
+	d.Mode, d.State, d.Override = zone.Mode(r.byte()), DomainState(r.byte()), r.byte() == 1
+	d.Name, d.Registrable = zone.Name(r.text()), zone.Name(r.text())
+	d.Tenant, d.Pool = r.text(), r.text()
+	d.DMARC, d.Prefix, d.AttestedBy = r.text(), r.text(), r.text()
+	d.Serial = r.uint32()
+	for _, at := range [...]*int64{&d.CreatedAt, &d.ProvenAt, &d.LeavingAt, &d.GoneAt, &d.DueAt} {
+		*at = r.time()
+	}
+	d.Labels = r.labels()
+	d.SignsFor = r.names()
+	if n := r.count(); n > 0 {
+		d.Algorithms = make([]keys.Algorithm, n)
+		for i := range d.Algorithms {
+			d.Algorithms[i] = keys.Algorithm(r.byte())
+		}
+	}
+	if n := r.count(); n > 0 {
+		d.Servers = make([]zone.ServerName, n)
+		for i := range d.Servers {
+			d.Servers[i] = r.server(d, p)
+		}
+	}
+	if n := r.count(); n > 0 {
+		d.Targets.Keys = make([]zone.Target, n)
+		for i := range d.Targets.Keys {
+			d.Targets.Keys[i] = r.target(d, p, keySlotLabels(d.Algorithms, i)...)
+		}
+	}
+	d.Targets.Bounce = r.target(d, p, labelBounce)
+	d.Targets.Click = r.target(d, p, labelClick)
+	d.Targets.DMARC = r.target(d, p, labelDMARC)
+	if n := r.count(); n > 0 {
+		d.Reports = make([]zone.Target, n)
+		for i := range d.Reports {
+			d.Reports[i] = r.target(d, p)
+		}
+	}
+	d.Records = r.rrsets()
+	if r.err == nil && r.s != "" {
+		r.fail()
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("reading claim %s: %w", d.Token, r.err)
+	}
+	return d, nil
+}
+
+func (r *decoder) server(d *Domain, p apexes) zone.ServerName {
+	number, label := r.uint32(), r.text()
+	apex, ok := p.apex(number)
+	if !ok {
+		r.fail()
+		return zone.ServerName{}
+	}
+	n, err := targetName(d.Token, apex, label)
+	if err != nil {
+		r.fail()
+	}
+	return zone.ServerName{Name: n, Platform: number, Server: label}
+}
