@@ -56,7 +56,7 @@ const (
 	portTries = 16
 )
 
-// limits are the bounds of TCP (RFC 7766 section 6.2.3), apart so that tests
+// limits are the bounds of TCP (RFC 7766 section 6.2), apart so that tests
 // need not wait for them.
 type limits struct {
 	connections int           // open at once, all addresses together
@@ -101,6 +101,9 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 	}
 	if c.Workers == 0 {
 		c.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
+	}
+	if !sharesPorts {
+		c.Workers = 1
 	}
 	s := &Server{config: c, limits: l, stopped: make(chan struct{}), started: time.Now(), conns: map[*tcpConn]struct{}{}}
 	s.exchanges.New = func() any { return newExchange(c.Tree, c.NSID) }
@@ -203,6 +206,13 @@ func (s *Server) Close(ctx context.Context) error {
 	s.release()
 	<-done // all sockets are closed: nothing can wait any more
 	return fmt.Errorf("draining DNS connections: %w", ctx.Err())
+}
+
+func network(proto string, address netip.AddrPort) string {
+	if address.Addr().Is4() {
+		return proto + "4"
+	}
+	return proto + "6"
 }
 
 // reflector says of a source port that what comes from it can only be forged:

@@ -46,8 +46,8 @@ func dial(t testing.TB, network string, to netip.AddrPort) net.Conn {
 	return conn
 }
 
-// exchange sends a datagram and reads one.
-func exchange(t testing.TB, conn net.Conn, message []byte) []byte {
+// exchangeUDP sends a datagram and reads one.
+func exchangeUDP(t testing.TB, conn net.Conn, message []byte) []byte {
 	t.Helper()
 	if _, err := conn.Write(message); err != nil {
 		t.Fatal(err)
@@ -191,11 +191,11 @@ func TestMalformedDatagramsLeaveTheServerAnswering(t *testing.T) {
 		}
 	}
 	// Longer than what is looked at.
-	long := raw(0, 1, 0, 0, 1, askTXT, opt("\x00", 0, 8000, repeat("\xfd\xe9\x00\x00", 2000)))
-	if got := summary(unpack(t, exchange(t, conn, long))); got != "FORMERR qd1 opt" {
+	long := raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 0, 8000, repeat("\xfd\xe9\x00\x00", 2000)))
+	if got := summary(unpack(t, exchangeUDP(t, conn, long))); got != "FORMERR qd1 opt" {
 		t.Errorf("datagram of %d octets: %q", len(long), got)
 	}
-	if m := unpack(t, exchange(t, conn, ask(t, "short.p-dns.test.", dns.TypeTXT))); len(m.Answer) != 1 {
+	if m := unpack(t, exchangeUDP(t, conn, ask(t, "short.p-dns.test.", dns.TypeTXT))); len(m.Answer) != 1 {
 		t.Errorf("got %s", m)
 	}
 }
@@ -241,12 +241,12 @@ func TestStatsCountWhatWasAnswered(t *testing.T) {
 	s := serve(t, defaultLimits(), "127.0.0.1", "::1")
 	ipv4, ipv6 := dial(t, "udp", s.Addresses()[0]), dial(t, "udp", s.Addresses()[1])
 	for range 3 {
-		exchange(t, ipv4, ask(t, "short.p-dns.test.", dns.TypeTXT))
+		exchangeUDP(t, ipv4, ask(t, "short.p-dns.test.", dns.TypeTXT))
 	}
-	exchange(t, ipv4, ask(t, "big.p-dns.test.", dns.TypeTXT))
-	exchange(t, ipv6, ask(t, "none.p-dns.test.", dns.TypeAAAA))
-	exchange(t, ipv6, raw(0, 1, 0, 0, 1, askTXT, opt("\x00", 1, 0, "")))
-	exchange(t, ipv6, ask(t, "elsewhere.test.", 65280))
+	exchangeUDP(t, ipv4, ask(t, "big.p-dns.test.", dns.TypeTXT))
+	exchangeUDP(t, ipv6, ask(t, "none.p-dns.test.", dns.TypeAAAA))
+	exchangeUDP(t, ipv6, raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 1, 0, "")))
+	exchangeUDP(t, ipv6, ask(t, "elsewhere.test.", 65280))
 	ipv6.Write([]byte("short"))
 	if _, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(new(dns.Msg).SetQuestion("short.p-dns.test.", dns.TypeMX), s.Addresses()[0].String()); err != nil {
 		t.Fatal(err)

@@ -149,7 +149,7 @@ func TestOverlongMessageIsPassedOver(t *testing.T) {
 	s := serve(t, defaultLimits(), "127.0.0.1")
 	conn := dial(t, "tcp", s.Addresses()[0])
 	options := 65000
-	long := raw(0, 1, 0, 0, 1, askTXT, opt("\x00", 0, uint16(options), repeat("\xfd\xe9\x00\x00", options/4)))
+	long := raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 0, uint16(options), repeat("\xfd\xe9\x00\x00", options/4)))
 	go conn.Write(framed(long, numbered(t, "short.p-dns.test.", 2), long, long, numbered(t, "short.p-dns.test.", 3)))
 	for _, want := range []string{"FORMERR qd1 opt", "NOERROR qd1", "FORMERR qd1 opt", "FORMERR qd1 opt", "NOERROR qd1"} {
 		if got := summary(mustRead(t, conn)); got != want {

@@ -1,3 +1,5 @@
+//go:build !portable
+
 package zone
 
 import (
@@ -30,6 +32,9 @@ const (
 	receiveTries = 3
 	// drainBatches bounds what a closing socket still answers.
 	drainBatches = 64
+
+	// sharesPorts says that every worker can have a socket of its own.
+	sharesPorts = true
 
 	controlWords = 6 // 48 octets: a header and in6_pktinfo
 )
@@ -241,13 +246,6 @@ func listenTCP(address netip.AddrPort) (*net.TCPListener, error) {
 		return nil, err
 	}
 	return l.(*net.TCPListener), nil
-}
-
-func network(proto string, address netip.AddrPort) string {
-	if address.Addr().Is4() {
-		return proto + "4"
-	}
-	return proto + "6"
 }
 
 func control(c syscall.RawConn, set func(fd int) error) (err error) {

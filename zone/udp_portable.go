@@ -1,0 +1,62 @@
+//go:build !linux || portable
+
+package zone
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// querySize is how much of a datagram is looked at.
+const querySize = 2048
+
+// sharesPorts says that every worker can have a socket of its own.
+const sharesPorts = false
+
+// udpWorker is the fallback for systems other than Linux, enough to try authd
+// there: one datagram a system call, one socket an address, no taking over of
+// addresses by a successor, and no word from the kernel about which of a
+// wildcard's addresses was asked, so that the system chooses where a reply comes
+// from.
+type udpWorker struct {
+	server    *Server
+	conn      *net.UDPConn
+	responder *Responder
+	counters  *counters
+}
+
+func (s *Server) openUDP(address netip.AddrPort) (*udpWorker, error) {
+	conn, err := net.ListenUDP(network("udp", address), net.UDPAddrFromAddrPort(address))
+	if err != nil {
+		return nil, err
+	}
+	return &udpWorker{server: s, conn: conn, responder: NewResponder(s.config.Tree, s.config.NSID), counters: s.count("udp", address)}, nil
+}
+
+func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+func (w *udpWorker) run() {
+	defer w.conn.Close()
+	query, reply := make([]byte, querySize), make([]byte, 0, MaxUDP)
+	for {
+		n, from, err := w.conn.ReadFromUDPAddrPort(query)
+		if w.server.closing.Load() || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // of one datagram: too long for us, or its sender is gone
+		}
+		if reflector(from.Port()) {
+			w.responder.tally[slotDropped]++
+		} else if out := w.responder.Reply(reply, query[:n], false); len(out) > 0 {
+			w.conn.WriteToUDPAddrPort(out, from)
+		}
+		w.counters.take(&w.responder.tally)
+	}
+}
+
+func listenTCP(address netip.AddrPort) (*net.TCPListener, error) {
+	return net.ListenTCP(network("tcp", address), net.TCPAddrFromAddrPort(address))
+}
