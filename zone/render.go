@@ -250,7 +250,7 @@ func checkPolicy(text string) error {
 		name, value, _ := strings.Cut(tag, "=")
 		name = strings.TrimSpace(name)
 		switch {
-		case i == 0 && (name != "v" || strings.TrimSpace(value) != reportText):
+		case i == 0 && (name != "v" || strings.TrimSpace(value) != "DMARC1"):
 			return fmt.Errorf("DMARC policy %s: it must begin with v=DMARC1", quote(text))
 		case strings.EqualFold(name, "psd"):
 			return fmt.Errorf("DMARC policy %s: psd= says that a name is a public suffix; leave it out", quote(text))
