@@ -2,11 +2,20 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"authd/cluster/state"
 	"authd/keys"
@@ -57,111 +66,271 @@ var (
 	ErrNoLeader = errors.New("no leader")
 )
 
-// Node is one member: machine, index, Raft.
-type Node struct{ node }
+// tuning is what tests change.
+type tuning struct {
+	heartbeat, election, lease time.Duration
+	// commit is the library's CommitTimeout: how soon after a commit followers are
+	// told of it.
+	commit time.Duration
+	// quiet is how long replication rounds without news are held back.
+	quiet time.Duration
+	// patience is how long a write waits for a leader to be known.
+	patience time.Duration
+	// rotate is the longest sleep of the rotator.
+	rotate time.Duration
+	// noSync leaves the log to the kernel, for tests that do not cut the power.
+	noSync bool
+}
 
-type node struct{}
+// defaultTuning: heartbeats queue behind fsync (see transport), so the timers
+// are twice the library's.
+func defaultTuning() tuning {
+	return tuning{
+		heartbeat: 2 * time.Second, election: 2 * time.Second, lease: time.Second,
+		commit: time.Millisecond, quiet: 50 * time.Millisecond,
+		patience: time.Second,
+		rotate:   10 * time.Second,
+	}
+}
+
+// Node is one member: machine, index, Raft. Safe for concurrent use once opened.
+type Node struct {
+	c      Config
+	tuning tuning
+	logger *slog.Logger
+
+	fence *fence
+	store *store
+	snaps *snapshots
+	mark  *mark
+	fsm   *fsm
+	start start
+	link  *link
+
+	// Set by Start.
+	raft      *raft.Raft
+	transport *transport
+	batcher   *batcher
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+
+	serving atomic.Bool
+	joined  atomic.Bool // a node that joined has learnt how far it must get
+	tail    tail
+	met     *met
+	peers   peers
+	rotator *rotator
+
+	closing sync.Once
+	closed  error
+}
 
 // Open builds the machine and the tree from this node's own disk, without Raft
 // and without the network. An unreadable store is an error that says what to do.
-func Open(c Config) (*Node, error) { panic("todo") }
+func Open(c Config) (*Node, error) { return open(c, defaultTuning()) }
 
-// AskPeers asks the other members for at most a second how far they are, and
-// returns the index that must be applied before listeners open; 0 where nobody
-// answered. Call it after Start.
-func (n *Node) AskPeers(ctx context.Context) uint64 { panic("todo") }
+func open(c Config, t tuning) (n *Node, err error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	n = &Node{c: c, tuning: t, logger: c.Logger, fence: newFence(c.Logger)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.peers.init(n)
+	if n.link, err = newLink(c.ID, c.TLS, c.Logger); err != nil {
+		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
+	}
+	n.link.member, n.link.memberAt = n.isMember, n.memberAt
+	n.link.meets = n.meets
+	n.link.serve = func(ctx context.Context, peer string, conn net.Conn) { serveCalls(ctx, peer, conn, n.handle) }
+	if err := n.openStores(); err != nil {
+		n.closeStores()
+		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
+	}
+	tree := zone.NewTree()
+	e := tree.Edit()
+	n.start.machine.PublishAll(e)
+	e.Commit()
+	n.fsm = newFSM(n.start.machine, tree, n.mark, n.fence, c.Logger)
+	n.fsm.adopt = n.snaps.adopt
+	n.tail.init(n.start)
+	n.rotator = newRotator(n)
+	if n.start.need > 0 {
+		n.logger.Warn("state on disk is older than what this node had served; it must catch up first",
+			"index", n.start.machine.Index(), "need", n.start.need)
+	}
+	return n, nil
+}
 
-// Start starts Raft, the node link and the rotator.
-func (n *Node) Start() error { panic("todo") }
+func (c *Config) check() error {
+	missing := func(field string) error { return fmt.Errorf("opening node: %s is not set", field) }
+	switch {
+	case c.ID == "":
+		return missing("ID")
+	case c.DataDir == "":
+		return missing("DataDir")
+	case c.Bind == "":
+		return missing("Bind")
+	case c.TLS == nil:
+		return missing("TLS")
+	case c.Keeper == nil:
+		return missing("Keeper")
+	case c.Source == nil:
+		return missing("Source")
+	case c.Logger == nil:
+		return missing("Logger")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	return checkBootstrap(c)
+}
+
+func checkBootstrap(c *Config) error {
+	seen := make(map[string]bool)
+	for _, m := range c.Bootstrap {
+		if m.ID == "" || m.Address == "" {
+			return fmt.Errorf("opening node %s: Bootstrap: member %q at %q: both are needed", c.ID, m.ID, m.Address)
+		}
+		if seen[m.ID] {
+			return fmt.Errorf("opening node %s: Bootstrap names %s twice", c.ID, m.ID)
+		}
+		seen[m.ID] = true
+	}
+	if len(seen) > 0 && !seen[c.ID] {
+		return fmt.Errorf("opening node %s: Bootstrap does not name this node", c.ID)
+	}
+	return nil
+}
+
+// openStores opens what is on disk and builds the machine from it.
+func (n *Node) openStores() (err error) {
+	dir := n.c.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making data directory: %w", err)
+	}
+	// The store's lock comes first: it keeps other processes out of the rest.
+	if n.store, err = openStore(dir, n.tuning.noSync, n.fence); err != nil {
+		return err
+	}
+	if err := n.store.checkOwner(dir, n.c.ID); err != nil {
+		return err
+	}
+	if n.mark, err = openMark(filepath.Join(dir, "mark"), n.fence.trip); err != nil {
+		return err
+	}
+	if n.snaps, err = openSnapshots(dir, n.logger, raftLogger(n.logger)); err != nil {
+		return err
+	}
+	if n.met, err = openMet(filepath.Join(dir, "met")); err != nil {
+		return err
+	}
+	b := builder{store: n.store, snaps: n.snaps, mark: n.mark, logger: n.logger}
+	n.start, err = b.build()
+	return err
+}
+
+func (n *Node) closeStores() error {
+	var errs []error
+	if n.mark != nil {
+		errs = append(errs, n.mark.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Tree is the index that queries read; the same for the life of the node.
-func (n *Node) Tree() *zone.Tree { panic("todo") }
+func (n *Node) Tree() *zone.Tree { return n.fsm.tree }
 
 // Machine is the state as applied here. READ-ONLY.
-func (n *Node) Machine() state.Machine { panic("todo") }
+func (n *Node) Machine() state.Machine { return n.fsm.current() }
 
-// Propose stamps and replicates commands as one batch, through the leader
-// wherever it is, and returns their results and the log index once this node has
-// applied them. Commands beyond MaxBatch are cut into several entries.
-func (n *Node) Propose(ctx context.Context, who Actor, commands ...state.Command) ([]state.Result, uint64, error) {
-	panic("todo")
+// meets notes that a node takes part in Raft.
+func (n *Node) meets(id string) {
+	if err := n.met.set(id, true); err != nil {
+		n.logger.Error("noting a node that takes part", "node", id, "error", err)
+	}
 }
-
-// Actor is who asks for a write, for the audit.
-type Actor struct {
-	ID     string // token id
-	Source string // client address
-	Reason string
-}
-
-// WaitApplied waits until this node has applied an index.
-func (n *Node) WaitApplied(ctx context.Context, index uint64) error { panic("todo") }
-
-// WaitServed waits until every serving node has confirmed that it answers with
-// an index applied and has made its mark durable. A node that cannot be asked
-// holds it until ctx is done; the error names the nodes waited for.
-func (n *Node) WaitServed(ctx context.Context, index uint64) error { panic("todo") }
-
-// Status is one node as seen from here.
-type Status struct {
-	Member
-	Leader  bool
-	Healthy bool   // answered within a second
-	Serving bool   // its DNS listeners are open
-	Applied uint64 // index of its machine; 0 where not known
-}
-
-// Members asks all nodes, for at most a second, how they are.
-func (n *Node) Members(ctx context.Context) []Status { panic("todo") }
-
-// Leader is the leader's ID; empty where there is none.
-func (n *Node) Leader() string { panic("todo") }
 
 // SetServing tells the node whether its DNS listeners are open.
-func (n *Node) SetServing(serving bool) { panic("todo") }
+func (n *Node) SetServing(serving bool) { n.serving.Store(serving) }
+
+// Leader is the leader's ID; empty where there is none.
+func (n *Node) Leader() string {
+	if n.raft == nil || n.fence.err() != nil {
+		return ""
+	}
+	_, id := n.raft.LeaderWithID()
+	return string(id)
+}
+
+// leads says whether this node takes writes.
+func (n *Node) leads() bool {
+	return n.raft != nil && n.fence.err() == nil && n.raft.State() == raft.Leader
+}
+
+// abstains says whether this node must keep out of elections.
+func (n *Node) abstains() bool { return n.fsm.current().Index() < n.owed() }
+
+// owed is the index before which this node keeps out of elections. A node that
+// joins with an empty disk may be a voter that lost it: until it knows how far
+// the others are, it keeps out as well.
+func (n *Node) owed() uint64 {
+	if n.joining() && !n.joined.Load() {
+		return Never
+	}
+	return n.mark.get().Owed
+}
+
+// joining says whether this node began with nothing and founds nothing.
+func (n *Node) joining() bool { return n.start.fresh && len(n.c.Bootstrap) == 0 }
+
+// WaitApplied waits until this node has applied an index.
+func (n *Node) WaitApplied(ctx context.Context, index uint64) error {
+	for {
+		changed := n.fsm.next()
+		at := n.fsm.current().Index()
+		if at >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for index %d, this node is at %d: %w", index, at, ctx.Err())
+		case <-n.fence.tripped:
+			return fmt.Errorf("waiting for index %d, this node is at %d: %w", index, at, errFenced)
+		case <-n.ctx.Done():
+			return fmt.Errorf("waiting for index %d, this node is at %d: node closed", index, at)
+		}
+	}
+}
 
 // Health says what is wrong with the node, empty where nothing is.
-func (n *Node) Health() []string { panic("todo") }
-
-// ClaimKeys makes the first keys of a new claim: an active one for each
-// algorithm, waiting for the source, and a standby for each where the source has
-// one ready. A standby that comes with the claim needs no ready time, because
-// its name was never answered before.
-func (n *Node) ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error) {
-	panic("todo")
+func (n *Node) Health() []string {
+	var problems []string
+	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if cause := n.fence.err(); cause != nil {
+		say("fenced off: %v; DNS goes on, start a successor", cause)
+	}
+	index := n.fsm.current().Index()
+	if index < n.start.need {
+		say("state on disk reaches index %d of %d; not to be served until Raft has caught up", index, n.start.need)
+	}
+	if n.abstains() {
+		say("lost log entries: takes no part in elections until it has caught up")
+	}
+	if n.raft == nil {
+		say("Raft is not started")
+	} else if n.fence.err() == nil && n.Leader() == "" {
+		say("no leader known")
+	}
+	if members := n.members(); len(members) > 0 && !contains(members, n.c.ID) {
+		say("not a member of the cluster")
+	}
+	return append(problems, n.rotator.problems()...)
 }
-
-// Material makes sealed key material for a claim from the source: generates,
-// checks by signing and verifying, mints a selector (in minted mode), seals.
-func (n *Node) Material(ctx context.Context, t state.Token, mode keys.RingMode, a keys.Algorithm) (keys.Material, error) {
-	panic("todo")
-}
-
-// Import makes sealed key material from a pair that the operator brings.
-func (n *Node) Import(t state.Token, selector string, p *keys.Pair) (keys.Material, error) {
-	panic("todo")
-}
-
-// OpenKey opens the sealed half of a key for a signer.
-func (n *Node) OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error) { panic("todo") }
-
-// NewToken draws a claim's token.
-func (n *Node) NewToken() (state.Token, error) { panic("todo") }
-
-// AddPeer adds a node as a voter or non-voter, RemovePeer removes one.
-func (n *Node) AddPeer(ctx context.Context, m Member) error     { panic("todo") }
-func (n *Node) RemovePeer(ctx context.Context, id string) error { panic("todo") }
-
-// TransferLeader hands leadership to another voter; empty: the best one.
-func (n *Node) TransferLeader(ctx context.Context, id string) error { panic("todo") }
-
-// SaveSnapshot writes a consistent image of the cluster's state.
-func (n *Node) SaveSnapshot(ctx context.Context, w io.Writer) (index uint64, err error) {
-	panic("todo")
-}
-
-// RestoreSnapshot replaces the cluster's state by an image. Serials never go back.
-func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error { panic("todo") }
-
-// Close stops taking part: transfers leadership, syncs the mark, closes the stores.
-func (n *Node) Close(ctx context.Context) error { panic("todo") }

@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"authd/cluster/state"
+)
+
+// start is what the dark start made of this node's own disk.
+type start struct {
+	machine state.Machine
+	// members is the configuration that the disk knows, empty on a new node.
+	members raft.Configuration
+	// fresh: there is no state at all.
+	fresh bool
+	// need is the index that the machine must reach before it may serve; 0 where
+	// it is all that this node ever applied.
+	need uint64
+	// tailEntries and tailOctets are what lies in the log after the snapshot;
+	// took is how long applying it took.
+	tailEntries int
+	tailOctets  int64
+	took        time.Duration
+}
+
+// replaceNode is the remedy for a disk that cannot be read.
+const replaceNode = "remove this node from the cluster, delete its data directory and add it again"
+
+// builder makes the machine from the newest valid snapshot and the node's own
+// log up to the mark, and leaves log and snapshots in a shape that Raft can
+// start over: one snapshot listed, no hole after it.
+type builder struct {
+	store  *store
+	snaps  *snapshots
+	mark   *mark
+	logger *slog.Logger
+
+	snapshot uint64 // index of the snapshot that was used, 0: none
+	first    uint64
+	last     uint64
+}
+
+func (b *builder) build() (start, error) {
+	var s start
+	if err := b.void(); err != nil {
+		return s, err
+	}
+	if err := b.bounds(); err != nil {
+		return s, err
+	}
+	at := b.mark.get()
+	m, meta, found, err := b.snaps.newest(at.Index)
+	if err != nil {
+		return s, err
+	}
+	s.machine = state.Empty()
+	if found {
+		s.machine, s.members, b.snapshot = m, meta.Configuration, meta.Index
+	}
+	hasState, err := raft.HasExistingState(b.store, b.store, b.snaps)
+	if err != nil {
+		return s, fmt.Errorf("reading log store: %w", err)
+	}
+	s.fresh = !hasState && at.Index == 0
+	if b.last == 0 && !hasState && at.Index > 0 {
+		return s, fmt.Errorf("the log is gone, but this node had applied %d: a voter that lost its log must not vote; %s", at.Index, replaceNode)
+	}
+	whole, err := b.replay(&s, at.Index)
+	if err != nil {
+		return s, err
+	}
+	if !whole || max(b.snapshot, b.last) < at.Index {
+		if err := b.forfeit(whole); err != nil {
+			return s, err
+		}
+	}
+	s.need = b.missing(s, found, at.Index)
+	return s, nil
+}
+
+// bounds reads which entries the log holds.
+func (b *builder) bounds() error {
+	var err error
+	if b.first, err = b.store.FirstIndex(); err == nil {
+		b.last, err = b.store.LastIndex()
+	}
+	if err != nil {
+		return fmt.Errorf("%w; %s", err, replaceNode)
+	}
+	return nil
+}
+
+// void deletes entries that a run-time restore superseded, in case the process
+// died before Raft had.
+func (b *builder) void() error {
+	base := b.mark.get().Base
+	if err := b.bounds(); err != nil {
+		return err
+	}
+	if b.first == 0 || b.first > base {
+		return nil
+	}
+	b.logger.Info("removing log entries that a snapshot superseded", "from", b.first, "to", base)
+	return b.store.DeleteRange(b.first, min(base, b.last))
+}
+
+// replay applies the log up to the mark and reads the rest for the members it
+// names. It stops at the first hole and says whether there was none.
+func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
+	began := time.Now()
+	defer func() { s.took = time.Since(began) }()
+	for index := b.snapshot + 1; index <= b.last; index++ {
+		var l raft.Log
+		err := b.store.GetLog(index, &l)
+		if errors.Is(err, raft.ErrLogNotFound) {
+			b.logger.Error("the log has a hole; entries after it are not used", "missing", index, "last", b.last)
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("entry %d: %w; %s", index, err, replaceNode)
+		}
+		s.tailEntries++
+		s.tailOctets += int64(len(l.Data))
+		if l.Type == raft.LogConfiguration {
+			s.members = raft.DecodeConfiguration(l.Data)
+		}
+		if index > until || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
+			continue
+		}
+		if s.machine, _, _, err = step(s.machine, &l); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// forfeit is for a node that lost entries it may have acknowledged: it neither
+// votes nor stands before its machine is past all it may have known. A log with a
+// hole is given up, because Raft cannot start over one.
+func (b *builder) forfeit(whole bool) error {
+	owed := max(b.mark.get().Owed, b.mark.get().Index, b.last)
+	b.logger.Error("log entries are lost; the node takes no part in elections until it has caught up", "until", owed)
+	if err := b.mark.set(func(v *markValue) { v.Owed = owed }); err != nil {
+		return err
+	}
+	if whole || b.last == 0 {
+		return nil
+	}
+	b.logger.Error("giving up the log", "from", b.first, "to", b.last)
+	return b.store.DeleteRange(b.first, b.last)
+}
+
+// missing is the index the machine must reach before it serves.
+func (b *builder) missing(s start, found bool, marked uint64) uint64 {
+	if marked == 0 && (found || b.last > 0) {
+		// The mark is lost: anything in the log may have been served.
+		marked = max(b.last, b.snapshot)
+	}
+	if marked > s.machine.Index() {
+		return marked
+	}
+	return 0
+}

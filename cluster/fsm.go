@@ -1,0 +1,224 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"authd/cluster/state"
+	"authd/zone"
+)
+
+// fsm carries committed entries into the machine and the machine into the tree.
+// Raft calls its methods from one goroutine; readers come from anywhere.
+type fsm struct {
+	tree   *zone.Tree
+	mark   *mark
+	fence  *fence
+	logger *slog.Logger
+	adopt  func(snapshotID string) // lists a snapshot that replaced the machine
+	// committed is called when entries are known to be committed, before they are applied.
+	committed func(index uint64)
+
+	machine atomic.Pointer[state.Machine]
+	// forced: an operator's restore is under way.
+	forced atomic.Bool
+
+	// Of Raft's goroutine alone.
+	//
+	// startedAt is the index of the machine that the dark start built: Raft feeds
+	// the entries up to it once more, and they are skipped. A restore clears it
+	// (index contract, c).
+	startedAt uint64
+	fed       uint64 // the last entry that Raft fed
+
+	// spent measures applying, for the snapshot policy.
+	spent atomic.Int64 // nanoseconds
+	count atomic.Int64 // entries
+
+	// mu guards changed, which is closed and replaced after every publication.
+	mu      sync.Mutex
+	changed chan struct{}
+}
+
+func newFSM(m state.Machine, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
+	s := &fsm{
+		tree: tree, mark: mk, fence: f, logger: logger,
+		adopt: func(string) {}, committed: func(uint64) {},
+		startedAt: m.Index(),
+		changed:   make(chan struct{}),
+	}
+	s.machine.Store(&m)
+	return s
+}
+
+// applied is what a command entry answers its proposer.
+type applied struct {
+	index   uint64
+	results []state.Result
+}
+
+// Apply implements raft.FSM.
+func (s *fsm) Apply(l *raft.Log) any { return s.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM: many entries, one publication, one mark.
+// What cannot be applied fences the node, because skipping it would make this
+// replica differ from the others.
+func (s *fsm) ApplyBatch(logs []*raft.Log) []any {
+	s.committed(logs[len(logs)-1].Index)
+	began := time.Now()
+	responses, err := s.apply(logs)
+	if err != nil {
+		s.fence.stop("applying the log: %w", err)
+	}
+	s.spent.Add(int64(time.Since(began)))
+	s.count.Add(int64(len(logs)))
+	return responses
+}
+
+func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.logger.Error("panic while applying", "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic between %d and %d: %v", logs[0].Index, logs[len(logs)-1].Index, r)
+		}
+	}()
+	old := s.current()
+	m := old
+	var changes state.Delta
+	responses = make([]any, len(logs))
+	for i, l := range logs {
+		s.fed = l.Index
+		if l.Index <= s.startedAt {
+			continue
+		}
+		if l.Index <= m.Index() {
+			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, m.Index())
+		}
+		next, results, delta, err := step(m, l)
+		if err != nil {
+			return nil, err
+		}
+		m = next
+		changes.Merge(delta)
+		responses[i] = applied{index: l.Index, results: results}
+	}
+	if m.Index() == old.Index() {
+		return responses, nil
+	}
+	s.machine.Store(&m)
+	e := s.tree.Edit()
+	m.Publish(e, old, changes)
+	e.Commit()
+	if err := s.mark.apply(m.Index()); err != nil {
+		return nil, err
+	}
+	s.announce()
+	return responses, nil
+}
+
+// step is one entry. Entries that are no commands move the index alone.
+func step(m state.Machine, l *raft.Log) (state.Machine, []state.Result, state.Delta, error) {
+	var entries []state.Entry
+	if l.Type == raft.LogCommand && len(l.Data) > 0 {
+		var err error
+		if entries, err = state.DecodeBatch(l.Data); err != nil {
+			return m, nil, state.Delta{}, fmt.Errorf("reading entry %d: %w; this node is older than the cluster, upgrade it", l.Index, err)
+		}
+	}
+	m, results, delta := m.Apply(l.Index, entries)
+	return m, results, delta, nil
+}
+
+// current is the machine as published.
+func (s *fsm) current() state.Machine { return *s.machine.Load() }
+
+// announce wakes who waits for an index.
+func (s *fsm) announce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// next is closed by the next publication.
+func (s *fsm) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+var errNotFed = errors.New("the log was not fed past the index this node started at; try again later")
+
+// Snapshot implements raft.FSM: a copy of a small struct. Until Raft has fed past
+// the machine of the dark start it would label the image with a lower index, and
+// entries would be applied twice after a restore.
+func (s *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if s.fed < s.startedAt {
+		return nil, errNotFed
+	}
+	return &image{machine: s.current(), mark: s.mark}, nil
+}
+
+// Restore implements raft.FSM: it replaces the machine, whatever its index was.
+func (s *fsm) Restore(r io.ReadCloser) error {
+	meta, ok := metaOf(r)
+	if !ok {
+		return errors.New("restoring snapshot: its metadata is not known")
+	}
+	m, err := readImage(r, meta.Index)
+	if err != nil && s.forced.Load() {
+		// The library panics where an operator's restore fails half-way.
+		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)
+	}
+	if err != nil {
+		return fmt.Errorf("restoring snapshot %s: %w", meta.ID, err)
+	}
+	// Durable before it is seen: from here on the log up to this index is void,
+	// also if the process dies before Raft has cleared it.
+	err = s.mark.set(func(v *markValue) { v.Index, v.Base = meta.Index, meta.Index })
+	if err != nil {
+		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)
+	}
+	s.adopt(meta.ID)
+	old := s.current()
+	s.startedAt, s.fed = 0, meta.Index
+	s.machine.Store(&m)
+	e := s.tree.Edit()
+	m.Replace(e, old)
+	e.Commit()
+	s.announce()
+	s.logger.Info("state replaced by a snapshot", "id", meta.ID, "index", meta.Index, "was", old.Index())
+	return nil
+}
+
+// image is a machine on its way into a snapshot.
+type image struct {
+	machine state.Machine
+	mark    *mark
+}
+
+// Persist implements raft.FSMSnapshot.
+func (i *image) Persist(sink raft.SnapshotSink) error {
+	if own, ok := sink.(*snapshotSink); ok {
+		if own.index != i.machine.Index() {
+			return fmt.Errorf("writing snapshot: Raft calls it %d, the machine is at %d", own.index, i.machine.Index())
+		}
+		own.own = true
+	}
+	if err := i.machine.WriteImage(sink); err != nil {
+		return fmt.Errorf("writing snapshot: %w", err)
+	}
+	// A snapshot beyond the durable mark would not be trusted at the next start.
+	return i.mark.sync(i.machine.Index())
+}
+
+// Release implements raft.FSMSnapshot.
+func (i *image) Release() {}

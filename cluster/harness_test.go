@@ -1,0 +1,354 @@
+package cluster
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/keys/keystest"
+	"authd/zone"
+)
+
+// authority is a CA of a test's own.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pool *x509.CertPool
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return &authority{t, cert, key, pool}
+}
+
+// tls is the configuration of a node with a certificate for name.
+func (a *authority) tls(name string) *tls.Config {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(a.t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		DNSNames:  []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	must(a.t, err)
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		RootCAs:      a.pool, ClientCAs: a.pool,
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within is a context for something that must not take long.
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// quick is a tuning for tests: short timers, the rest as in production.
+func quick() tuning {
+	t := defaultTuning()
+	t.heartbeat, t.election, t.lease = 300*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
+	t.patience = 10 * time.Second
+	t.rotate = 200 * time.Millisecond
+	return t
+}
+
+// testCluster is nodes in this process, joined by TLS over loopback.
+type testCluster struct {
+	t       testing.TB
+	ca      *authority
+	dir     string
+	tuning  tuning
+	members []Member
+	nodes   map[string]*Node
+	keeper  keys.Keeper
+	config  func(*Config) // last changes
+}
+
+func newTestCluster(t *testing.T, size int) *testCluster {
+	t.Helper()
+	c := &testCluster{
+		t: t, ca: newAuthority(t), dir: t.TempDir(), tuning: quick(),
+		nodes:  make(map[string]*Node),
+		keeper: keys.NewMemoryKeeper([32]byte{1}),
+		config: func(*Config) {},
+	}
+	for i := range size {
+		c.members = append(c.members, Member{ID: fmt.Sprintf("node-%d", i+1), Address: freeAddress(t), Voter: true})
+	}
+	t.Cleanup(c.stopAll)
+	return c
+}
+
+// freeAddress is a loopback address that was free a moment ago.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (c *testCluster) member(id string) Member {
+	for _, m := range c.members {
+		if m.ID == id {
+			return m
+		}
+	}
+	c.t.Fatalf("no member %s", id)
+	return Member{}
+}
+
+func (c *testCluster) data(id string) string { return filepath.Join(c.dir, id) }
+
+func (c *testCluster) configOf(id string) Config {
+	config := Config{
+		ID: id, DataDir: c.data(id), Bind: c.member(id).Address,
+		Bootstrap: c.members, TLS: c.ca.tls(id),
+		Keeper: c.keeper, Source: keystest.Source(),
+		Logger: slog.New(slog.NewTextHandler(logTo{c.t, id}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+	c.config(&config)
+	return config
+}
+
+// logTo shows a node's log with a failing test.
+type logTo struct {
+	t  testing.TB
+	id string
+}
+
+func (l logTo) Write(b []byte) (int, error) {
+	l.t.Logf("%s: %s", l.id, strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// open makes a node without starting it.
+func (c *testCluster) open(id string) *Node {
+	c.t.Helper()
+	n, err := open(c.configOf(id), c.tuning)
+	must(c.t, err)
+	c.nodes[id] = n
+	return n
+}
+
+func (c *testCluster) start(ids ...string) {
+	c.t.Helper()
+	for _, id := range ids {
+		must(c.t, c.open(id).Start())
+	}
+}
+
+func (c *testCluster) startAll() {
+	c.t.Helper()
+	for _, m := range c.members {
+		c.start(m.ID)
+	}
+}
+
+func (c *testCluster) stop(id string) {
+	n := c.nodes[id]
+	delete(c.nodes, id)
+	if err := n.Close(within(c.t, 10*time.Second)); err != nil {
+		c.t.Logf("closing %s: %v", id, err)
+	}
+}
+
+// kill ends a node without hand-over: as far as others can see, it dies.
+func (c *testCluster) kill(id string) {
+	n := c.nodes[id]
+	n.fence.trip(errors.New("killed by the test"))
+	c.stop(id)
+}
+
+func (c *testCluster) stopAll() {
+	for id := range c.nodes {
+		c.stop(id)
+	}
+}
+
+// eventually waits for a condition that others bring about.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// leader waits until all running nodes agree on a running leader.
+func (c *testCluster) leader() *Node {
+	c.t.Helper()
+	var leader *Node
+	eventually(c.t, "a leader", func() bool {
+		leader = nil
+		for _, n := range c.nodes {
+			if n.leads() {
+				leader = n
+			}
+		}
+		if leader == nil {
+			return false
+		}
+		for _, n := range c.nodes {
+			if n.Leader() != leader.c.ID {
+				return false
+			}
+		}
+		return true
+	})
+	return leader
+}
+
+func (c *testCluster) follower() *Node {
+	c.t.Helper()
+	leader := c.leader()
+	for _, n := range c.nodes {
+		if n != leader {
+			return n
+		}
+	}
+	c.t.Fatal("no follower")
+	return nil
+}
+
+// write adds a tenant through a node and returns the index.
+func write(t testing.TB, n *Node, id string) uint64 {
+	t.Helper()
+	results, index, err := n.Propose(within(t, 20*time.Second), Actor{ID: "test"}, state.AddTenant{ID: id, Name: id})
+	must(t, err)
+	if r := results[0].Refusal; r != nil {
+		t.Fatalf("adding tenant %s: %v", id, r)
+	}
+	return index
+}
+
+func (c *testCluster) waitAll(index uint64) {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		must(c.t, n.WaitApplied(within(c.t, 20*time.Second), index))
+	}
+}
+
+func has(n *Node, tenant string) bool {
+	_, ok := n.Machine().Tenant(tenant)
+	return ok
+}
+
+func wantTenants(t testing.TB, n *Node, tenants ...string) {
+	t.Helper()
+	var have []string
+	for x := range n.Machine().Tenants("") {
+		have = append(have, x.ID)
+	}
+	if strings.Join(have, " ") != strings.Join(tenants, " ") {
+		t.Fatalf("%s at index %d has tenants %v, want %v", n.c.ID, n.Machine().Index(), have, tenants)
+	}
+}
+
+func wantNoDiff(t testing.TB, n *Node) {
+	t.Helper()
+	built := zone.NewTree()
+	e := built.Edit()
+	n.Machine().PublishAll(e)
+	e.Commit()
+	if diff := n.Tree().Diff(built); diff != nil {
+		t.Fatalf("%s: index differs from its machine: %v", n.c.ID, diff)
+	}
+}
+
+func parseName(t testing.TB, text string) zone.Name {
+	t.Helper()
+	n, err := zone.ParseName(text)
+	must(t, err)
+	return n
+}
+
+// seed sets up a platform with a pool and a tenant.
+func seed(t testing.TB, n *Node) {
+	t.Helper()
+	apex := parseName(t, "p-dns.test.")
+	commands := []state.Command{
+		state.SetSettings{Settings: state.Settings{VerificationOff: true, ClusterID: "test"}},
+		state.PutPlatform{Apex: apex, Contact: parseName(t, "hostmaster.p-dns.test.")},
+		state.PutNameServer{Label: "ns1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.53")}},
+		state.PutNameServer{Label: "ns2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.54")}},
+		state.PutPool{ID: "default", Spec: state.PoolSpec{
+			SPF: []string{"ip4:192.0.2.0/24"}, SPFAll: "~all",
+			MX:     []zone.MX{{Preference: 10, Host: parseName(t, "mx1.p-dns.test.")}},
+			ClickA: []netip.Addr{netip.MustParseAddr("192.0.2.80")},
+			Policy: keys.DefaultPolicy(),
+		}},
+		state.AddTenant{ID: "acme", Name: "Acme"},
+	}
+	results, _, err := n.Propose(within(t, 20*time.Second), Actor{ID: "test"}, commands...)
+	must(t, err)
+	for i, r := range results {
+		if r.Refusal != nil {
+			t.Fatalf("%T: %v", commands[i], r.Refusal)
+		}
+	}
+}
+
+// claim adds a delegated domain and returns its token.
+func claim(t testing.TB, n *Node, name string) state.Token {
+	t.Helper()
+	ctx := within(t, 20*time.Second)
+	token, err := n.NewToken()
+	must(t, err)
+	active, standby, err := n.ClaimKeys(ctx, token, keys.Minted, []keys.Algorithm{keys.RSA2048})
+	must(t, err)
+	results, _, err := n.Propose(ctx, Actor{ID: "test"}, state.AddDomain{
+		Token: token, Name: parseName(t, name), Mode: zone.Delegated, Tenant: "acme", Pool: "default",
+		Registrable: parseName(t, "customer.test."), Active: active, Standby: standby,
+	})
+	must(t, err)
+	if r := results[0].Refusal; r != nil {
+		t.Fatalf("claiming %s: %v", name, r)
+	}
+	return token
+}

@@ -1,0 +1,387 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
+)
+
+// The two protocols of the node link, told apart by ALPN (RFC 7301).
+const (
+	protocolRaft = "authd-raft/1"
+	protocolCall = "authd-node/1"
+)
+
+const (
+	// handshakeTime is how long a connection may take to say who it is.
+	handshakeTime = 3 * time.Second
+	// maxStrangers bounds connections that have not yet said who they are.
+	maxStrangers = 64
+	// maxPerPeer bounds the connections of one peer: Raft keeps three, and opens
+	// more for votes and snapshots; calls use one.
+	maxPerPeer = 24
+	// deadAfter is how long unacknowledged data may be under way before a
+	// connection counts as dead.
+	deadAfter = 15 * time.Second
+)
+
+// link is the node link: one TLS listener for Raft and for calls between nodes,
+// and the dialer to the others. Both ends show certificates of the cluster's CA,
+// and each end's name must be a member's.
+type link struct {
+	id     string
+	tls    *tls.Config
+	logger *slog.Logger
+	// member says whether a node may connect.
+	member func(id string) bool
+	// memberAt is the member that is reached at an address, empty where unknown.
+	memberAt func(address string) string
+	// meets is told of every node that takes part in Raft.
+	meets func(id string)
+	// serve handles a connection of calls until it ends.
+	serve func(ctx context.Context, peer string, c net.Conn)
+
+	listener  net.Listener
+	advertise net.Addr
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	raft      chan net.Conn
+	strangers chan struct{}
+
+	// mu guards open and raftClosed.
+	mu         sync.Mutex
+	open       map[net.Conn]peerConn
+	raftClosed bool
+}
+
+type peerConn struct {
+	peer     string
+	protocol string
+}
+
+// newLink checks the TLS configuration.
+func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
+	if c.RootCAs == nil {
+		return nil, errors.New("TLS: RootCAs is not set; it must hold the cluster's own CA")
+	}
+	if len(c.Certificates) == 0 && (c.GetCertificate == nil || c.GetClientCertificate == nil) {
+		return nil, errors.New("TLS: no certificate of this node")
+	}
+	t := c.Clone()
+	t.MinVersion = tls.VersionTLS13
+	t.ClientAuth = tls.RequireAndVerifyClientCert
+	if t.ClientCAs == nil {
+		t.ClientCAs = t.RootCAs
+	}
+	t.InsecureSkipVerify = false
+	// The name is checked at every connection; a resumed one would skip the chain.
+	t.SessionTicketsDisabled = true
+	t.ClientSessionCache = nil
+	ctx, cancel := context.WithCancel(context.Background())
+	return &link{
+		id: id, tls: t, logger: logger,
+		ctx: ctx, cancel: cancel,
+		raft:      make(chan net.Conn),
+		strangers: make(chan struct{}, maxStrangers),
+		open:      make(map[net.Conn]peerConn),
+	}, nil
+}
+
+// listen binds the listener; accept starts taking connections.
+func (l *link) listen(bind, advertise string) error {
+	config := net.ListenConfig{Control: control}
+	listener, err := config.Listen(l.ctx, "tcp", bind)
+	if err != nil {
+		return fmt.Errorf("listening for nodes: %w", err)
+	}
+	l.listener = listener
+	l.advertise = address(advertise)
+	if advertise == "" {
+		l.advertise = listener.Addr()
+	}
+	return nil
+}
+
+// address is a net.Addr of what peers dial.
+type address string
+
+func (address) Network() string  { return "tcp" }
+func (a address) String() string { return string(a) }
+
+func control(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(deadAfter.Milliseconds()))
+	})
+	return errors.Join(err, failed)
+}
+
+func (l *link) accept() {
+	l.wg.Add(1)
+	go func() {
+		defer l.wg.Done()
+		for {
+			c, err := l.listener.Accept()
+			if l.ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				l.logger.Warn("accepting node connection", "error", err)
+				select {
+				case <-time.After(100 * time.Millisecond): // out of descriptors, most likely
+				case <-l.ctx.Done():
+				}
+				continue
+			}
+			select {
+			case l.strangers <- struct{}{}:
+				l.wg.Add(1)
+				go l.welcome(c)
+			default:
+				c.Close()
+			}
+		}
+	}()
+}
+
+// welcome finds out who connects, and what for.
+func (l *link) welcome(c net.Conn) {
+	defer l.wg.Done()
+	server := tls.Server(c, l.serverConfig())
+	peer, err := l.handshake(server)
+	<-l.strangers
+	if err != nil {
+		l.logger.Warn("node connection refused", "from", c.RemoteAddr().String(), "error", err)
+		c.Close()
+		return
+	}
+	protocol := server.ConnectionState().NegotiatedProtocol
+	if err := l.track(server, peer, protocol); err != nil {
+		l.logger.Warn("node connection refused", "from", c.RemoteAddr().String(), "node", peer, "error", err)
+		c.Close()
+		return
+	}
+	if protocol == protocolCall {
+		defer l.forget(server)
+		l.serve(l.ctx, peer, server)
+		return
+	}
+	l.meets(peer)
+	select {
+	case l.raft <- &trackedConn{Conn: server, link: l}:
+	case <-l.ctx.Done():
+		l.forget(server)
+	}
+}
+
+func (l *link) serverConfig() *tls.Config {
+	t := l.tls.Clone()
+	t.NextProtos = []string{protocolRaft, protocolCall}
+	return t
+}
+
+// handshake says whose certificate the other end has shown.
+func (l *link) handshake(c *tls.Conn) (peer string, err error) {
+	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
+	defer cancel()
+	if err := c.HandshakeContext(ctx); err != nil {
+		return "", err
+	}
+	state := c.ConnectionState()
+	if p := state.NegotiatedProtocol; p != protocolRaft && p != protocolCall {
+		return "", fmt.Errorf("protocol %q is not one of the node link", p)
+	}
+	peer = nodeName(state.PeerCertificates[0])
+	if peer == "" {
+		return "", errors.New("certificate has no name")
+	}
+	if !l.member(peer) {
+		return "", fmt.Errorf("node %q is not a member of this cluster", peer)
+	}
+	return peer, nil
+}
+
+// nodeName is the node that a certificate is for: its first DNS name.
+func nodeName(c *x509.Certificate) string {
+	if len(c.DNSNames) == 0 {
+		return ""
+	}
+	return c.DNSNames[0]
+}
+
+// dial connects to a node. id may be empty where only the address is known: then
+// any member may answer there.
+func (l *link) dial(ctx context.Context, id, target, protocol string) (net.Conn, error) {
+	if id == "" {
+		id = l.memberAt(target)
+	}
+	t := l.tls.Clone()
+	t.NextProtos = []string{protocol}
+	t.ServerName = id
+	if id == "" {
+		t.InsecureSkipVerify = true // the name alone: the chain is checked here
+		t.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, l.tls.RootCAs) }
+	}
+	dialer := net.Dialer{
+		Control:         control,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
+	c, err := dialer.DialContext(ctx, "tcp", target)
+	if err != nil {
+		return nil, err
+	}
+	client := tls.Client(c, t)
+	peer, err := l.handshake(client)
+	if err == nil && id != "" && peer != id {
+		err = fmt.Errorf("the certificate is node %q's", peer)
+	}
+	if err == nil {
+		err = l.track(client, peer, protocol)
+	}
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("connecting to node %q at %s: %w", id, target, err)
+	}
+	if protocol == protocolRaft {
+		l.meets(peer)
+	}
+	return &trackedConn{Conn: client, link: l}, nil
+}
+
+func verifyChain(s tls.ConnectionState, roots *x509.CertPool) error {
+	between := x509.NewCertPool()
+	for _, c := range s.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
+	return err
+}
+
+// track counts a connection in, within the bound for one peer.
+func (l *link) track(c net.Conn, peer, protocol string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil || l.raftClosed && protocol == protocolRaft {
+		return net.ErrClosed
+	}
+	n := 0
+	for _, other := range l.open {
+		if other.peer == peer {
+			n++
+		}
+	}
+	if n >= maxPerPeer {
+		return fmt.Errorf("node %q has %d connections already", peer, n)
+	}
+	l.open[c] = peerConn{peer, protocol}
+	return nil
+}
+
+func (l *link) forget(c net.Conn) {
+	l.mu.Lock()
+	delete(l.open, c)
+	l.mu.Unlock()
+	c.Close()
+}
+
+// trackedConn leaves the count when it is closed.
+type trackedConn struct {
+	net.Conn
+	link *link
+}
+
+func (c *trackedConn) Close() error {
+	c.link.forget(c.Conn)
+	return nil
+}
+
+// closeRaft ends Raft's part of the link, for good.
+func (l *link) closeRaft() {
+	l.mu.Lock()
+	l.raftClosed = true
+	var gone []net.Conn
+	for c, p := range l.open {
+		if p.protocol == protocolRaft {
+			gone = append(gone, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range gone {
+		l.forget(c)
+	}
+}
+
+// disconnect ends all connections of a peer that is no member any more.
+func (l *link) disconnect(peer string) {
+	l.mu.Lock()
+	var gone []net.Conn
+	for c, p := range l.open {
+		if p.peer == peer {
+			gone = append(gone, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range gone {
+		l.forget(c)
+	}
+}
+
+// Close ends everything and waits for it.
+func (l *link) Close() error {
+	l.cancel()
+	var err error
+	if l.listener != nil {
+		err = l.listener.Close()
+	}
+	l.mu.Lock()
+	open := make([]net.Conn, 0, len(l.open))
+	for c := range l.open {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		l.forget(c)
+	}
+	l.wg.Wait()
+	return err
+}
+
+// raftStreams is Raft's stream layer over the link.
+type raftStreams struct{ *link }
+
+// Accept implements net.Listener.
+func (s raftStreams) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.raft:
+		return c, nil
+	case <-s.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr implements net.Listener: what peers dial.
+func (s raftStreams) Addr() net.Addr { return s.advertise }
+
+// Close implements net.Listener.
+func (s raftStreams) Close() error {
+	s.closeRaft()
+	return nil
+}
+
+// Dial implements raft.StreamLayer.
+func (s raftStreams) Dial(target raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	return s.dial(ctx, "", string(target), protocolRaft)
+}

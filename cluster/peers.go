@@ -1,0 +1,317 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// askTime is how long a node may take to say how it is.
+const askTime = time.Second
+
+// Never is an index that is not reached: a node that must not serve waits for it.
+const Never = math.MaxUint64
+
+// peers calls the other members over the node link.
+type peers struct {
+	node *Node
+
+	// mu guards what follows.
+	mu      sync.Mutex
+	callers map[string]*caller // by ID and address
+	closed  bool
+	vouched map[string]bool // members that others know and this node does not yet
+	asked   time.Time       // when others were last asked whom they know
+}
+
+func (p *peers) init(n *Node) {
+	p.node = n
+	p.callers = make(map[string]*caller)
+}
+
+// call asks a member.
+func (p *peers) call(ctx context.Context, id string, kind callKind, ask, reply any) error {
+	for _, m := range p.node.members() {
+		if m.ID == id {
+			return p.callMember(ctx, m, kind, ask, reply)
+		}
+	}
+	return fmt.Errorf("%w: node %q is not a member", errNotSent, id)
+}
+
+func (p *peers) callMember(ctx context.Context, m Member, kind callKind, ask, reply any) error {
+	c, err := p.caller(m)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, kind, ask, reply)
+}
+
+func (p *peers) caller(m Member) (*caller, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, fmt.Errorf("%w: node closed", errNotSent)
+	}
+	key := m.ID + " " + m.Address
+	c := p.callers[key]
+	if c == nil {
+		c = &caller{dial: func(ctx context.Context) (net.Conn, error) {
+			return p.node.link.dial(ctx, m.ID, m.Address, protocolCall)
+		}}
+		p.callers[key] = c
+	}
+	return c, nil
+}
+
+func (p *peers) close() {
+	p.mu.Lock()
+	p.closed = true
+	callers := p.callers
+	p.callers = nil
+	p.mu.Unlock()
+	for _, c := range callers {
+		c.Close()
+	}
+}
+
+// handle answers the calls of other members.
+func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []byte) (any, error) {
+	switch kind {
+	case callPropose:
+		return answer(body, func(a proposeAsk) (proposeReply, error) { return n.takeForwarded(ctx, a) })
+	case callStatus:
+		return n.status(peer), nil
+	case callConfirm:
+		return answer(body, func(a confirmAsk) (confirmReply, error) { return n.confirm(ctx, a) })
+	case callChange:
+		return answer(body, func(a changeAsk) (struct{}, error) { return struct{}{}, n.change(ctx, a) })
+	}
+	return nil, kindError{ErrNotCommitted, fmt.Errorf("node %s does not know call %d; upgrade it", n.c.ID, kind)}
+}
+
+func answer[A, R any](body []byte, do func(A) (R, error)) (any, error) {
+	var ask A
+	if err := cbor.Unmarshal(body, &ask); err != nil {
+		return nil, kindError{ErrNotCommitted, fmt.Errorf("reading call: %w", err)}
+	}
+	reply, err := do(ask)
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// statusReply is how a node is.
+type statusReply struct {
+	Applied uint64   `cbor:"1,keyasint"`
+	Serving bool     `cbor:"2,keyasint"`
+	Members []Member `cbor:"3,keyasint"`
+	Clock   int64    `cbor:"4,keyasint"` // seconds since 1970
+	// Knows: the node that asks was a member here before, with a log.
+	Knows  bool `cbor:"5,keyasint"`
+	Fenced bool `cbor:"6,keyasint"`
+}
+
+func (n *Node) status(peer string) statusReply {
+	r := statusReply{
+		Applied: n.fsm.current().Index(),
+		Serving: n.serving.Load(),
+		Clock:   n.c.Now().Unix(),
+		Knows:   n.met.has(peer),
+		Fenced:  n.fence.err() != nil,
+	}
+	if !n.start.fresh || n.raft != nil {
+		r.Members = n.members()
+	}
+	return r
+}
+
+// others are the members but this node.
+func (n *Node) others() []Member {
+	var others []Member
+	for _, m := range n.members() {
+		if m.ID != n.c.ID {
+			others = append(others, m)
+		}
+	}
+	return others
+}
+
+// askAll asks other members how they are, all at once, for at most askTime.
+// Those that did not answer are missing from the reply.
+func (n *Node) askAll(ctx context.Context, members []Member) map[string]statusReply {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	replies := make(map[string]statusReply)
+	for _, m := range members {
+		wg.Go(func() {
+			var r statusReply
+			if err := n.peers.callMember(ctx, m, callStatus, struct{}{}, &r); err != nil {
+				n.logger.Debug("asking node", "node", m.ID, "error", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			replies[m.ID] = r
+		})
+	}
+	wg.Wait()
+	return replies
+}
+
+// AskPeers asks the other members for at most a second how far they are, and
+// returns the index that must be applied before listeners open; 0 where nobody
+// answered and the state on disk is all that this node ever served. It is Never
+// where the others say that this node is no member any more, and for a new node
+// that nobody has added yet. Call it after Start.
+func (n *Node) AskPeers(ctx context.Context) uint64 {
+	need := n.start.need
+	if n.joining() && !n.awaitMembership(ctx) {
+		return Never
+	}
+	own := n.fsm.current().Index()
+	for id, r := range n.askAll(ctx, n.others()) {
+		if len(r.Members) > 0 && r.Applied >= own && !contains(r.Members, n.c.ID) {
+			n.logger.Error("not a member of the cluster any more: must not serve", "says", id)
+			return Never
+		}
+		need = max(need, r.Applied)
+	}
+	if n.joining() && !n.joined.Load() {
+		if err := n.mark.set(func(v *markValue) { v.Owed = need }); err != nil {
+			n.fence.trip(err)
+			return Never
+		}
+		n.joined.Store(true)
+	}
+	return need
+}
+
+// awaitMembership waits until a leader has told this node who is in the cluster.
+func (n *Node) awaitMembership(ctx context.Context) bool {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !contains(n.members(), n.c.ID) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		case <-n.ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// Status is one node as seen from here.
+type Status struct {
+	Member
+	Leader  bool
+	Healthy bool   // answered within a second
+	Serving bool   // its DNS listeners are open
+	Applied uint64 // index of its machine; 0 where not known
+}
+
+// Members asks all nodes, for at most a second, how they are.
+func (n *Node) Members(ctx context.Context) []Status {
+	members := n.members()
+	replies := n.askAll(ctx, n.others())
+	replies[n.c.ID] = n.status(n.c.ID)
+	leader := n.Leader()
+	all := make([]Status, len(members))
+	for i, m := range members {
+		r, ok := replies[m.ID]
+		all[i] = Status{
+			Member: m, Leader: m.ID == leader,
+			Healthy: ok && !r.Fenced, Serving: r.Serving, Applied: r.Applied,
+		}
+	}
+	return all
+}
+
+type confirmAsk struct {
+	Index uint64 `cbor:"1,keyasint"`
+}
+
+type confirmReply struct {
+	Applied uint64 `cbor:"1,keyasint"`
+}
+
+// confirm returns once this node answers with an index applied, and would still
+// after a crash.
+func (n *Node) confirm(ctx context.Context, a confirmAsk) (confirmReply, error) {
+	if err := n.WaitApplied(ctx, a.Index); err != nil {
+		return confirmReply{}, err
+	}
+	if err := n.mark.sync(a.Index); err != nil {
+		n.fence.trip(err)
+		return confirmReply{}, err
+	}
+	return confirmReply{Applied: n.fsm.current().Index()}, nil
+}
+
+// confirmPause is the pause before a node that did not confirm is asked again.
+const confirmPause = 200 * time.Millisecond
+
+// WaitServed waits until every serving node has confirmed that it answers with
+// an index applied and has made its mark durable. Every member counts as serving,
+// because one that is cut off may be answering. A node that cannot be asked holds
+// it until ctx is done; the error names the nodes waited for.
+func (n *Node) WaitServed(ctx context.Context, index uint64) error {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var waiting []string
+	hold := func(id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		waiting = append(waiting, id)
+	}
+	if _, err := n.confirm(ctx, confirmAsk{index}); err != nil {
+		hold(n.c.ID)
+	}
+	for _, m := range n.others() {
+		wg.Go(func() {
+			if !n.askConfirm(ctx, m.ID, index) {
+				hold(m.ID)
+			}
+		})
+	}
+	wg.Wait()
+	if len(waiting) > 0 {
+		cause := ctx.Err()
+		if cause == nil {
+			cause = errors.New("node closed or fenced")
+		}
+		return fmt.Errorf("waiting for %s to serve index %d: %w", strings.Join(waiting, ", "), index, cause)
+	}
+	return nil
+}
+
+// askConfirm asks a member until it confirms, or is no member any more.
+func (n *Node) askConfirm(ctx context.Context, id string, index uint64) bool {
+	for contains(n.members(), id) {
+		var r confirmReply
+		err := n.peers.call(ctx, id, callConfirm, confirmAsk{index}, &r)
+		if err == nil && r.Applied >= index {
+			return true
+		}
+		select {
+		case <-time.After(confirmPause):
+		case <-ctx.Done():
+			return false
+		case <-n.ctx.Done():
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,365 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"authd/cluster/state"
+	"authd/keys"
+)
+
+const (
+	// pageTasks and maxPages bound how far a round looks for something to do past
+	// tasks that wait for a node.
+	pageTasks = 256
+	maxPages  = 64
+	// roundSteps and roundKeys bound what one round proposes. Few keys at a time,
+	// because each may have to be made first.
+	roundSteps    = 64
+	roundKeys     = 16
+	roundConfirms = 256
+
+	// minPause is the least time between rounds that had nothing to do: every
+	// applied entry could wake the rotator.
+	minPause = 100 * time.Millisecond
+	// keyTime is how long a round waits for a key to be made.
+	keyTime = 5 * time.Second
+	// confirmTime is how long the members are waited for before the list of what
+	// they are to confirm is drawn up anew.
+	confirmTime = 5 * time.Second
+	// refusedRest is how long a step that was refused is left alone.
+	refusedRest = 30 * time.Second
+
+	// clockSlack is how far this node's clock may be behind machine time, and apart
+	// from the others'.
+	clockSlack = 5 * time.Second
+	clockApart = 5 * time.Minute
+	// maxLeap is how far machine time moves at once without others' consent.
+	maxLeap = 26 * time.Hour
+	// clockEvery is how often a leader compares its clock with the others'.
+	clockEvery = time.Minute
+)
+
+// rotator moves time forward: on the leader it proposes the steps that are due.
+// It decides nothing: state.Machine.DueAfter says what is due, and Apply checks
+// it once more. It also is the node's clock for proposals.
+type rotator struct {
+	node    *Node
+	kick    chan struct{}
+	confirm chan confirmation
+
+	// mu guards what follows.
+	mu      sync.Mutex
+	trusted bool   // the others' clocks agree with this one
+	clock   string // what is wrong with the clock; empty: nothing
+	waiting string // what confirmations wait for; empty: nothing
+	resting map[rest]time.Time
+}
+
+// confirmation is standbys that every member must be seen to serve.
+type confirmation struct {
+	tasks []state.Task
+	index uint64 // all were published at or before
+}
+
+// rest identifies a step that was refused.
+type rest struct {
+	token  state.Token
+	step   keys.Step
+	expire bool
+}
+
+func newRotator(n *Node) *rotator {
+	return &rotator{
+		node: n, kick: make(chan struct{}, 1), confirm: make(chan confirmation),
+		resting: make(map[rest]time.Time),
+	}
+}
+
+// wake starts a round soon.
+func (r *rotator) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run is the rotator's goroutine.
+func (r *rotator) run() {
+	r.node.wg.Go(r.runConfirm)
+	r.node.wg.Go(r.runClock)
+	for {
+		changed := r.node.fsm.next()
+		if r.node.leads() && r.round() {
+			continue
+		}
+		if !r.sleep(minPause) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.kick:
+		case <-time.After(r.node.tuning.rotate):
+		case <-r.node.ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *rotator) sleep(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-r.node.ctx.Done():
+		return false
+	}
+}
+
+// work is what a round found to do.
+type work struct {
+	steps    []state.Task // need nothing from outside
+	publish  []state.Task // need a key
+	confirms confirmation // need the members
+}
+
+// round proposes what is due and says whether there was anything.
+func (r *rotator) round() bool {
+	m := r.node.Machine()
+	if !r.clockServes(m.Time()) {
+		return false
+	}
+	w := r.find(m)
+	if len(w.confirms.tasks) > 0 {
+		select {
+		case r.confirm <- w.confirms:
+		default: // earlier ones are waited for
+		}
+	}
+	did := r.propose(w.steps, func(t state.Task) (state.Command, error) {
+		if t.Expire {
+			return state.ExpireDomain{Token: t.Token}, nil
+		}
+		return state.StepKey{Token: t.Token, Step: t.Step}, nil
+	})
+	if m.Rescheduling() {
+		did = r.send([]state.Command{state.Reschedule{}}) != nil || did
+	}
+	return r.propose(w.publish, r.publish) || did
+}
+
+// find draws up what there is to do, past tasks that only wait.
+func (r *rotator) find(m state.Machine) (w work) {
+	w.confirms.index = m.Index()
+	now := r.node.c.Now().Unix()
+	busy := make(map[state.Token]bool) // one key at a time: each is sealed for the next place in its ring
+	var last state.Task
+	for range maxPages {
+		page := m.DueAfter(last, pageTasks, now)
+		for _, t := range page {
+			switch {
+			case r.rests(t):
+			case !t.Expire && t.Step.Kind == keys.StepConfirm:
+				if len(w.confirms.tasks) < roundConfirms {
+					w.confirms.tasks = append(w.confirms.tasks, t)
+				}
+			case !t.Expire && t.Step.Kind == keys.StepPublish:
+				if len(w.publish) < roundKeys && !busy[t.Token] {
+					busy[t.Token] = true
+					w.publish = append(w.publish, t)
+				}
+			default:
+				w.steps = append(w.steps, t)
+			}
+		}
+		if len(page) < pageTasks || len(w.steps) >= roundSteps || len(w.publish) >= roundKeys {
+			return w
+		}
+		last = page[len(page)-1]
+	}
+	return w
+}
+
+// publish makes the key of a standby.
+func (r *rotator) publish(t state.Task) (state.Command, error) {
+	ctx, cancel := context.WithTimeout(r.node.ctx, keyTime)
+	defer cancel()
+	m, err := r.node.Materials(ctx, t.Token, []keys.Algorithm{t.Step.Algorithm})
+	if err != nil {
+		return nil, err
+	}
+	return state.StepKey{Token: t.Token, Step: t.Step, Material: &m[0]}, nil
+}
+
+// propose turns tasks into commands and proposes them. Those that are refused
+// rest for a while.
+func (r *rotator) propose(tasks []state.Task, command func(state.Task) (state.Command, error)) bool {
+	var of []state.Task
+	var commands []state.Command
+	for _, t := range tasks {
+		c, err := command(t)
+		if err != nil {
+			r.node.logger.Warn("rotation step cannot be prepared", "claim", t.Token, "step", t.Step.Kind, "error", err)
+			r.lay(t)
+			continue
+		}
+		of, commands = append(of, t), append(commands, c)
+	}
+	if len(commands) == 0 {
+		return false
+	}
+	results := r.send(commands)
+	did := false
+	for i, result := range results {
+		if result.Refusal != nil {
+			r.node.logger.Info("rotation step refused", "claim", of[i].Token, "step", of[i].Step.Kind, "reason", result.Refusal.Message)
+			r.lay(of[i])
+		}
+		did = did || result.Changed
+	}
+	return did
+}
+
+// send proposes as the rotator; nil where it did not work.
+func (r *rotator) send(commands []state.Command) []state.Result {
+	ctx, cancel := context.WithTimeout(r.node.ctx, callTime)
+	defer cancel()
+	results, _, err := r.node.Propose(ctx, Actor{ID: "rotator"}, commands...)
+	if err != nil && r.node.ctx.Err() == nil {
+		r.node.logger.Info("rotation steps not committed; they stay due", "steps", len(commands), "error", err)
+	}
+	return results
+}
+
+func (r *rotator) lay(t state.Task) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for k, until := range r.resting {
+		if now.After(until) {
+			delete(r.resting, k)
+		}
+	}
+	r.resting[rest{t.Token, t.Step, t.Expire}] = now.Add(refusedRest)
+}
+
+func (r *rotator) rests(t state.Task) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	until, ok := r.resting[rest{t.Token, t.Step, t.Expire}]
+	return ok && time.Now().Before(until)
+}
+
+// runConfirm asks the members about published standbys. One that cannot be asked
+// holds them, and nothing else.
+func (r *rotator) runConfirm() {
+	for {
+		select {
+		case c := <-r.confirm:
+			ctx, cancel := context.WithTimeout(r.node.ctx, confirmTime)
+			err := r.node.WaitServed(ctx, c.index)
+			cancel()
+			r.mu.Lock()
+			r.waiting = ""
+			if err != nil {
+				r.waiting = fmt.Sprintf("%d standby keys wait: %v", len(c.tasks), err)
+			}
+			r.mu.Unlock()
+			if err != nil {
+				r.node.logger.Warn("standby keys are not confirmed yet", "keys", len(c.tasks), "error", err)
+				continue
+			}
+			r.propose(c.tasks, func(t state.Task) (state.Command, error) {
+				return state.StepKey{Token: t.Token, Step: t.Step}, nil
+			})
+			r.wake()
+		case <-r.node.ctx.Done():
+			return
+		}
+	}
+}
+
+// stamp is the time that proposals carry. A clock that leapt without the others
+// does not move the machine's time, which could never go back.
+func (r *rotator) stamp() int64 {
+	now, machine := r.node.c.Now().Unix(), r.node.Machine().Time()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if machine > 0 && now-machine > int64(maxLeap/time.Second) && !r.trusted {
+		return machine
+	}
+	return max(now, 0)
+}
+
+// clockServes says whether this node's clock may decide what is due.
+func (r *rotator) clockServes(machine int64) bool {
+	now := r.node.c.Now().Unix()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	problem := ""
+	switch ahead := time.Duration(min(max(now-machine, math.MinInt32), math.MaxInt32)) * time.Second; {
+	case machine == 0:
+	case ahead < -clockSlack:
+		problem = fmt.Sprintf("clock is %s behind the cluster's time: set it right; nothing is rotated meanwhile", -ahead)
+	case ahead > maxLeap && !r.trusted:
+		problem = fmt.Sprintf("clock is %s ahead of the cluster's time and no majority of nodes agrees with it: set it right; nothing is rotated meanwhile", ahead)
+	}
+	if problem != "" && r.clock == "" {
+		r.node.logger.Error("rotator stands still", "reason", problem)
+	}
+	r.clock = problem
+	return problem == ""
+}
+
+// runClock compares the leader's clock with the others'.
+func (r *rotator) runClock() {
+	for {
+		if r.node.leads() {
+			trusted := r.clockAgrees()
+			r.mu.Lock()
+			changed := r.trusted != trusted
+			r.trusted = trusted
+			r.mu.Unlock()
+			if changed {
+				r.wake()
+			}
+		}
+		pause := clockEvery
+		if !r.node.leads() {
+			pause = time.Second
+		}
+		if !r.sleep(pause) {
+			return
+		}
+	}
+}
+
+// clockAgrees says whether most of the nodes that answer, this one included,
+// have about the same time.
+func (r *rotator) clockAgrees() bool {
+	agree, answered := 1, 1
+	replies := r.node.askAll(r.node.ctx, r.node.others())
+	now := r.node.c.Now().Unix()
+	for _, reply := range replies {
+		answered++
+		if apart := time.Duration(reply.Clock-now) * time.Second; apart.Abs() <= clockApart {
+			agree++
+		}
+	}
+	return answered > len(r.node.members())/2 && agree > answered/2
+}
+
+// problems are what Health shows.
+func (r *rotator) problems() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []string
+	for _, p := range []string{r.clock, r.waiting} {
+		if p != "" {
+			list = append(list, p)
+		}
+	}
+	return list
+}

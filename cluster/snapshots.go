@@ -1,0 +1,210 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"authd/cluster/state"
+)
+
+const (
+	snapshotDir = "snapshots" // as the library's file store names it
+	brokenDir   = "broken"    // where an unusable snapshot is kept for a look, one at a time
+	// keptSnapshots is how many are kept: the newest and the one before.
+	keptSnapshots = 2
+)
+
+// snapshots is Raft's snapshot store. It lists only images that this node's
+// machine was built from, was replaced by, or wrote itself (index contract, a):
+// the library takes the newest listed one for applied without opening it, and an
+// image that cannot be read must never stand for the range it claims.
+type snapshots struct {
+	files  *raft.FileSnapshotStore
+	dir    string
+	logger *slog.Logger
+
+	// mu guards usable.
+	mu     sync.Mutex
+	usable map[string]bool
+}
+
+func openSnapshots(dir string, logger *slog.Logger, raftLogger hclog.Logger) (*snapshots, error) {
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, raftLogger)
+	if err != nil {
+		return nil, fmt.Errorf("opening snapshots in %s: %w", dir, err)
+	}
+	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool)}
+	return s, s.sweep()
+}
+
+// sweep removes what writes left that never ended.
+func (s *snapshots) sweep() error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, snapshotDir))
+	if err != nil {
+		return fmt.Errorf("listing snapshots: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			if err := os.RemoveAll(filepath.Join(s.dir, snapshotDir, e.Name())); err != nil {
+				return fmt.Errorf("removing unfinished snapshot: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// newest finds the newest snapshot that can be read and that this node adopted:
+// its index is at most adopted (0: any). It sets others aside, and lists the one
+// it returns from then on. ok is false where there is none.
+func (s *snapshots) newest(adopted uint64) (m state.Machine, meta *raft.SnapshotMeta, ok bool, err error) {
+	// A snapshot set aside makes room for an older one in the store's list.
+	for {
+		metas, err := s.files.List()
+		if err != nil {
+			return m, nil, false, fmt.Errorf("listing snapshots: %w", err)
+		}
+		aside := false
+		for _, meta := range metas {
+			m, err := s.load(meta, adopted)
+			if err == nil {
+				s.adopt(meta.ID)
+				return m, meta, true, nil
+			}
+			s.logger.Error("snapshot cannot be used", "id", meta.ID, "index", meta.Index, "error", err)
+			if err := s.setAside(meta.ID); err != nil {
+				return m, nil, false, err
+			}
+			aside = true
+		}
+		if !aside {
+			return m, nil, false, nil
+		}
+	}
+}
+
+var errNotAdopted = errors.New("it was received or restored, but the node stopped before it took it over")
+
+func (s *snapshots) load(meta *raft.SnapshotMeta, adopted uint64) (state.Machine, error) {
+	if adopted != 0 && meta.Index > adopted {
+		return state.Machine{}, errNotAdopted
+	}
+	_, r, err := s.files.Open(meta.ID)
+	if err != nil {
+		return state.Machine{}, err
+	}
+	defer r.Close()
+	return readImage(r, meta.Index)
+}
+
+// readImage reads an image and gives it the index that Raft gave the snapshot.
+// The image's own is that of the cluster and the moment it was written in.
+func readImage(r io.Reader, index uint64) (state.Machine, error) {
+	m, err := state.ReadImage(r)
+	if err != nil {
+		return m, err
+	}
+	return m.WithIndex(index), nil
+}
+
+// adopt lists a snapshot from now on.
+func (s *snapshots) adopt(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usable[id] = true
+}
+
+// setAside moves a snapshot out of the store. Only the last one is kept.
+func (s *snapshots) setAside(id string) error {
+	aside := filepath.Join(s.dir, brokenDir)
+	if err := os.RemoveAll(aside); err != nil {
+		return fmt.Errorf("setting snapshot %s aside: %w", id, err)
+	}
+	if err := os.Rename(filepath.Join(s.dir, snapshotDir, id), aside); err != nil {
+		return fmt.Errorf("setting snapshot %s aside: %w", id, err)
+	}
+	return nil
+}
+
+// List implements raft.SnapshotStore.
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	metas, err := s.files.List()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := metas[:0]
+	for _, meta := range metas {
+		if s.usable[meta.ID] {
+			kept = append(kept, meta)
+		}
+	}
+	return kept, nil
+}
+
+// openSnapshot carries the metadata to fsm.Restore, which the library calls with
+// a reader alone (index contract, b).
+type openSnapshot struct {
+	io.ReadCloser
+	meta *raft.SnapshotMeta
+}
+
+// Open implements raft.SnapshotStore.
+func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	meta, r, err := s.files.Open(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return meta, openSnapshot{ReadCloser: r, meta: meta}, nil
+}
+
+// metaOf finds what Open put around a reader.
+func metaOf(r io.ReadCloser) (*raft.SnapshotMeta, bool) {
+	for {
+		switch w := r.(type) {
+		case openSnapshot:
+			return w.meta, true
+		case raft.ReadCloserWrapper:
+			r = w.WrappedReadCloser()
+		default:
+			return nil, false
+		}
+	}
+}
+
+// snapshotSink knows the index that Raft gave it, and whether this node wrote it
+// from its own machine.
+type snapshotSink struct {
+	raft.SnapshotSink
+	store *snapshots
+	index uint64
+	own   bool
+}
+
+// Create implements raft.SnapshotStore.
+func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, configIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	sink, err := s.files.Create(version, index, term, c, configIndex, t)
+	if err != nil {
+		return nil, err
+	}
+	return &snapshotSink{SnapshotSink: sink, store: s, index: index}, nil
+}
+
+// Close lists the snapshot if it is the node's own; one that came from elsewhere
+// is listed once the machine was replaced by it.
+func (s *snapshotSink) Close() error {
+	if s.own {
+		// Before Close, which removes older ones and may be interrupted after.
+		s.store.adopt(s.ID())
+	}
+	return s.SnapshotSink.Close()
+}

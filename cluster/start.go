@@ -1,0 +1,197 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// transportTime bounds one exchange of Raft; a snapshot has that for each
+	// transportScale octets, the time to take it in included.
+	transportTime  = 10 * time.Second
+	transportScale = 32 << 20
+	// pooledConns is how many idle connections Raft keeps to a peer.
+	pooledConns = 3
+	// appendEntries is how many entries one exchange carries: 4 MiB of the usual ones.
+	appendEntries = 64
+	// handOver is how long a closing leader tries to hand over.
+	handOver = 3 * time.Second
+)
+
+// Start starts Raft, the node link and the rotator.
+func (n *Node) Start() error {
+	if err := n.startRaft(); err != nil {
+		n.cancel()
+		return fmt.Errorf("starting node %s: %w", n.c.ID, err)
+	}
+	n.wg.Go(n.lead)
+	n.wg.Go(n.batcher.run)
+	n.wg.Go(n.rotator.run)
+	n.wg.Go(n.keepSnapshots)
+	return nil
+}
+
+func (n *Node) startRaft() error {
+	founding := n.start.fresh && len(n.c.Bootstrap) > 0
+	if founding {
+		if err := n.checkUnknown(); err != nil {
+			return err
+		}
+	}
+	if err := n.link.listen(n.c.Bind, n.c.Advertise); err != nil {
+		return err
+	}
+	logger := raftLogger(n.logger)
+	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:          raftStreams{n.link},
+		Logger:          logger,
+		MaxPool:         pooledConns,
+		MaxRPCsInFlight: 1,
+		Timeout:         transportTime,
+	})
+	network.TimeoutScale = transportScale
+	n.transport = newTransport(network, n.fence, n.tuning.quiet)
+	n.transport.abstains = n.abstains
+	n.transport.stalled = func() bool { return n.store.stalled(2 * n.tuning.heartbeat) }
+	n.fsm.committed = n.transport.wakeCommitted
+	n.store.appended = func(entries int, last uint64, octets int64) {
+		n.tail.add(entries, octets)
+		n.transport.wakeAppended(last)
+	}
+	n.fence.whenTripped(func() { n.transport.Close() })
+	n.wg.Go(n.transport.run)
+
+	c := n.raftConfig()
+	if founding {
+		if err := n.bootstrap(c); err != nil {
+			return err
+		}
+	}
+	cache, err := raft.NewLogCache(cachedEntries, n.store)
+	if err != nil {
+		return err
+	}
+	n.batcher = newBatcher(n)
+	n.store.running.Store(true)
+	if n.raft, err = newRaft(c, n.fsm, cache, n.store, n.snaps, n.transport); err != nil {
+		return err
+	}
+	n.link.accept()
+	return nil
+}
+
+// newRaft makes the library's panics errors.
+func newRaft(c *raft.Config, f raft.FSM, logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore, t raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("starting Raft: %v", p)
+		}
+	}()
+	if r, err = raft.NewRaft(c, f, logs, stable, snaps, t); err != nil {
+		return nil, fmt.Errorf("starting Raft: %w", err)
+	}
+	return r, nil
+}
+
+func (n *Node) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.c.ID)
+	c.Logger = raftLogger(n.logger)
+	c.HeartbeatTimeout = n.tuning.heartbeat
+	c.ElectionTimeout = n.tuning.election
+	c.LeaderLeaseTimeout = n.tuning.lease
+	c.CommitTimeout = n.tuning.commit
+	c.MaxAppendEntries = appendEntries
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false
+	c.NoSnapshotRestoreOnStart = true // the machine is built already (index contract, a)
+	c.NoLegacyTelemetry = true
+	// Snapshots are asked for by keepSnapshots, never by a count of entries.
+	c.SnapshotInterval = 24 * time.Hour
+	c.SnapshotThreshold = math.MaxUint64
+	c.TrailingLogs = minTrailing
+	return c
+}
+
+// bootstrap writes the founding configuration, the same on every founder.
+func (n *Node) bootstrap(c *raft.Config) error {
+	var founders raft.Configuration
+	for _, m := range n.c.Bootstrap {
+		founders.Servers = append(founders.Servers, server(m))
+	}
+	if err := raft.BootstrapCluster(c, n.store, n.store, n.snaps, n.transport, founders); err != nil {
+		return fmt.Errorf("founding the cluster: %w", err)
+	}
+	return nil
+}
+
+// lead follows every election won with an empty entry. No-ops are not fed to the
+// machine, so without it a node could wait for an index that never comes.
+func (n *Node) lead() {
+	for {
+		select {
+		case won := <-n.raft.LeaderCh():
+			if won {
+				n.logger.Info("this node leads")
+				n.raft.Apply(nil, transportTime)
+			}
+			n.rotator.wake()
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// await waits for the library, which does not answer on a fenced node.
+func (n *Node) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.fence.tripped:
+		return errFenced
+	}
+}
+
+// Close stops taking part: transfers leadership, syncs the mark, closes the stores.
+func (n *Node) Close(ctx context.Context) error {
+	n.closing.Do(func() { n.closed = n.close(ctx) })
+	return n.closed
+}
+
+func (n *Node) close(ctx context.Context) error {
+	if n.raft != nil && n.leads() && len(n.members()) > 1 {
+		ctx, cancel := context.WithTimeout(ctx, handOver)
+		if err := n.await(ctx, n.raft.LeadershipTransfer()); err != nil {
+			n.logger.Warn("handing over leadership", "error", err)
+		}
+		cancel()
+	}
+	n.cancel()
+	if n.raft != nil {
+		// Parked goroutines of the library end; those that wait for them follow.
+		n.fence.free()
+		if err := n.raft.Shutdown().Error(); err != nil {
+			n.logger.Warn("stopping Raft", "error", err)
+		}
+	}
+	if n.transport != nil {
+		n.transport.Close()
+	}
+	n.fence.free()
+	n.peers.close()
+	err := n.link.Close()
+	if n.transport == nil {
+		err = nil // there was nothing to listen on
+	}
+	n.wg.Wait()
+	return errors.Join(err, n.closeStores())
+}

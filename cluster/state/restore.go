@@ -1,0 +1,88 @@
+package state
+
+import (
+	"authd/zone"
+)
+
+// WithIndex is the machine at another index. A snapshot that Raft installs or
+// restores is at the index Raft gave it, whatever its image says.
+func (m Machine) WithIndex(index uint64) Machine {
+	t := m.tables().fork()
+	t.index = index
+	return Machine{machine{t}}
+}
+
+// Replace carries m into the index that queries read in place of old, with which
+// it need have nothing in common. The caller commits the editor.
+func (m Machine) Replace(e *zone.Editor, old Machine) {
+	was, is := old.tables(), m.tables()
+	var d Delta
+	for _, t := range []*tables{was, is} { // the new ids of numbers last
+		t.pools.Scan(func(id string, p *poolEntry) bool {
+			d.pool(p.Number, id)
+			return true
+		})
+		t.platforms.Scan(func(number uint32, _ *platformEntry) bool {
+			d.platform(number)
+			return true
+		})
+	}
+	was.domains.Scan(func(token string, before record) bool {
+		if after, _ := is.domains.Get(token); after.branch != before.branch {
+			d.domain(tokenOf(token))
+		}
+		return true
+	})
+	is.domains.Scan(func(token string, _ record) bool {
+		if _, ok := was.domains.Get(token); !ok {
+			d.domain(tokenOf(token))
+		}
+		return true
+	})
+	m.Publish(e, old, d)
+}
+
+// Succeed is what to restore where a backup m takes the place of now: m with its
+// counters raised past those that now has shown, because a zone's serial must not
+// go back (RFC 1982). Only its image is good for anything: what m answers is not
+// rendered again.
+func (m Machine) Succeed(now Machine) Machine {
+	was, is := now.tables(), m.tables().fork()
+	raise := make(map[string]uint32) // by pool, which all its domains' serials contain
+	is.domains.Scan(func(_ string, r record) bool {
+		d := is.domain(r)
+		if d.Mode != zone.Delegated {
+			return true
+		}
+		have := is.zoneSerial(d)
+		for _, shown := range was.claimsTo(d.Name) {
+			if shown.Mode != zone.Delegated {
+				continue
+			}
+			// 0 or more in the arithmetic of RFC 1982: shown is not older.
+			if ahead := int32(was.zoneSerial(shown) - have); ahead >= 0 {
+				raise[d.Pool] = max(raise[d.Pool], uint32(ahead)+1)
+			}
+		}
+		return true
+	})
+	for id, by := range raise {
+		p, _ := is.pools.Get(id)
+		next := *p
+		next.Serial += by
+		is.pools.Set(id, &next)
+	}
+	var platforms []*platformEntry
+	is.platforms.Scan(func(_ uint32, p *platformEntry) bool {
+		if shown, ok := was.platformAt(p.Apex); ok && int32(shown.Serial-p.Serial) >= 0 {
+			next := *p
+			next.Serial = shown.Serial + 1
+			platforms = append(platforms, &next)
+		}
+		return true
+	})
+	for _, p := range platforms {
+		is.platforms.Set(p.Number, p)
+	}
+	return Machine{machine{is}}
+}

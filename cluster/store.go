@@ -1,0 +1,212 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	raftFile = "raft.db"
+	// lockPatience is how long a start waits for another process that holds raft.db.
+	lockPatience = 2 * time.Second
+	// mapSize is address space, not memory: growing the map would stall commits.
+	mapSize = 1 << 30
+	// maxStoreSize makes bbolt fail, and the node fence itself, before the disk is full
+	// of log that compaction did not keep up with.
+	maxStoreSize = 8 << 30
+	// cachedEntries is how many recent entries are kept decoded for followers.
+	cachedEntries = 512
+)
+
+// store is Raft's log and stable store: bbolt behind the fence. Once Raft runs,
+// none of its methods returns an error of the disk, because the library would
+// panic: the node is fenced and the goroutine parked.
+type store struct {
+	bolt  *raftboltdb.BoltStore
+	fence *fence
+	// appended is called after entries were stored: how many, up to which index and
+	// of what size.
+	appended func(entries int, last uint64, octets int64)
+
+	// mu guards pending, which the heartbeat gate reads.
+	mu      sync.Mutex
+	pending time.Time // when the append under way began; zero: none
+
+	// running: Raft uses the store. Before, errors are returned as they are.
+	running atomic.Bool
+
+	// fail, in tests, makes the next operations fail.
+	fail atomic.Pointer[error]
+}
+
+// openStore opens raft.db. Another process that holds it is named as the reason.
+func openStore(dir string, noSync bool, f *fence) (*store, error) {
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path:   filepath.Join(dir, raftFile),
+		NoSync: noSync,
+		BoltOptions: &bbolt.Options{
+			Timeout:         lockPatience,
+			NoFreelistSync:  true, // otherwise every commit writes the whole list
+			FreelistType:    bbolt.FreelistMapType,
+			InitialMmapSize: mapSize,
+			MaxSize:         maxStoreSize,
+		},
+	})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("opening %s: another process uses it; stop that one first, or give this node a data directory of its own", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w; remove this node from the cluster, delete its data directory and add it again", filepath.Join(dir, raftFile), err)
+	}
+	return &store{bolt: bolt, fence: f, appended: func(int, uint64, int64) {}}, nil
+}
+
+// stalled says whether an append has been waiting for the disk longer than limit.
+func (s *store) stalled(limit time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.pending.IsZero() && time.Since(s.pending) > limit
+}
+
+// guard runs one operation of bbolt; an error fences the node.
+func (s *store) guard(what string, do func() error) error {
+	err := s.try(do)
+	if err == nil || errors.Is(err, raft.ErrLogNotFound) || errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return err
+	}
+	if !s.running.Load() {
+		return fmt.Errorf("%s in %s: %w", what, raftFile, err)
+	}
+	s.fence.stop("%s in %s: %w", what, raftFile, err)
+	return err
+}
+
+// try runs one operation of bbolt. Faults of its memory map and its panics come
+// back as errors.
+func (s *store) try(do func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	if injected := s.fail.Load(); injected != nil {
+		return *injected
+	}
+	return do()
+}
+
+// IsMonotonic makes Raft clear the log when a snapshot replaces the state, so
+// that no entry of before can be replayed over it (index contract, d).
+func (s *store) IsMonotonic() bool { return true }
+
+func (s *store) FirstIndex() (index uint64, err error) {
+	err = s.guard("reading first index", func() error { index, err = s.bolt.FirstIndex(); return err })
+	return index, err
+}
+
+func (s *store) LastIndex() (index uint64, err error) {
+	err = s.guard("reading last index", func() error { index, err = s.bolt.LastIndex(); return err })
+	return index, err
+}
+
+func (s *store) GetLog(index uint64, l *raft.Log) error {
+	return s.guard("reading log", func() error { return s.bolt.GetLog(index, l) })
+}
+
+func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+func (s *store) StoreLogs(logs []*raft.Log) error {
+	s.setPending(time.Now())
+	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(logs) })
+	s.setPending(time.Time{})
+	var octets int64
+	for _, l := range logs {
+		octets += int64(len(l.Data))
+	}
+	s.appended(len(logs), logs[len(logs)-1].Index, octets)
+	return err
+}
+
+func (s *store) setPending(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = at
+}
+
+// deleteStep bounds how many entries one transaction deletes, so that clearing a
+// long log does not hold up a commit.
+const deleteStep = 4096
+
+func (s *store) DeleteRange(low, high uint64) error {
+	step := uint64(deleteStep)
+	if last, err := s.LastIndex(); err != nil || high >= last {
+		// The end of the log goes at once or not at all: half of it deleted would
+		// leave a hole before entries that were to go.
+		if first, err := s.FirstIndex(); err != nil || low > first {
+			step = high - low + 1
+		}
+	}
+	for low <= high {
+		end := min(high, low+step-1)
+		if err := s.guard("truncating log", func() error { return s.bolt.DeleteRange(low, end) }); err != nil {
+			return err
+		}
+		low = end + 1
+	}
+	return nil
+}
+
+func (s *store) Set(key, value []byte) error {
+	return s.guard("writing state", func() error { return s.bolt.Set(key, value) })
+}
+
+func (s *store) Get(key []byte) (value []byte, err error) {
+	err = s.guard("reading state", func() error { value, err = s.bolt.Get(key); return err })
+	return value, err
+}
+
+func (s *store) SetUint64(key []byte, value uint64) error {
+	return s.guard("writing state", func() error { return s.bolt.SetUint64(key, value) })
+}
+
+func (s *store) GetUint64(key []byte) (value uint64, err error) {
+	err = s.guard("reading state", func() error { value, err = s.bolt.GetUint64(key); return err })
+	return value, err
+}
+
+func (s *store) Close() error {
+	if err := s.bolt.Close(); err != nil {
+		return fmt.Errorf("closing %s: %w", raftFile, err)
+	}
+	return nil
+}
+
+// ownerKey holds the ID of the node that the data directory belongs to.
+const ownerKey = "authd-node"
+
+// checkOwner refuses the data directory of another node: two nodes that answer
+// to one identity would vote twice.
+func (s *store) checkOwner(dir, id string) error {
+	owner, err := s.bolt.Get([]byte(ownerKey))
+	switch {
+	case errors.Is(err, raftboltdb.ErrKeyNotFound):
+		return s.bolt.Set([]byte(ownerKey), []byte(id))
+	case err != nil:
+		return fmt.Errorf("reading owner of %s: %w", dir, err)
+	case !bytes.Equal(owner, []byte(id)):
+		return fmt.Errorf("data directory %s belongs to node %q, this is node %q: check id and data_dir", dir, owner, id)
+	}
+	return nil
+}
