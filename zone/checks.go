@@ -124,7 +124,7 @@ func (b *builder) checkHidden(at *buildNode) error {
 	for up := at.name.Parent(); string(up) != apex; up = up.Parent() {
 		above := b.nodes[up]
 		if above.flags&nodeDNAME != 0 {
-			return fmt.Errorf("%s: hidden by the DNAME at %s (RFC 6672 section 2.3)", at.name, up)
+			return fmt.Errorf("%s: hidden by the DNAME at %s (RFC 6672 section 2.4)", at.name, up)
 		}
 		if above.flags&nodeCut == 0 {
 			continue
