@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"authd/cluster/state"
@@ -56,36 +55,22 @@ const tenantScope = "tenant:"
 // maxSecret is longer than any token we make; longer ones are not hashed.
 const maxSecret = 256
 
-// maxKnown bounds how many tokens are remembered by hash.
-const maxKnown = 10_000
-
-// authenticator finds the access token that belongs to a secret. It remembers
-// which id a hash had, so that a signer's request costs one look-up; a secret
-// that is refused, for whatever reason, is compared with every token, so that
-// the time says nothing about the reason.
-type authenticator struct {
-	mu    sync.Mutex          // guards known; taken by every request with a token
-	known map[[32]byte]string // hash of a secret that was accepted → token id
-}
-
-func newAuthenticator() *authenticator {
-	return &authenticator{known: map[[32]byte]string{}}
-}
-
-// identify says who makes a request, or gives the one 401 there is.
-func (a *authenticator) identify(m state.Machine, r *http.Request, at time.Time) (identity, *Problem) {
+// identify says who makes a request, or gives the one 401 there is. The hash of
+// 256 random bits can be looked up: how long that takes says nothing about the
+// bits. An expired token, one used from elsewhere and an unknown one look alike.
+func identify(m state.Machine, r *http.Request, at time.Time) (identity, *Problem) {
 	address := clientAddress(r)
 	hash := sha256.Sum256([]byte(secret(r)))
-	access, ok := a.remembered(m, hash)
-	if !ok || !usable(access, address, at) {
-		access, ok = compareAll(m, hash)
+	access, ok := m.AccessByHash(hash)
+	if !ok {
+		access = &state.AccessToken{} // compared all the same
 	}
-	if !ok || !usable(access, address, at) {
+	same := subtle.ConstantTimeCompare(access.Hash[:], hash[:]) == 1
+	if !usable(access, address, at) || !same || !ok {
 		return identity{}, problem(http.StatusUnauthorized, codeUnauthorized, "Authorization",
 			"send a token that is valid here and now: Authorization: Bearer authd_…").
 			with("WWW-Authenticate", `Bearer realm="authd"`)
 	}
-	a.remember(hash, access.ID)
 	who := identity{id: access.ID, scope: access.Scope, source: address.String()}
 	if id, of := strings.CutPrefix(string(access.Scope), tenantScope); of {
 		who.tenant = id
@@ -108,37 +93,6 @@ func secret(r *http.Request) string {
 		return ""
 	}
 	return text
-}
-
-func (a *authenticator) remembered(m state.Machine, hash [32]byte) (*state.AccessToken, bool) {
-	a.mu.Lock()
-	id, ok := a.known[hash]
-	a.mu.Unlock()
-	if !ok {
-		return nil, false
-	}
-	t, ok := m.AccessToken(id)
-	return t, ok && subtle.ConstantTimeCompare(t.Hash[:], hash[:]) == 1
-}
-
-func (a *authenticator) remember(hash [32]byte, id string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.known) >= maxKnown {
-		clear(a.known)
-	}
-	a.known[hash] = id
-}
-
-// compareAll compares with every token there is, and does not stop at a match.
-func compareAll(m state.Machine, hash [32]byte) (*state.AccessToken, bool) {
-	var match *state.AccessToken
-	for t := range m.AccessTokens() {
-		if subtle.ConstantTimeCompare(t.Hash[:], hash[:]) == 1 {
-			match = t
-		}
-	}
-	return match, match != nil
 }
 
 // usable says whether a token is valid at a time and from an address.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"authd/cluster/state"
 	"authd/keys"
@@ -85,7 +86,7 @@ func readClaim(m state.Machine, owner string, in NewDomain, admin bool) (claim, 
 	if !ok {
 		return c, invalid("pool", "there is no pool %q; add it first, or name another", bounded(c.Pool))
 	}
-	c.algorithms = pool.Policy.Algorithms
+	c.algorithms = slices.Clone(pool.Policy.Algorithms)
 	return c, c.bring(in.Keys)
 }
 
@@ -94,7 +95,6 @@ func (c *claim) bring(in []NewKey) error {
 	if len(in) == 0 {
 		return nil
 	}
-	c.algorithms = nil
 	seen := map[keys.Algorithm]bool{}
 	for i, k := range in {
 		pair, err := keys.ParsePEM([]byte(k.PrivateKey))
@@ -112,6 +112,7 @@ func (c *claim) bring(in []NewKey) error {
 			}
 		}
 		c.brought = append(c.brought, broughtKey{k.Selector, pair})
+		c.algorithms = slices.DeleteFunc(c.algorithms, func(a keys.Algorithm) bool { return a == pair.Algorithm() })
 	}
 	return nil
 }
@@ -132,7 +133,7 @@ func (h *Handler) keyed(ctx context.Context, c claim) (state.AddDomain, error) {
 		return command, nil
 	}
 	for i, k := range c.brought {
-		m, err := h.replica.Import(command.Token, k.selector, k.pair)
+		m, err := h.replica.Import(command.Token, uint32(i)+1, k.selector, k.pair)
 		if err != nil {
 			return command, invalid(indexed("keys", i), "%s", err)
 		}

@@ -130,14 +130,14 @@ func (h *Handler) fill(out *Signing, d *state.Domain) bool {
 			continue
 		}
 		pem := string(pair.PKCS8())
-		one := SigningKey{Selector: k.Selector, Domain: out.Domain, Key: pem, Algorithm: "rsa", PublicKey: publicHalf(k.Payload)}
+		one := SigningKey{Selector: d.Selector(k), Domain: out.Domain, Key: pem, Algorithm: "rsa", PublicKey: publicHalf(k.Payload)}
 		if k.Algorithm == keys.Ed25519 {
 			one.Key, one.Algorithm, one.Bits = pair.Seed(), "ed25519", 256
 		} else if public, ok := pair.Signer().Public().(*rsa.PublicKey); ok {
 			one.Bits = public.N.BitLen()
 		}
 		if out.Key == "" {
-			out.Selector, out.Key = k.Selector, pem
+			out.Selector, out.Key = one.Selector, pem
 		}
 		out.Selectors = append(out.Selectors, one)
 	}

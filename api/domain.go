@@ -46,13 +46,13 @@ type Record struct {
 type Key struct {
 	ID        uint32     `json:"id"`
 	Selector  string     `json:"selector" example:"2601-3kfkxn"`
-	Slot      uint8      `json:"slot" doc:"1 to 3 in CNAME mode, 0 in delegated mode."`
+	Slot      string     `json:"slot" example:"" doc:"Label of its target in CNAME mode; empty in delegated mode."`
 	Algorithm string     `json:"algorithm" example:"rsa2048"`
 	Stage     string     `json:"stage" example:"active"`
 	CreatedAt time.Time  `json:"created_at"`
 	ReadyAt   *time.Time `json:"ready_at" doc:"When it may become active."`
 	DueAt     *time.Time `json:"due_at" doc:"When its next step is due."`
-	Next      string     `json:"next" doc:"Its next step; empty where another key's comes first."`
+	Next      string     `json:"next" doc:"Its next step; empty where it waits for another key's."`
 	Public    string     `json:"public" doc:"The TXT payload that publishes it."`
 
 	ActivatedAt *time.Time `json:"activated_at"`
@@ -151,20 +151,24 @@ func signing(r keys.Ring) []keys.Key {
 
 func viewKeys(m state.Machine, d *state.Domain, r keys.Ring) []Key {
 	out := []Key{}
-	var step keys.Step
-	var due int64
-	if pool, ok := m.Pool(d.Pool); ok && d.State == state.Live {
-		step, due, _ = r.Next(pool.Policy)
+	var planned []keys.Planned
+	if pool, ok := m.Pool(d.Pool); ok {
+		planned = r.Plan(pool.Policy)
 	}
 	for _, k := range r.Keys {
 		view := Key{
-			ID: k.ID, Selector: k.Selector, Slot: k.Slot, Algorithm: k.Algorithm.String(), Stage: k.Stage.String(),
+			ID: k.ID, Selector: d.Selector(k), Algorithm: k.Algorithm.String(), Stage: k.Stage.String(),
 			CreatedAt: moment(k.CreatedAt), ReadyAt: maybe(k.ReadyAt()), Public: k.Payload,
 			ActivatedAt: maybe(k.ActivatedAt), DrainedAt: maybe(k.DrainedAt), RevokedAt: maybe(k.RevokedAt),
 			Imported: k.Imported, PublicOnly: k.PublicOnly,
 		}
-		if step.Key == k.ID && step.Kind != 0 && step.Kind != keys.StepPublish {
-			view.Next, view.DueAt = step.Kind.String(), maybe(due)
+		if d.Mode == zone.CNAME {
+			view.Slot = k.Selector
+		}
+		for _, p := range planned {
+			if p.Key == k.ID {
+				view.Next, view.DueAt = p.Kind.String(), maybe(p.Due)
+			}
 		}
 		out = append(out, view)
 	}

@@ -275,16 +275,9 @@ func (h *Handler) restoreDomain(ctx context.Context, in *struct {
 	}
 	command := state.RestoreDomain{Token: d.Token}
 	if d.State == state.Leaving {
-		ring := d.Ring()
-		for _, a := range d.Algorithms {
-			if _, ok := ring.Active(a); ok {
-				continue
-			}
-			m, err := h.replica.Material(ctx, d.Token, ringMode(d.Mode), a)
-			if err != nil {
-				return nil, fmt.Errorf("making a key for %s: %w", d.Name, err)
-			}
-			command.Active = append(command.Active, m)
+		command.Active, err = h.replica.Materials(ctx, d.Token, d.Ring().ReviveNeeds(d.Algorithms))
+		if err != nil {
+			return nil, fmt.Errorf("making keys for %s: %w", d.Name, err)
 		}
 	}
 	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {

@@ -37,8 +37,8 @@ type Replica interface {
 	Health() []string
 
 	ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error)
-	Material(ctx context.Context, t state.Token, mode keys.RingMode, a keys.Algorithm) (keys.Material, error)
-	Import(t state.Token, selector string, p *keys.Pair) (keys.Material, error)
+	Materials(ctx context.Context, t state.Token, algorithms []keys.Algorithm) ([]keys.Material, error)
+	Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error)
 	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
 	NewToken() (state.Token, error)
 
@@ -105,7 +105,6 @@ type Handler struct {
 	api     huma.API
 	routes  map[string]route // by pattern of mux
 	spec    []byte           // openapi.json
-	auth    *authenticator
 	metrics *metrics
 }
 
@@ -134,7 +133,6 @@ func New(c Config) (*Handler, error) {
 	h := &Handler{
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
 		mux: http.NewServeMux(), routes: map[string]route{},
-		auth: newAuthenticator(),
 	}
 	h.metrics = newMetrics(c)
 	h.api = humago.New(h.mux, h.describe())
@@ -191,7 +189,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	req := &request{machine: m, writer: out}
 	if strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1" {
-		who, p := h.auth.identify(m, r, h.config.Now())
+		who, p := identify(m, r, h.config.Now())
 		if p != nil {
 			p.write(out)
 			return

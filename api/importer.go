@@ -21,15 +21,9 @@ type Import struct {
 
 // ImportItem is one domain to claim. Tenants that are missing are added.
 type ImportItem struct {
-	Line     int               `json:"line,omitempty" doc:"Where it stands in the caller's file; comes back with the result."`
-	Tenant   string            `json:"tenant"`
-	Domain   string            `json:"domain"`
-	Mode     string            `json:"mode"`
-	Pool     string            `json:"pool,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	SignsFor []string          `json:"signs_for,omitempty" nullable:"false"`
-	Targets  *NewTargets       `json:"targets,omitempty"`
-	Keys     []NewKey          `json:"keys,omitempty" nullable:"false"`
+	Line   int    `json:"line,omitempty" doc:"Where it stands in the caller's file; comes back with the result."`
+	Tenant string `json:"tenant"`
+	NewDomain
 }
 
 // Imported is what became of an import.
@@ -267,7 +261,7 @@ func (h *Handler) sketched(c claim) (state.AddDomain, error) {
 		if err != nil {
 			return command, fmt.Errorf("making a key: %w", err)
 		}
-		m := keys.Material{Algorithm: a, Payload: pair.Payload(), Sealed: []byte("dry run")}
+		m := keys.Material{Algorithm: a, Payload: pair.Payload(), PublicOnly: true}
 		if c.Mode == zone.Delegated {
 			m.Selector = fmt.Sprintf("dry-run%d", a)
 		}
@@ -286,10 +280,7 @@ func readItem(m state.Machine, item ImportItem) (claim, error) {
 			return claim{}, invalid(indexed("keys", i)+".private_key", "longer than 16 KiB")
 		}
 	}
-	return readClaim(m, item.Tenant, NewDomain{
-		Domain: item.Domain, Mode: item.Mode, Pool: item.Pool, Labels: item.Labels,
-		SignsFor: item.SignsFor, Targets: item.Targets, Keys: item.Keys,
-	}, true)
+	return readClaim(m, item.Tenant, item.NewDomain, true)
 }
 
 // existing is the claim that a command asks for, where it is there already.

@@ -42,22 +42,25 @@ func (h *Handler) registerKeys() {
 func (h *Handler) rotate(ctx context.Context, in *struct {
 	DomainPath
 	Wait
-	Body Rotation
+	Body *Rotation
 }) (*domainReply, error) {
-	if err := in.Body.later(); err != nil {
+	var body Rotation // left out: everything as usual
+	if in.Body != nil {
+		body = *in.Body
+	}
+	if err := body.later(); err != nil {
 		return nil, err
 	}
 	d, err := from(ctx).domain(in.Domain)
 	if err != nil {
 		return nil, err
 	}
-	ring := d.Ring()
-	commands, err := rotations(d, ring, in.Body.From)
+	commands, err := rotations(d, d.Ring(), body.From)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.writeAll(ctx, in.Wait, in.Body.Reason, commands...); err != nil {
-		return nil, readyAt(err, ring, commands)
+	if _, err := h.writeAll(ctx, in.Wait, body.Reason, commands...); err != nil {
+		return nil, err
 	}
 	return h.domainNow(d.Token)
 }
@@ -80,7 +83,7 @@ func (r Rotation) later() error {
 func rotations(d *state.Domain, r keys.Ring, seen string) ([]state.Command, error) {
 	var only keys.Algorithm
 	if seen != "" {
-		k, ok := bySelector(r, seen)
+		k, ok := bySelector(d, r, seen)
 		if !ok {
 			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(seen))
 		}
@@ -93,14 +96,14 @@ func rotations(d *state.Domain, r keys.Ring, seen string) ([]state.Command, erro
 		}
 		saw := seen
 		if active, ok := r.Active(a); ok && saw == "" {
-			saw = active.Selector
+			saw = d.Selector(active)
 		}
 		// Where the caller saw an older key the machine finds the step done; the
 		// key named does not matter then.
 		step := keys.Step{Kind: keys.StepActivate, Algorithm: a}
 		if standby, ok := r.Standby(a); ok {
 			step.Key = standby.ID
-		} else if active, ok := r.Active(a); ok && active.Selector == saw {
+		} else if active, ok := r.Active(a); ok && d.Selector(active) == saw {
 			return nil, problem(http.StatusConflict, codeTooEarly, "",
 				"the next %s key of %s is not published yet; try again when it is among its keys as standby", a, d.Name.Host())
 		}
@@ -110,24 +113,6 @@ func rotations(d *state.Domain, r keys.Ring, seen string) ([]state.Command, erro
 		return nil, problem(http.StatusConflict, codeConflict, "domain", "%s has no keys to rotate", d.Name.Host())
 	}
 	return commands, nil
-}
-
-// readyAt adds to a refusal when the standby may become active.
-func readyAt(err error, r keys.Ring, commands []state.Command) error {
-	p := asProblem(err)
-	if p == nil || p.Code != codeTooEarly {
-		return err
-	}
-	for _, c := range commands {
-		standby, ok := r.Standby(c.(state.StepKey).Step.Algorithm)
-		if ready := maybe(standby.ReadyAt()); ok && ready != nil && (p.ReadyAt == nil || ready.After(*p.ReadyAt)) {
-			p.ReadyAt = ready
-		}
-	}
-	if p.ReadyAt != nil {
-		p.headers = http.Header{"Retry-After": {p.ReadyAt.Format(http.TimeFormat)}}
-	}
-	return p
 }
 
 func (h *Handler) revoke(ctx context.Context, in *struct {
@@ -144,7 +129,7 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 	if in.Body.Force && !req.who.admin() {
 		return nil, forbidden("force", "only an admin leaves a domain without a key; leave force out")
 	}
-	if _, ok := bySelector(d.Ring(), in.Selector); !ok {
+	if _, ok := bySelector(d, d.Ring(), in.Selector); !ok {
 		return nil, notFound("selector", "%s has no key with the selector %q", d.Name.Host(), bounded(in.Selector))
 	}
 	command := state.RevokeKey{Token: d.Token, Selector: in.Selector, Force: in.Body.Force}
@@ -154,9 +139,10 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 	return h.domainNow(d.Token)
 }
 
-func bySelector(r keys.Ring, selector string) (keys.Key, bool) {
+// bySelector finds a key by the selector that signers use.
+func bySelector(d *state.Domain, r keys.Ring, selector string) (keys.Key, bool) {
 	for _, k := range r.Keys {
-		if k.Selector == selector {
+		if d.Selector(k) == selector {
 			return k, true
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -37,10 +37,11 @@ func DefaultLimits() Limits {
 
 // ListenConfig is what Listen needs.
 type ListenConfig struct {
-	// Addr is host:port. Without TLS the host must be a loopback address. Required.
-	Addr string
-	// Certificate is presented to clients; nil: plain HTTP, on loopback alone.
-	Certificate *Certificate
+	// Listen are the addresses. Without TLS all must be loopback addresses. Required.
+	Listen []netip.AddrPort
+	// CertFile and KeyFile are the certificate chain and its key in PEM, read
+	// again when they change; empty: plain HTTP, on loopback alone.
+	CertFile, KeyFile string
 	// Handler is a *Handler, or anything else. Required.
 	Handler http.Handler
 	// Limits; the zero value means DefaultLimits.
@@ -51,109 +52,161 @@ type ListenConfig struct {
 
 // Server is the API listening.
 type Server struct {
-	http   http.Server
-	socket net.Listener
-	ended  chan struct{} // closed when serving has ended
+	http    http.Server
+	sockets []net.Listener
+	serving sync.WaitGroup
 }
 
-// Listen opens the socket and starts serving. It refuses plain HTTP off
-// loopback: tokens and private keys would travel in clear.
+// Listen opens the sockets and starts serving. It refuses plain HTTP off
+// loopback: tokens and private keys would travel in clear. The error names the
+// address.
 func Listen(c ListenConfig) (*Server, error) {
-	if c.Handler == nil || c.Logger == nil {
-		return nil, errors.New("listening for the API: handler and logger are required")
+	if c.Handler == nil || c.Logger == nil || len(c.Listen) == 0 {
+		return nil, errors.New("listening for the API: addresses, handler and logger are required")
 	}
 	if c.Limits == (Limits{}) {
 		c.Limits = DefaultLimits()
 	}
-	if c.Certificate == nil && !loopback(c.Addr) {
-		return nil, fmt.Errorf("listening for the API on %s: plain HTTP is for loopback addresses; configure a certificate", c.Addr)
-	}
-	socket, err := net.Listen("tcp", c.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("listening for the API: %w", err)
-	}
 	l := c.Limits
-	s := &Server{socket: socket, ended: make(chan struct{})}
+	s := &Server{}
 	s.http = http.Server{
 		Handler: c.Handler, ReadHeaderTimeout: l.Header, ReadTimeout: l.Read, WriteTimeout: l.Write, IdleTimeout: l.Idle,
 		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: l.Streams},
 		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
-	capped := newCapped(socket, l)
-	go func() {
-		defer close(s.ended)
-		var err error
-		if c.Certificate == nil {
-			err = s.http.Serve(capped)
-		} else {
-			s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Certificate.get}
-			err = s.http.ServeTLS(capped, "", "")
+	secure := c.CertFile != "" || c.KeyFile != ""
+	if secure {
+		cert, err := loadCertificate(c.CertFile, c.KeyFile, c.Logger)
+		if err != nil {
+			return nil, err
 		}
-		if !errors.Is(err, http.ErrServerClosed) {
-			c.Logger.Error("the API stopped listening", "addr", c.Addr, "error", err)
+		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	}
+	for _, addr := range c.Listen {
+		socket, err := listenOn(addr, secure)
+		if err != nil {
+			for _, open := range s.sockets {
+				err = errors.Join(err, open.Close())
+			}
+			return nil, err
 		}
-	}()
+		s.sockets = append(s.sockets, socket)
+	}
+	shared := &connections{limits: l, from: map[netip.Addr]int{}}
+	for _, socket := range s.sockets {
+		s.serving.Go(func() {
+			var err error
+			if secure {
+				err = s.http.ServeTLS(&capped{socket, shared}, "", "")
+			} else {
+				err = s.http.Serve(&capped{socket, shared})
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				c.Logger.Error("the API stopped listening", "addr", socket.Addr().String(), "error", err)
+			}
+		})
+	}
 	return s, nil
 }
 
-// Addr is the address listened on, with the port that :0 came to.
-func (s *Server) Addr() net.Addr { return s.socket.Addr() }
+func listenOn(addr netip.AddrPort, secure bool) (net.Listener, error) {
+	if !secure && !addr.Addr().Unmap().IsLoopback() {
+		return nil, fmt.Errorf("listening for the API on %s: plain HTTP is for loopback addresses; configure a certificate", addr)
+	}
+	socket, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("listening for the API on %s: %w", addr, err)
+	}
+	return socket, nil
+}
+
+// Addrs are the addresses listened on, with the ports that :0 came to.
+func (s *Server) Addrs() []net.Addr {
+	var all []net.Addr
+	for _, socket := range s.sockets {
+		all = append(all, socket.Addr())
+	}
+	return all
+}
 
 // Close stops accepting, lets running requests end until ctx is done, then cuts
 // them.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("ending requests: %w", err), s.http.Close())
+		err = errors.Join(fmt.Errorf("ending requests of the API: %w", err), s.http.Close())
 	}
-	<-s.ended
+	s.serving.Wait()
 	return err
 }
 
-// loopback says whether an address is reachable from this machine alone. Names
-// other than localhost are not looked up.
-func loopback(addr string) bool {
-	name, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	if name == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(name)
-	return err == nil && ip.Unmap().IsLoopback()
-}
-
-// Certificate is a server certificate that can be read again while it is in use.
-type Certificate struct {
+// certificate is read again when its files change: at a handshake, and not more
+// often than every certPeriod.
+type certificate struct {
 	certFile, keyFile string
-	current           atomic.Pointer[tls.Certificate]
+	logger            *slog.Logger
+
+	mu      sync.Mutex // guards what follows; taken by every handshake
+	current *tls.Certificate
+	stamp   [2]fileStamp // of the files that current was read from
+	looked  time.Time
 }
 
-// LoadCertificate reads a PEM chain and its key.
-func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile}
-	return c, c.Reload()
+// fileStamp changes when a file is replaced or written.
+type fileStamp struct {
+	written time.Time
+	size    int64
 }
 
-// Reload reads the files again. Where they do not fit together the certificate
-// in use stays.
-func (c *Certificate) Reload() error {
+// certPeriod is how long a new certificate may wait to be noticed.
+const certPeriod = 10 * time.Second
+
+func loadCertificate(certFile, keyFile string, logger *slog.Logger) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, logger: logger}
+	stamp := c.stamps()
+	if err := c.read(stamp); err != nil {
+		return nil, err
+	}
+	c.looked = time.Now()
+	return c, nil
+}
+
+func (c *certificate) stamps() (s [2]fileStamp) {
+	for i, name := range []string{c.certFile, c.keyFile} {
+		if info, err := os.Stat(name); err == nil {
+			s[i] = fileStamp{info.ModTime(), info.Size()}
+		}
+	}
+	return s
+}
+
+func (c *certificate) read(stamp [2]fileStamp) error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("reading the API's certificate: %w", err)
 	}
-	c.current.Store(&pair)
+	c.current, c.stamp = &pair, stamp
 	return nil
 }
 
-func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return c.current.Load(), nil
+// get gives the certificate for a handshake. Where new files do not fit
+// together, the one in use stays.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.looked) >= certPeriod {
+		c.looked = now
+		if stamp := c.stamps(); stamp != c.stamp {
+			if err := c.read(stamp); err != nil {
+				c.logger.Error("the API goes on with its old certificate", "error", err)
+			}
+		}
+	}
+	return c.current, nil
 }
 
-// capped closes connections beyond the limits as soon as they are accepted.
-type capped struct {
-	net.Listener
+// connections counts those that are open, over all sockets.
+type connections struct {
 	limits Limits
 
 	mu   sync.Mutex // guards what follows; taken when a connection opens or closes
@@ -161,8 +214,10 @@ type capped struct {
 	from map[netip.Addr]int
 }
 
-func newCapped(l net.Listener, limits Limits) *capped {
-	return &capped{Listener: l, limits: limits, from: map[netip.Addr]int{}}
+// capped closes connections beyond the limits as soon as they are accepted.
+type capped struct {
+	net.Listener
+	*connections
 }
 
 // Accept implements net.Listener.
@@ -183,7 +238,7 @@ func (l *capped) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *capped) enter(client netip.Addr) bool {
+func (l *connections) enter(client netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open >= l.limits.Connections || !client.IsLoopback() && l.from[client] >= l.limits.PerAddress {
@@ -194,7 +249,7 @@ func (l *capped) enter(client netip.Addr) bool {
 	return true
 }
 
-func (l *capped) leave(client netip.Addr) {
+func (l *connections) leave(client netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--

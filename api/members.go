@@ -36,7 +36,7 @@ type Member struct {
 
 // Settings are what all nodes must agree on and no other object holds.
 type Settings struct {
-	Verification string `json:"verification" enum:"on,off" doc:"off: delegated domains count as proven from the start. Only authd dev has it."`
+	VerificationOff bool `json:"verification_off" doc:"Delegated domains count as proven from the start. Only authd dev switches verification off."`
 }
 
 // NewMember is the body of POST /v1/cluster/nodes.
@@ -71,8 +71,12 @@ func (h *Handler) registerMembers() {
 	}, adminOnly, h.removeNode)
 	add(h, huma.Operation{
 		OperationID: "transfer-leader", Method: http.MethodPost, Path: "/v1/cluster/leader", Tags: tags, Summary: "Hand leadership to another voter",
-	}, adminOnly, func(ctx context.Context, in *struct{ Body NewLeader }) (*clusterReply, error) {
-		if err := membership(h.replica.TransferLeader(ctx, in.Body.ID)); err != nil {
+	}, adminOnly, func(ctx context.Context, in *struct{ Body *NewLeader }) (*clusterReply, error) {
+		var body NewLeader
+		if in.Body != nil {
+			body = *in.Body
+		}
+		if err := membership(h.replica.TransferLeader(ctx, body.ID)); err != nil {
 			return nil, err
 		}
 		return h.viewCluster(ctx), nil
@@ -107,12 +111,7 @@ func (h *Handler) viewCluster(ctx context.Context) *clusterReply {
 	return &clusterReply{out}
 }
 
-func viewSettings(s state.Settings) Settings {
-	if s.VerificationOff {
-		return Settings{"off"}
-	}
-	return Settings{"on"}
-}
+func viewSettings(s state.Settings) Settings { return Settings{s.VerificationOff} }
 
 func (h *Handler) putSettings(ctx context.Context, in *struct {
 	Wait
@@ -120,9 +119,9 @@ func (h *Handler) putSettings(ctx context.Context, in *struct {
 	Body Settings
 }) (*struct{ Body Settings }, error) {
 	settings := from(ctx).machine.Settings()
-	settings.VerificationOff = in.Body.Verification == "off"
+	settings.VerificationOff = in.Body.VerificationOff
 	if settings.VerificationOff && !h.config.Dev {
-		return nil, invalid("verification", "only authd dev switches verification off; attest domains one by one instead")
+		return nil, invalid("verification_off", "only authd dev switches verification off; attest domains one by one instead")
 	}
 	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.SetSettings{Settings: settings}); err != nil {
 		return nil, err

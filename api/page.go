@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"iter"
 	"strings"
 )
 
@@ -33,4 +34,26 @@ func (p Page) after() (string, error) {
 		return "", invalid("cursor", "cursor %q is not one of ours; pass on what next held, or leave it out", bounded(p.Cursor))
 	}
 	return id, nil
+}
+
+// paged takes one page of a walk. key gives each object's place: the walk is in
+// order of keys.
+func paged[S, T any](p Page, walk iter.Seq[*S], key func(*S) string, view func(*S) T) (items []T, next string, err error) {
+	after, err := p.after()
+	if err != nil {
+		return nil, "", err
+	}
+	items = []T{}
+	last := ""
+	for s := range walk {
+		place := key(s)
+		if p.Cursor != "" && place <= after {
+			continue
+		}
+		if len(items) == p.Limit {
+			return items, cursorAfter(last), nil
+		}
+		items, last = append(items, view(s)), place
+	}
+	return items, "", nil
 }

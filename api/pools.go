@@ -59,9 +59,10 @@ type Pool struct {
 	PoolSpec
 }
 
-// PoolList is every pool.
+// PoolList is one page of pools.
 type PoolList struct {
 	Items []Pool `json:"items" nullable:"false"`
+	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent on the last."`
 }
 
 type (
@@ -75,12 +76,11 @@ func (h *Handler) registerPools() {
 	tags := []string{"Pools"}
 	add(h, huma.Operation{
 		OperationID: "list-pools", Method: http.MethodGet, Path: "/v1/pools", Tags: tags, Summary: "List pools",
-	}, reader, func(ctx context.Context, _ *struct{}) (*struct{ Body PoolList }, error) {
-		out := PoolList{Items: []Pool{}}
-		for p := range from(ctx).machine.Pools() {
-			out.Items = append(out.Items, viewPool(p))
-		}
-		return &struct{ Body PoolList }{out}, nil
+	}, reader, func(ctx context.Context, in *Page) (*struct{ Body PoolList }, error) {
+		var out struct{ Body PoolList }
+		var err error
+		out.Body.Items, out.Body.Next, err = paged(*in, from(ctx).machine.Pools(), func(p *state.Pool) string { return p.ID }, viewPool)
+		return &out, err
 	})
 	add(h, huma.Operation{
 		OperationID: "show-pool", Method: http.MethodGet, Path: "/v1/pools/{pool}", Tags: tags, Summary: "Show a pool",

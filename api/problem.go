@@ -132,6 +132,9 @@ func refused(r *state.Refusal) *Problem {
 	for _, t := range r.Conflicts {
 		p.Conflicts = append(p.Conflicts, t.String())
 	}
+	if p.ReadyAt = maybe(r.At); p.ReadyAt != nil {
+		p.with("Retry-After", p.ReadyAt.Format(http.TimeFormat))
+	}
 	return p
 }
 

@@ -34,7 +34,7 @@ type NewTenant struct {
 type (
 	tenantReply struct{ Body Tenant }
 	tenantsPage struct{ Body TenantList }
-	Created   struct {
+	Created     struct {
 		Location string `header:"Location"`
 	}
 	TenantPath struct {
@@ -93,17 +93,8 @@ func (h *Handler) listTenants(ctx context.Context, in *Page) (*tenantsPage, erro
 		}
 		return out, nil
 	}
-	for t := range req.machine.Tenants(after) {
-		if t.ID == after {
-			continue
-		}
-		if n := len(out.Body.Items); n == in.Limit {
-			out.Body.Next = cursorAfter(out.Body.Items[n-1].ID)
-			break
-		}
-		out.Body.Items = append(out.Body.Items, viewTenant(t))
-	}
-	return out, nil
+	out.Body.Items, out.Body.Next, err = paged(*in, req.machine.Tenants(after), func(t *state.Tenant) string { return t.ID }, viewTenant)
+	return out, err
 }
 
 func (h *Handler) addTenant(ctx context.Context, in *struct {

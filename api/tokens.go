@@ -41,9 +41,10 @@ type MadeToken struct {
 	Access Token  `json:"access"`
 }
 
-// TokenList is every token.
+// TokenList is one page of tokens.
 type TokenList struct {
 	Items []Token `json:"items" nullable:"false"`
+	Next  string  `json:"next,omitempty" doc:"Cursor of the next page; absent on the last."`
 }
 
 // secretMark begins every token, so that scanners for leaked secrets know it.
@@ -53,12 +54,11 @@ func (h *Handler) registerTokens() {
 	tags := []string{"Tokens"}
 	add(h, huma.Operation{
 		OperationID: "list-tokens", Method: http.MethodGet, Path: "/v1/tokens", Tags: tags, Summary: "List access tokens",
-	}, adminOnly, func(ctx context.Context, _ *struct{}) (*struct{ Body TokenList }, error) {
-		out := TokenList{Items: []Token{}}
-		for t := range from(ctx).machine.AccessTokens() {
-			out.Items = append(out.Items, viewToken(t))
-		}
-		return &struct{ Body TokenList }{out}, nil
+	}, adminOnly, func(ctx context.Context, in *Page) (*struct{ Body TokenList }, error) {
+		var out struct{ Body TokenList }
+		var err error
+		out.Body.Items, out.Body.Next, err = paged(*in, from(ctx).machine.AccessTokens(), func(t *state.AccessToken) string { return t.ID }, viewToken)
+		return &out, err
 	})
 	add(h, huma.Operation{
 		OperationID: "add-token", Method: http.MethodPost, Path: "/v1/tokens", Tags: tags, DefaultStatus: http.StatusCreated,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
 
@@ -25,9 +26,10 @@ type ZoneSpec struct {
 	Contact string `json:"contact,omitempty" maxLength:"320" example:"hostmaster@p-dns.test" doc:"Mailbox in charge; hostmaster@ the zone where it is left out."`
 }
 
-// ZoneList is every platform zone.
+// ZoneList is one page of platform zones.
 type ZoneList struct {
 	Items []Zone `json:"items" nullable:"false"`
+	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent on the last."`
 }
 
 // Parent is what the registrar of a platform zone must be given.
@@ -50,14 +52,15 @@ type NameServer struct {
 	Names     []string `json:"names" nullable:"false" example:"[\"ns1.p-dns.test.\"]" doc:"Its names, one a platform zone."`
 }
 
-// NameServerSpec is the body of PUT /v1/nameservers/{label}.
+// NameServerSpec is the body of PUT /v1/nameservers/{nameserver}.
 type NameServerSpec struct {
 	Addresses []string `json:"addresses" minItems:"1" maxItems:"64" nullable:"false" example:"[\"192.0.2.53\",\"2001:db8::53\"]"`
 }
 
-// NameServerList is every name server.
+// NameServerList is one page of name servers.
 type NameServerList struct {
 	Items []NameServer `json:"items" nullable:"false"`
+	Next  string       `json:"next,omitempty" doc:"Cursor of the next page; absent on the last."`
 }
 
 // Served is one RRset as DNS answers it.
@@ -70,7 +73,7 @@ type Served struct {
 
 // ServedList is what DNS answers.
 type ServedList struct {
-	Items []Served `json:"items" nullable:"false"`
+	Records []Served `json:"records" nullable:"false"`
 }
 
 type (
@@ -81,7 +84,7 @@ type (
 	}
 	serverReply struct{ Body NameServer }
 	ServerPath  struct {
-		Label string `path:"label" maxLength:"63" example:"ns1"`
+		Label string `path:"nameserver" maxLength:"63" example:"ns1"`
 	}
 )
 
@@ -90,13 +93,14 @@ func (h *Handler) registerZones() {
 	tags := []string{"Platform zones"}
 	add(h, huma.Operation{
 		OperationID: "list-zones", Method: http.MethodGet, Path: "/v1/zones", Tags: tags, Summary: "List platform zones",
-	}, reader, func(ctx context.Context, _ *struct{}) (*struct{ Body ZoneList }, error) {
+	}, reader, func(ctx context.Context, in *Page) (*struct{ Body ZoneList }, error) {
 		m := from(ctx).machine
-		out := ZoneList{Items: []Zone{}}
-		for p := range m.Platforms() {
-			out.Items = append(out.Items, viewZone(m, p))
-		}
-		return &struct{ Body ZoneList }{out}, nil
+		var out struct{ Body ZoneList }
+		var err error
+		out.Body.Items, out.Body.Next, err = paged(*in, m.Platforms(),
+			func(p *state.Platform) string { return fmt.Sprintf("%010d", p.Number) },
+			func(p *state.Platform) Zone { return viewZone(m, p) })
+		return &out, err
 	})
 	add(h, huma.Operation{
 		OperationID: "show-zone", Method: http.MethodGet, Path: "/v1/zones/{zone}", Tags: tags,
@@ -144,21 +148,22 @@ func (h *Handler) registerNameServers() {
 	tags := []string{"Name servers"}
 	add(h, huma.Operation{
 		OperationID: "list-nameservers", Method: http.MethodGet, Path: "/v1/nameservers", Tags: tags, Summary: "List name servers",
-	}, reader, func(ctx context.Context, _ *struct{}) (*struct{ Body NameServerList }, error) {
+	}, reader, func(ctx context.Context, in *Page) (*struct{ Body NameServerList }, error) {
 		m := from(ctx).machine
-		out := NameServerList{Items: []NameServer{}}
-		for s := range m.NameServers() {
-			out.Items = append(out.Items, viewServer(m, s))
-		}
-		return &struct{ Body NameServerList }{out}, nil
+		var out struct{ Body NameServerList }
+		var err error
+		out.Body.Items, out.Body.Next, err = paged(*in, m.NameServers(),
+			func(s *state.NameServer) string { return fmt.Sprintf("%03d%s", len(s.Label), s.Label) }, // ns2 before ns10
+			func(s *state.NameServer) NameServer { return viewServer(m, s) })
+		return &out, err
 	})
 	add(h, huma.Operation{
-		OperationID: "show-nameserver", Method: http.MethodGet, Path: "/v1/nameservers/{label}", Tags: tags, Summary: "Show a name server",
+		OperationID: "show-nameserver", Method: http.MethodGet, Path: "/v1/nameservers/{nameserver}", Tags: tags, Summary: "Show a name server",
 	}, reader, func(ctx context.Context, in *ServerPath) (*serverReply, error) {
 		return serverOf(from(ctx).machine, in.Label)
 	})
 	add(h, huma.Operation{
-		OperationID: "put-nameserver", Method: http.MethodPut, Path: "/v1/nameservers/{label}", Tags: tags,
+		OperationID: "put-nameserver", Method: http.MethodPut, Path: "/v1/nameservers/{nameserver}", Tags: tags,
 		Summary:     "Add a name server, or replace its public addresses",
 		Description: "A name server is a name, not a node: nodes come, go and move behind it, and customers' NS records never change.",
 	}, adminOnly, func(ctx context.Context, in *struct {
@@ -177,7 +182,7 @@ func (h *Handler) registerNameServers() {
 		return serverOf(h.replica.Machine(), in.Label)
 	})
 	add(h, huma.Operation{
-		OperationID: "drop-nameserver", Method: http.MethodDelete, Path: "/v1/nameservers/{label}", Tags: tags,
+		OperationID: "drop-nameserver", Method: http.MethodDelete, Path: "/v1/nameservers/{nameserver}", Tags: tags,
 		Summary: "Remove a name server that no domain was given",
 	}, adminOnly, func(ctx context.Context, in *struct {
 		ServerPath
@@ -193,13 +198,17 @@ func (h *Handler) putZone(ctx context.Context, in *struct {
 	ZonePath
 	Wait
 	Reason
-	Body ZoneSpec
+	Body *ZoneSpec
 }) (*zoneReply, error) {
+	var body ZoneSpec
+	if in.Body != nil {
+		body = *in.Body
+	}
 	apex, err := host("zone", in.Zone)
 	if err != nil {
 		return nil, err
 	}
-	rname, err := contact(in.Body.Contact, apex)
+	rname, err := contact(body.Contact, apex)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +280,7 @@ func viewZone(m state.Machine, p *state.Platform) Zone {
 func serverOf(m state.Machine, label string) (*serverReply, error) {
 	s, ok := m.NameServer(label)
 	if !ok {
-		return nil, notFound("label", "there is no name server %q", bounded(label))
+		return nil, notFound("nameserver", "there is no name server %q", bounded(label))
 	}
 	return &serverReply{viewServer(m, s)}, nil
 }

@@ -1,0 +1,380 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"authd/cluster"
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/keys/keystest"
+	"authd/zone"
+	"authd/zone/probe"
+)
+
+// replica is a Replica without Raft: it applies to the pure machine at once.
+type replica struct {
+	mu      sync.Mutex // guards what follows
+	machine state.Machine
+	at      int64
+	drawn   byte
+	minted  int
+	actors  []cluster.Actor
+	waited  []uint64
+
+	keeper keys.Keeper
+	source keys.Source
+	// refuse, where not nil, is what Propose returns, before applying (lost:
+	// after it).
+	refuse error
+	lost   bool
+	// behind is what WaitServed returns.
+	behind error
+	// closed keeps keys from being opened.
+	closed  bool
+	peers   []cluster.Status
+	restore []byte
+}
+
+func newReplica() *replica {
+	return &replica{
+		machine: state.Empty(), at: 1_800_000_000,
+		keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
+		peers: []cluster.Status{{Member: cluster.Member{ID: "node-1", Address: "127.0.0.1:7301", Voter: true}, Leader: true, Healthy: true, Serving: true, Applied: 7}},
+	}
+}
+
+func (r *replica) Machine() state.Machine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine
+}
+
+func (r *replica) Propose(_ context.Context, who cluster.Actor, commands ...state.Command) ([]state.Result, uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.actors = append(r.actors, who)
+	if r.refuse != nil && !r.lost {
+		return nil, 0, r.refuse
+	}
+	entries := []state.Entry{}
+	for _, c := range commands {
+		entries = append(entries, state.Entry{At: r.at, Actor: who.ID, Source: who.Source, Reason: who.Reason, Command: c})
+	}
+	next, results, _ := r.machine.Apply(r.machine.Index()+1, entries)
+	r.machine = next
+	if r.refuse != nil {
+		return nil, 0, r.refuse
+	}
+	return results, next.Index(), nil
+}
+
+func (r *replica) WaitServed(_ context.Context, index uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waited = append(r.waited, index)
+	return r.behind
+}
+
+func (r *replica) Members(context.Context) []cluster.Status { return r.peers }
+func (r *replica) Leader() string                           { return "node-1" }
+func (r *replica) Health() []string                         { return nil }
+
+func (r *replica) NewToken() (state.Token, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drawn++
+	return state.Token{0: r.drawn, 15: 1}, nil
+}
+
+func (r *replica) ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error) {
+	id := uint32(1)
+	for _, list := range []*[]keys.Material{&active, &standby} {
+		for _, a := range algorithms {
+			pair, err := r.source.Take(ctx, a)
+			if err != nil {
+				return nil, nil, err
+			}
+			selector := keys.SlotLabel(a, 1)
+			if list == &standby {
+				selector = keys.SlotLabel(a, 2)
+			}
+			if mode == keys.Minted {
+				selector = r.mint()
+			}
+			m, err := r.seal(t, id, selector, pair)
+			if err != nil {
+				return nil, nil, err
+			}
+			*list, id = append(*list, m), id+1
+		}
+	}
+	return active, standby, nil
+}
+
+func (r *replica) mint() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.minted++
+	return fmt.Sprintf("2701-aaaa%02d", r.minted)
+}
+
+func (r *replica) seal(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error) {
+	sealed, err := r.keeper.Seal(rand.Reader, keys.Binding{Token: t.String(), Selector: selector, KeyID: id}, p.Compact())
+	return keys.Material{Algorithm: p.Algorithm(), Selector: selector, Sealed: sealed, Payload: p.Payload(), ID: id}, err
+}
+
+func (r *replica) Materials(ctx context.Context, t state.Token, algorithms []keys.Algorithm) ([]keys.Material, error) {
+	d, ok := r.Machine().Domain(t)
+	if !ok {
+		return nil, errors.New("no such claim")
+	}
+	ring := d.Ring()
+	var list []keys.Material
+	for i, a := range algorithms {
+		pair, err := r.source.Take(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		place, err := ring.Place(a, r.at)
+		if err != nil {
+			return nil, err
+		}
+		if ring.Mode == keys.Minted {
+			place.Selector = r.mint()
+		}
+		m, err := r.seal(t, place.ID+uint32(i), place.Selector, pair)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+func (r *replica) Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error) {
+	if selector == "" {
+		selector = r.mint()
+	}
+	m, err := r.seal(t, id, selector, p)
+	m.Imported = true
+	return m, err
+}
+
+func (r *replica) OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error) {
+	if r.closed {
+		return nil, errors.New("no such key-encryption key")
+	}
+	compact, err := r.keeper.Open(keys.Binding{Token: d.Token.String(), Selector: k.Selector, KeyID: k.ID}, k.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	return keys.Restore(k.Payload, compact)
+}
+
+func (r *replica) AddPeer(_ context.Context, m cluster.Member) error {
+	r.peers = append(r.peers, cluster.Status{Member: m})
+	return nil
+}
+
+func (r *replica) RemovePeer(_ context.Context, id string) error {
+	if id == "node-1" {
+		return errors.New("removing node-1: it is the last voter")
+	}
+	r.peers = r.peers[:1]
+	return nil
+}
+
+func (r *replica) TransferLeader(context.Context, string) error { return cluster.ErrNoLeader }
+
+func (r *replica) SaveSnapshot(_ context.Context, w io.Writer) (uint64, error) {
+	if r.closed {
+		io.WriteString(w, "half an im")
+		return 0, errors.New("disk")
+	}
+	return 1, r.Machine().WriteImage(w)
+}
+
+func (r *replica) RestoreSnapshot(_ context.Context, in io.Reader) error {
+	m, err := state.ReadImage(in)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.machine = m
+	return nil
+}
+
+// parent is a Prober that says what a test wants.
+type parent struct {
+	ns  []zone.Name
+	err error
+}
+
+func (p *parent) Ask(context.Context, zone.Name) (probe.Delegation, error) {
+	return probe.Delegation{Parent: mustName("customer.example"), Servers: []string{"a.nic.example/192.0.2.1"}, NS: p.ns}, p.err
+}
+
+// house is an API with its replica, platform zone, name servers, pools, two
+// tenants and a token of each scope.
+type house struct {
+	*testing.T
+	*replica
+	handler *Handler
+	parent  *parent
+	log     *bytes.Buffer
+	now     time.Time
+	tokens  map[string]string // secret by scope
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{T: t, replica: newReplica(), parent: &parent{}, log: &bytes.Buffer{}, tokens: map[string]string{}}
+	h.now = time.Unix(h.at, 0)
+	var err error
+	h.handler, err = New(Config{
+		Replica: h.replica, Prober: h.parent, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
+		NodeID: "node-1", Version: "test", Now: func() time.Time { return h.now },
+		DNSStats: func() zone.Stats {
+			return zone.Stats{Queries: map[string]uint64{"udp/ipv4/TXT": 3}, Responses: map[string]uint64{"NOERROR": 3}, Outcomes: map[string]uint64{"found": 3}}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range []string{"admin", "read", "signer"} {
+		h.grant(state.AccessToken{Scope: state.Scope(scope)})
+	}
+	h.must(http.StatusOK, "PUT", "/v1/nameservers/ns1", `{"addresses":["192.0.2.53","2001:db8::53"]}`)
+	h.must(http.StatusOK, "PUT", "/v1/nameservers/ns2", `{"addresses":["198.51.100.53"]}`)
+	h.must(http.StatusOK, "PUT", "/v1/zones/p-dns.test", `{"contact":"host.master@p-dns.test"}`)
+	h.must(http.StatusOK, "PUT", "/v1/pools/default", `{"spf":["ip4:192.0.2.0/24"],"spf_all":"~all","mx":[{"preference":10,"host":"mx1.p-dns.test."}],
+		"click":{"a":["192.0.2.80"],"aaaa":["2001:db8::80"],"cname":""},"dmarc":"","dkim":{"algorithms":["rsa2048"],"period":"2160h"}}`)
+	h.must(http.StatusOK, "PUT", "/v1/pools/both", `{"spf":["ip4:198.51.100.0/24"],"dkim":{"algorithms":["rsa2048","ed25519"]}}`)
+	h.must(http.StatusCreated, "POST", "/v1/tenants", `{"id":"acme","name":"Acme"}`)
+	h.must(http.StatusCreated, "POST", "/v1/tenants", `{"id":"globex","name":"Globex"}`)
+	h.grant(state.AccessToken{Scope: "tenant:acme"})
+	h.grant(state.AccessToken{Scope: "tenant:globex"})
+	return h
+}
+
+// grant adds a token beside the API.
+func (h *house) grant(access state.AccessToken) string {
+	h.Helper()
+	secret, err := MintSecret(rand.Reader, &access)
+	if err != nil {
+		h.Fatal(err)
+	}
+	results, _, err := h.Propose(context.Background(), cluster.Actor{ID: "test"}, state.AddAccessToken{Access: access})
+	if err != nil || results[0].Refusal != nil {
+		h.Fatal(err, results)
+	}
+	h.tokens[string(access.Scope)] = secret
+	return secret
+}
+
+// answered is a reply with its body read.
+type answered struct {
+	*httptest.ResponseRecorder
+	problem Problem // where it is one
+}
+
+// ask sends a request as admin.
+func (h *house) ask(method, path, body string) answered {
+	h.Helper()
+	return h.as("admin", method, path, body)
+}
+
+// as sends a request with the token of a scope.
+func (h *house) as(scope, method, path, body string) answered {
+	h.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	if scope != "" {
+		r.Header.Set("Authorization", "Bearer "+h.tokens[scope])
+	}
+	return h.send(r)
+}
+
+func (h *house) send(r *http.Request) answered {
+	h.Helper()
+	w := httptest.NewRecorder()
+	h.handler.ServeHTTP(w, r)
+	out := answered{ResponseRecorder: w}
+	if w.Header().Get("X-Authd-Index") == "" {
+		h.Errorf("%s %s: the reply has no X-Authd-Index", r.Method, r.URL)
+	}
+	if w.Code >= 400 && w.Header().Get("Content-Type") == "application/problem+json" {
+		if err := json.Unmarshal(w.Body.Bytes(), &out.problem); err != nil {
+			h.Errorf("%s %s: the problem is no JSON: %v", r.Method, r.URL, err)
+		}
+		if p := out.problem; p.Status != w.Code || p.Title == "" || p.Type == "" || p.Code == "" || p.Detail == "" {
+			h.Errorf("%s %s: the problem is not complete: %s", r.Method, r.URL, w.Body)
+		}
+	}
+	return out
+}
+
+// must sends a request as admin that has to come to a status.
+func (h *house) must(status int, method, path, body string) answered {
+	h.Helper()
+	a := h.ask(method, path, body)
+	if a.Code != status {
+		h.Fatalf("%s %s: %d, not %d\n%s\n%s", method, path, a.Code, status, a.Body, h.log)
+	}
+	return a
+}
+
+// read decodes a reply into T.
+func read[T any](h *house, a answered) (v T) {
+	h.Helper()
+	if err := json.Unmarshal(a.Body.Bytes(), &v); err != nil {
+		h.Fatalf("%v in %s", err, a.Body)
+	}
+	return v
+}
+
+// image is the machine as bytes, to see whether anything changed.
+func (h *house) image() []byte {
+	h.Helper()
+	var b bytes.Buffer
+	if err := h.Machine().WriteImage(&b); err != nil {
+		h.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// claim adds a domain and gives it as the API shows it.
+func (h *house) claim(tenant, domain, mode string) Domain {
+	h.Helper()
+	body := fmt.Sprintf(`{"domain":%q,"mode":%q,"pool":"default"}`, domain, mode)
+	return read[Domain](h, h.must(http.StatusCreated, "POST", "/v1/tenants/"+tenant+"/domains", body))
+}
+
+// live adds a delegated domain that is proven.
+func (h *house) live(tenant, domain string) Domain {
+	h.Helper()
+	d := h.claim(tenant, domain, "delegated")
+	return read[Domain](h, h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/attest", `{"reason":"seen at the registrar"}`))
+}
+
+func mustName(text string) zone.Name {
+	n, err := zone.ParseName(text)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
