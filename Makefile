@@ -1,0 +1,76 @@
+# make check   what can be checked without starting anything: format, vet,
+#              staticcheck, the architecture, and the quick tests with -race
+# make test    everything, the lab included: real programs in namespaces; it
+#              installs what it needs with apt where that is missing
+# make fuzz    every fuzz target for FUZZTIME
+# make bench   the benchmarks of the packages
+# make build   ./authd
+
+SHELL       := bash
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TOOLS       := $(CURDIR)/.tools
+FUZZTIME    ?= 10s
+BENCHTIME   ?= 1s
+
+# Programs that tests run, each with its Debian package.
+PROGRAMS := dig:bind9-dnsutils knotd:knot unbound:unbound ip:iproute2 \
+            unshare:util-linux opendkim-testmsg:opendkim-tools \
+            /usr/lib/python3/dist-packages/dkim/__init__.py:python3-dkim
+
+.PHONY: build check static unit test programs fuzz bench clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o authd ./cmd/authd
+
+check: static unit
+
+static: $(TOOLS)/staticcheck-v0.8.2
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
+	  if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags lab ./...
+	$(TOOLS)/staticcheck-v0.8.2 ./...
+	$(TOOLS)/staticcheck-v0.8.2 -tags lab ./...
+	$(GO) test -count=1 -run 'Imports|TheMachine|NoInit|LabFiles|LongFunctions' ./cmd/authd
+
+# The quick tests, with the race detector.
+unit:
+	$(GO) test -race -short -timeout 10m ./...
+
+test: programs
+	$(GO) test -count=1 -timeout 18m ./...
+
+# Fails, rather than skips, where a program cannot be had.
+programs:
+	@missing=; for pair in $(PROGRAMS); do \
+	  program=$${pair%%:*}; \
+	  case $$program in \
+	    /*) [ -e "$$program" ] ;; \
+	    *) PATH="$$PATH:/usr/sbin:/sbin" command -v "$$program" >/dev/null ;; \
+	  esac || missing="$$missing $${pair##*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing$$missing"; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y --no-install-recommends $$missing; \
+	fi
+
+$(TOOLS)/staticcheck-v0.8.2:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= $(GO) install $(STATICCHECK)
+	mv $(TOOLS)/staticcheck $@
+
+fuzz:
+	@set -e; for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+clean:
+	rm -rf authd $(TOOLS)

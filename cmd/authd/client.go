@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// clientFlags are the flags of every command that speaks to the API.
+type clientFlags struct {
+	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API (env AUTHD_ADDR, default ${default})."`
+	Token  string `env:"AUTHD_TOKEN" group:"api" help:"API token (env AUTHD_TOKEN)."`
+	CA     string `name:"ca" env:"AUTHD_CA" type:"existingfile" group:"api" placeholder:"FILE" help:"CA certificates that vouch for the node, in PEM (env AUTHD_CA, default: the system's)."`
+	Wait   bool   `group:"api" help:"After a change, return only once every serving node answers with it."`
+	Output string `short:"o" enum:"table,json" default:"table" group:"api" help:"Output: table or json."`
+}
+
+// AfterApply gives the command its session.
+func (f *clientFlags) AfterApply(a *app, parsed *kong.Context) error {
+	s, err := newSession(a, f)
+	if err != nil {
+		return err
+	}
+	parsed.Bind(s)
+	return nil
+}
+
+// session is one command's conversation with the API.
+type session struct {
+	*app
+	*client
+	json bool
+}
+
+func newSession(a *app, f *clientFlags) (*session, error) {
+	c, err := newClient(f.Addr, f.Token, f.CA)
+	if err != nil {
+		return nil, err
+	}
+	c.wait = f.Wait
+	return &session{app: a, client: c, json: f.Output == "json"}, nil
+}
+
+// client speaks to the API of one node. It never retries: what was refused or
+// not committed is told.
+type client struct {
+	base  *url.URL
+	token string
+	wait  bool // changes return once every serving node answers with them
+	http  *http.Client
+}
+
+// Bounds of one call. A call may wait for key generation and for every node.
+const (
+	callTimeout   = 2 * time.Minute
+	replyBytes    = 256 << 20
+	problemExcept = 300 // octets of a reply shown that is no problem document
+)
+
+func newClient(addr, token, caFile string) (*client, error) {
+	if !strings.Contains(addr, "://") {
+		addr = "http://" + addr
+	}
+	base, err := url.Parse(addr)
+	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
+		return nil, usagef("--addr: %q is not an address such as http://127.0.0.1:8301", addr)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 4, Proxy: http.ProxyFromEnvironment}
+	if caFile != "" {
+		text, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading --ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, usagef("--ca: %s holds no certificate", caFile)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &client{base: base, token: token, http: &http.Client{Transport: transport, Timeout: callTimeout}}, nil
+}
+
+// v1 joins segments to a path under /v1, each escaped.
+func v1(segments ...string) string {
+	var b strings.Builder
+	b.WriteString("/v1")
+	for _, s := range segments {
+		b.WriteByte('/')
+		b.WriteString(url.PathEscape(s))
+	}
+	return b.String()
+}
+
+// get, put, post, patch and remove are calls; into may be nil. They return the
+// reply's body as it came.
+func (c *client) get(ctx context.Context, path string, query url.Values, into any) ([]byte, error) {
+	return c.call(ctx, http.MethodGet, path, query, nil, into)
+}
+
+func (c *client) put(ctx context.Context, path string, body, into any) ([]byte, error) {
+	return c.call(ctx, http.MethodPut, path, nil, body, into)
+}
+
+func (c *client) post(ctx context.Context, path string, query url.Values, body, into any) ([]byte, error) {
+	return c.call(ctx, http.MethodPost, path, query, body, into)
+}
+
+func (c *client) patch(ctx context.Context, path string, body, into any) ([]byte, error) {
+	return c.call(ctx, http.MethodPatch, path, nil, body, into)
+}
+
+func (c *client) remove(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	return c.call(ctx, http.MethodDelete, path, query, nil, nil)
+}
+
+// call makes one call with a JSON body (nil: none) and decodes the reply into
+// into (nil: not). A refusal is a *problem.
+func (c *client) call(ctx context.Context, method, path string, query url.Values, body, into any) ([]byte, error) {
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return nil, fmt.Errorf("encoding request: %w", err)
+		}
+	}
+	if c.wait && method != http.MethodGet && !strings.HasPrefix(path, "/v1/cluster") { // membership waits for nobody
+		query = maps.Clone(query)
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("wait", "served")
+	}
+	reply, err := c.send(ctx, method, path, query, "application/json", bytes.NewReader(text), len(text) > 0)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(reply.Body, replyBytes))
+	if err != nil {
+		return nil, fmt.Errorf("reading reply of %s %s: %w", method, path, err)
+	}
+	if into != nil && len(content) > 0 {
+		if err := json.Unmarshal(content, into); err != nil {
+			return nil, fmt.Errorf("reading reply of %s %s: %w", method, path, err)
+		}
+	}
+	return content, nil
+}
+
+// send makes one call and returns a reply of status 2xx, whose body the caller
+// closes, or an error.
+func (c *client) send(ctx context.Context, method, path string, query url.Values, contentType string, body io.Reader, hasBody bool) (*http.Response, error) {
+	if !hasBody {
+		body = nil
+	}
+	u := *c.base
+	target := strings.TrimSuffix(u.EscapedPath(), "/") + path
+	unescaped, err := url.PathUnescape(target)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", path, err)
+	}
+	u.Path, u.RawPath = unescaped, target
+	u.RawQuery = query.Encode()
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", path, err)
+	}
+	if hasBody {
+		request.Header.Set("Content-Type", contentType)
+	}
+	if c.token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	request.Header.Set("User-Agent", "authd-cli")
+	reply, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", c.base.Host, rootCause(err))
+	}
+	if reply.StatusCode/100 == 2 {
+		return reply, nil
+	}
+	defer reply.Body.Close()
+	return nil, readProblem(reply)
+}
+
+// rootCause drops the method and URL that net/http puts in front.
+func rootCause(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
+}
+
+// problem is a refusal: application/problem+json (RFC 9457).
+type problem struct {
+	Status  int    `json:"status"`
+	Title   string `json:"title"`
+	Detail  string `json:"detail"`
+	Code    string `json:"code"`
+	Field   string `json:"field"`
+	ReadyAt string `json:"ready_at"`
+	// Conflicts are the tokens of the claims in the way.
+	Conflicts []string `json:"conflicts"`
+	Errors    []struct {
+		Field  string `json:"field"`
+		Detail string `json:"detail"`
+	} `json:"errors"`
+}
+
+func readProblem(reply *http.Response) error {
+	const problemBytes = 1 << 20
+	text, err := io.ReadAll(io.LimitReader(reply.Body, problemBytes))
+	if err != nil {
+		return fmt.Errorf("reading refusal (%s): %w", reply.Status, err)
+	}
+	p := &problem{}
+	if err := json.Unmarshal(text, p); err != nil || p.Title+p.Detail == "" {
+		excerpt := strings.TrimSpace(string(text[:min(len(text), problemExcept)]))
+		p = &problem{Title: http.StatusText(reply.StatusCode), Detail: excerpt}
+	}
+	p.Status = reply.StatusCode
+	return p
+}
+
+// Error is the refusal in one line, and one more for everything that helps.
+func (p *problem) Error() string {
+	var b strings.Builder
+	text := p.Detail
+	if text == "" {
+		text = p.Title
+	}
+	fmt.Fprintf(&b, "%s (%d", text, p.Status)
+	if p.Title != "" && p.Title != text {
+		b.WriteString(" " + p.Title)
+	}
+	b.WriteString(")")
+	if len(p.Errors) > 0 {
+		for _, e := range p.Errors {
+			fmt.Fprintf(&b, "\n  field %s: %s", e.Field, e.Detail)
+		}
+	} else if p.Field != "" {
+		fmt.Fprintf(&b, "\n  field: %s", p.Field)
+	}
+	if len(p.Conflicts) > 0 {
+		fmt.Fprintf(&b, "\n  claims in the way: %s", strings.Join(p.Conflicts, " "))
+	}
+	if p.ReadyAt != "" {
+		fmt.Fprintf(&b, "\n  possible from: %s", p.ReadyAt)
+	}
+	return b.String()
+}
+
+// refusedWith says whether err is a refusal of that status.
+func refusedWith(err error, status int) bool {
+	p, ok := errors.AsType[*problem](err)
+	return ok && p.Status == status
+}
+
+func hasCode(err error, code string) bool {
+	p, ok := errors.AsType[*problem](err)
+	return ok && p.Code == code
+}
+
+// remedy says what to do about an error, where the error does not.
+func remedy(err error) string {
+	switch {
+	case refusedWith(err, http.StatusUnauthorized):
+		return "give a valid token with --token or AUTHD_TOKEN; authd dev writes one to authd-dev/env: . authd-dev/env"
+	case refusedWith(err, http.StatusForbidden):
+		return "this token's scope does not reach that far: use one with scope admin, or ask its holder"
+	case refusedWith(err, http.StatusServiceUnavailable) && !hasCode(err, "outcome_unknown"):
+		return "nothing was written; try again once the cluster has a leader (authd operator raft list-peers)"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "is a node running there? Give another with --addr or AUTHD_ADDR"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "give the CA that vouches for the node with --ca or AUTHD_CA"
+	}
+	return ""
+}

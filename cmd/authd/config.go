@@ -1,0 +1,437 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// nodeConfig is one node's file: what this machine may decide alone. What nodes
+// must agree on goes through the API into the log. Relative paths are relative
+// to the directory of the file. An unknown key is an error.
+type nodeConfig struct {
+	// ID is this node's name in the cluster and in its certificate: "node-1".
+	// Required; never change it while the data directory lives.
+	ID string `toml:"id"`
+	// DataDir holds the log, snapshots and the mark. Required; created with mode
+	// 0700. It holds sealed private keys only; the key-encryption key is elsewhere.
+	DataDir string `toml:"data_dir"`
+	// PIDFile, where set, gets the process id while the node runs.
+	PIDFile string `toml:"pid_file"`
+
+	DNS       dnsConfig       `toml:"dns"`
+	API       apiConfig       `toml:"api"`
+	Link      linkConfig      `toml:"link"`
+	Keys      keysConfig      `toml:"keys"`
+	Verify    verifyConfig    `toml:"verify"`
+	Bootstrap bootstrapConfig `toml:"bootstrap"`
+	Runtime   runtimeConfig   `toml:"runtime"`
+	Log       logConfig       `toml:"log"`
+}
+
+// dnsConfig is where and how this node answers queries.
+type dnsConfig struct {
+	// Listen are the addresses to answer on, UDP and TCP. Required. A wildcard
+	// ("0.0.0.0:53") replies from the address that was asked.
+	Listen []netip.AddrPort `toml:"listen"`
+	// Workers is the number of UDP readers an address; 0: one a core.
+	Workers int `toml:"workers"`
+	// NSID is told to those who ask which server answered (RFC 5001); empty: the id.
+	NSID string `toml:"nsid"`
+	// CatchUp bounds how long the node, started beside peers that are further,
+	// waits to be as far as they are before it opens its listeners; 0: 10 s.
+	CatchUp duration `toml:"catch_up"`
+}
+
+// apiConfig is where this node takes admin requests.
+type apiConfig struct {
+	// Listen are addresses as host:port. Required. Plain HTTP is allowed on
+	// loopback only: elsewhere cert_file and key_file are required.
+	Listen []netip.AddrPort `toml:"listen"`
+	// CertFile and KeyFile are the server's certificate chain and key in PEM;
+	// both are read again when they change.
+	CertFile string `toml:"cert_file"`
+	KeyFile  string `toml:"key_file"`
+}
+
+// linkConfig is the node link: Raft and forwarded writes over mutual TLS.
+type linkConfig struct {
+	// Listen is the address the link listens on. Required.
+	Listen string `toml:"listen"`
+	// Advertise is what peers dial, where it differs from listen.
+	Advertise string `toml:"advertise"`
+	// CAFile, CertFile and KeyFile are the cluster's own CA and this node's
+	// certificate (its name is the node's id) and key, in PEM. Required. Who can
+	// write the CA file decides who is a member.
+	CAFile   string `toml:"ca_file"`
+	CertFile string `toml:"cert_file"`
+	KeyFile  string `toml:"key_file"`
+}
+
+// keysConfig is how DKIM keys are made and kept.
+type keysConfig struct {
+	// KEKFile holds the key-encryption keys that seal private halves: the same
+	// content on every node, readable by nobody else. Required.
+	KEKFile string `toml:"kek_file"`
+	// Stock is how many RSA keys are kept ready, at most 500; 0: 64.
+	Stock int `toml:"stock"`
+}
+
+// verifyConfig is how customers' parent zones are asked for proof.
+type verifyConfig struct {
+	// Resolvers find the parent's servers; empty: those of /etc/resolv.conf.
+	Resolvers []netip.AddrPort `toml:"resolvers"`
+	// Timeout bounds one question; 0: 2 s.
+	Timeout duration `toml:"timeout"`
+	// ServerPort is where the parent's servers are asked; 0: 53.
+	ServerPort uint16 `toml:"server_port"`
+}
+
+// bootstrapConfig founds a new cluster. It is used once, while the data
+// directory is new and the cluster has no state; afterwards it is not read.
+type bootstrapConfig struct {
+	// Members are the founding nodes, this one among them; the same on each. Empty:
+	// the node waits until a leader adds it (authd operator raft add-peer).
+	Members []memberConfig `toml:"members"`
+	// ClusterID tells clusters apart, for ever.
+	ClusterID string `toml:"cluster_id"`
+	// AdminTokenHash is the SHA-256, in hex, of the first admin token. The first
+	// leader makes it a token of scope admin when it founds the cluster's state,
+	// and never again: once revoked it stays revoked.
+	AdminTokenHash string `toml:"admin_token_hash"`
+	// VerificationOff counts delegated domains as proven from the start. Only
+	// authd dev writes it; it is refused unless every address is loopback.
+	VerificationOff bool `toml:"verification_off"`
+}
+
+// memberConfig is one founding node.
+type memberConfig struct {
+	ID      string `toml:"id"`
+	Address string `toml:"address"` // of the node link, host:port
+	// NonVoter: the node serves and does not count for the quorum.
+	NonVoter bool `toml:"non_voter"`
+}
+
+// runtimeConfig sets the garbage collector and such.
+type runtimeConfig struct {
+	// GCPercent is how much the heap grows before it is collected; 0: 100.
+	GCPercent int `toml:"gc_percent"`
+	// MemoryLimit is a soft limit at which the collector works harder, such as
+	// "3GiB"; empty: none.
+	MemoryLimit byteSize `toml:"memory_limit"`
+}
+
+// logConfig is what goes to standard error.
+type logConfig struct {
+	// Level is debug, info, warn or error; empty: info.
+	Level string `toml:"level"`
+	// Format is text or json; empty: text.
+	Format string `toml:"format"`
+}
+
+// configBytes bounds the size of a configuration file.
+const configBytes = 1 << 20
+
+// loadConfig reads and checks a node's file. Every error names the file, and
+// the line and column or the key.
+func loadConfig(path string) (*nodeConfig, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	if len(text) > configBytes {
+		return nil, fmt.Errorf("reading configuration: %s has %d bytes, more than %d", path, len(text), configBytes)
+	}
+	c, err := parseConfig(path, text)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.resolve(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// parseConfig reads the text alone: no path is resolved, no file looked at.
+func parseConfig(path string, text []byte) (*nodeConfig, error) {
+	c := new(nodeConfig)
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
+	if err == nil {
+		return c, nil
+	}
+	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		lines := make([]string, len(missing.Errors))
+		for i := range missing.Errors {
+			row, column := missing.Errors[i].Position()
+			lines[i] = fmt.Sprintf("%s:%d:%d: unknown key %q", path, row, column, strings.Join(missing.Errors[i].Key(), "."))
+		}
+		return nil, errors.New(strings.Join(lines, "\n"))
+	}
+	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
+		row, column := bad.Position()
+		key := ""
+		if k := bad.Key(); len(k) > 0 {
+			key = strings.Join(k, ".") + ": "
+		}
+		return nil, fmt.Errorf("%s:%d:%d: %s%s", path, row, column, key, strings.TrimPrefix(bad.Error(), "toml: "))
+	}
+	return nil, fmt.Errorf("%s: %w", path, err)
+}
+
+// resolve makes paths absolute, against the directory of the file.
+func (c *nodeConfig) resolve(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for _, p := range []*string{
+		&c.DataDir, &c.PIDFile, &c.API.CertFile, &c.API.KeyFile,
+		&c.Link.CAFile, &c.Link.CertFile, &c.Link.KeyFile, &c.Keys.KEKFile,
+	} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	return nil
+}
+
+// check refuses what cannot work, by key.
+func (c *nodeConfig) check() error {
+	for _, required := range []struct {
+		key   string
+		given bool
+	}{
+		{"id", c.ID != ""},
+		{"data_dir", c.DataDir != ""},
+		{"dns.listen", len(c.DNS.Listen) > 0},
+		{"api.listen", len(c.API.Listen) > 0},
+		{"link.listen", c.Link.Listen != ""},
+		{"link.ca_file", c.Link.CAFile != ""},
+		{"link.cert_file", c.Link.CertFile != ""},
+		{"link.key_file", c.Link.KeyFile != ""},
+		{"keys.kek_file", c.Keys.KEKFile != ""},
+	} {
+		if !required.given {
+			return fmt.Errorf("%s: missing", required.key)
+		}
+	}
+	if err := checkNodeID("id", c.ID); err != nil {
+		return err
+	}
+	if err := c.checkNumbers(); err != nil {
+		return err
+	}
+	if err := c.checkAPI(); err != nil {
+		return err
+	}
+	if err := checkHostPort("link.listen", c.Link.Listen); err != nil {
+		return err
+	}
+	if c.Link.Advertise != "" {
+		if err := checkHostPort("link.advertise", c.Link.Advertise); err != nil {
+			return err
+		}
+	}
+	if err := c.checkBootstrap(); err != nil {
+		return err
+	}
+	if _, err := c.Log.logger(io.Discard); err != nil {
+		return err
+	}
+	return c.checkSecrets()
+}
+
+func (c *nodeConfig) checkNumbers() error {
+	const maxWorkers, maxStock = 1024, 500
+	switch {
+	case c.DNS.Workers < 0 || c.DNS.Workers > maxWorkers:
+		return fmt.Errorf("dns.workers: %d is not between 0 and %d", c.DNS.Workers, maxWorkers)
+	case c.Keys.Stock < 0 || c.Keys.Stock > maxStock:
+		return fmt.Errorf("keys.stock: %d is not between 0 and %d", c.Keys.Stock, maxStock)
+	case c.DNS.CatchUp < 0:
+		return fmt.Errorf("dns.catch_up: %s is negative", time.Duration(c.DNS.CatchUp))
+	case c.Verify.Timeout < 0:
+		return fmt.Errorf("verify.timeout: %s is negative", time.Duration(c.Verify.Timeout))
+	case c.Runtime.GCPercent < 0:
+		return fmt.Errorf("runtime.gc_percent: %d is negative", c.Runtime.GCPercent)
+	}
+	return nil
+}
+
+// checkAPI insists on TLS wherever a token could be read off the wire.
+func (c *nodeConfig) checkAPI() error {
+	if (c.API.CertFile == "") != (c.API.KeyFile == "") {
+		return errors.New("api.cert_file and api.key_file: give both or neither")
+	}
+	if c.API.CertFile != "" {
+		return nil
+	}
+	for i, a := range c.API.Listen {
+		if !a.Addr().IsLoopback() {
+			return fmt.Errorf("api.listen[%d]: %s is not loopback, and plain HTTP is for loopback only: set api.cert_file and api.key_file", i, a)
+		}
+	}
+	return nil
+}
+
+func (c *nodeConfig) checkBootstrap() error {
+	b := &c.Bootstrap
+	self := len(b.Members) == 0
+	seen := map[string]bool{}
+	for i, m := range b.Members {
+		key := fmt.Sprintf("bootstrap.members[%d]", i)
+		if err := checkNodeID(key+".id", m.ID); err != nil {
+			return err
+		}
+		if err := checkHostPort(key+".address", m.Address); err != nil {
+			return err
+		}
+		if seen[m.ID] {
+			return fmt.Errorf("%s.id: %q is there twice", key, m.ID)
+		}
+		seen[m.ID] = true
+		self = self || m.ID == c.ID
+	}
+	if !self {
+		return fmt.Errorf("bootstrap.members: this node, %q, is not among them", c.ID)
+	}
+	if b.AdminTokenHash != "" {
+		if sum, err := hex.DecodeString(b.AdminTokenHash); err != nil || len(sum) != 32 {
+			return errors.New("bootstrap.admin_token_hash: not the 64 hex digits of a SHA-256")
+		}
+		if b.ClusterID == "" {
+			return errors.New("bootstrap.cluster_id: missing beside bootstrap.admin_token_hash")
+		}
+	}
+	if !b.VerificationOff {
+		return nil
+	}
+	for _, a := range append(append([]netip.AddrPort(nil), c.DNS.Listen...), c.API.Listen...) {
+		if !a.Addr().IsLoopback() {
+			return fmt.Errorf("bootstrap.verification_off: not with %s: a cluster that others can reach must prove its domains", a)
+		}
+	}
+	return nil
+}
+
+// checkSecrets refuses secret files that others may read.
+func (c *nodeConfig) checkSecrets() error {
+	for _, f := range []struct{ key, path string }{
+		{"link.key_file", c.Link.KeyFile},
+		{"keys.kek_file", c.Keys.KEKFile},
+		{"api.key_file", c.API.KeyFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.key, err)
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			return fmt.Errorf("%s: %s has mode %04o, so others can use it: chmod 600 %s", f.key, f.path, info.Mode().Perm(), f.path)
+		}
+	}
+	return nil
+}
+
+// checkNodeID bounds ids to what certificates, file names and logs all bear.
+func checkNodeID(key, id string) error {
+	const maxID = 63
+	if id == "" || len(id) > maxID {
+		return fmt.Errorf("%s: %q must have 1 to %d characters", key, id, maxID)
+	}
+	for i := range len(id) {
+		b := id[i]
+		if ('a' > b || b > 'z') && ('0' > b || b > '9') && (b != '-' || i == 0 || i == len(id)-1) {
+			return fmt.Errorf("%s: %q may only have a to z, 0 to 9 and, inside, hyphens", key, id)
+		}
+	}
+	return nil
+}
+
+func checkHostPort(key, text string) error {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
+		return fmt.Errorf("%s: %q is not host:port", key, text)
+	}
+	return nil
+}
+
+// secretFile writes a new file that only its owner may read. It never
+// overwrites: an existing file is fs.ErrExist.
+func secretFile(path string, content []byte) error {
+	return newFile(path, content, 0o600)
+}
+
+// newFile writes a file that must not exist yet, and syncs it.
+func newFile(path string, content []byte, mode fs.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// duration is a time.Duration written "10s" in TOML.
+type duration time.Duration
+
+// UnmarshalText reads "10s".
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = duration(v)
+	return err
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// byteSize is a number of bytes written "3GiB" in TOML.
+type byteSize int64
+
+// UnmarshalText reads a whole number with B, KiB, MiB or GiB.
+func (s *byteSize) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*s = 0
+		return nil
+	}
+	for _, unit := range []struct {
+		suffix string
+		bytes  int64
+	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"B", 1}} {
+		digits, ok := strings.CutSuffix(string(text), unit.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err != nil || n < 0 || n > math.MaxInt64/unit.bytes {
+			break
+		}
+		*s = byteSize(n * unit.bytes)
+		return nil
+	}
+	return fmt.Errorf("%q is not a size such as 512MiB or 3GiB", text)
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"authd/api"
+)
+
+// keyCmd is `authd key`.
+type keyCmd struct {
+	clientFlags
+
+	List   keyListCmd   `cmd:"" help:"List a domain's keys, their stage and what happens to each next."`
+	Rotate keyRotateCmd `cmd:"" help:"Let the standby key sign from now on; the old key drains."`
+	Revoke keyRevokeCmd `cmd:"" help:"Answer a key with an empty p= at once: signatures by it fail."`
+	Fetch  keyFetchCmd  `cmd:"" help:"Fetch the signing key of a domain, private half included."`
+}
+
+type keyListCmd struct {
+	Domain string `arg:"" help:"Domain or token."`
+}
+
+func (keyListCmd) Help() string {
+	return `A key is published as standby, signs as active, stays published while draining, is then answered
+with an empty p= as revoked, and leaves.
+
+    authd key list send.customer.example
+`
+}
+
+func (c *keyListCmd) Run(s *session) error {
+	var d struct {
+		Keys []api.Key `json:"keys"`
+	}
+	raw, err := s.get(s.ctx, v1("domains", c.Domain), nil, &d)
+	if err != nil {
+		return err
+	}
+	return s.show(raw, func(w io.Writer) { printKeys(w, d.Keys) })
+}
+
+func printKeys(w io.Writer, keys []api.Key) {
+	row(w, "SELECTOR", "ALGORITHM", "STAGE", "CREATED", "READY", "NEXT", "DUE")
+	for _, k := range keys {
+		row(w, k.Selector, k.Algorithm, k.Stage, when(&k.CreatedAt), when(k.ReadyAt), k.Next, when(k.DueAt))
+	}
+}
+
+// when is a moment that need not have come.
+func when(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+type keyRotateCmd struct {
+	Domain string `arg:"" help:"Domain or token."`
+	From   string `placeholder:"SELECTOR" help:"The selector that signs now, as you saw it: nothing happens when another one does already."`
+	Reason string `help:"Why, for the audit."`
+}
+
+func (keyRotateCmd) Help() string {
+	return `Mail signed with the old key stays verifiable: its record is answered until every message under
+way has arrived. Rotate is not revoke: for a leaked key, revoke it as well.
+
+Examples:
+
+    authd key rotate send.customer.example
+    authd key rotate send.customer.example --from 2611-ab3de7 --reason "yearly exercise"
+`
+}
+
+func (c *keyRotateCmd) Run(s *session) error {
+	body := api.Rotation{From: c.From, Reason: c.Reason}
+	raw, err := s.post(s.ctx, v1("domains", c.Domain, "rotate"), nil, body, nil)
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return printJSON(s.stdout, raw)
+	}
+	return (&keyListCmd{Domain: c.Domain}).Run(s)
+}
+
+type keyRevokeCmd struct {
+	Domain   string `arg:"" help:"Domain or token."`
+	Selector string `arg:"" help:"Selector of the key."`
+	Reason   string `required:"" help:"Why, for the audit."`
+	Force    bool   `help:"Even if no other key of the domain can sign (admin)."`
+}
+
+func (keyRevokeCmd) Help() string {
+	return `Mail signed with this key, under way ones included, fails DKIM from now on. The key that signs is
+refused: rotate first, or --force.
+
+    authd key revoke send.customer.example 2611-ab3de7 --reason "private half was in a public bucket"
+`
+}
+
+func (c *keyRevokeCmd) Run(s *session) error {
+	raw, err := s.post(s.ctx, v1("domains", c.Domain, "keys", c.Selector, "revoke"), nil, api.Revocation{Reason: c.Reason, Force: c.Force}, nil)
+	if err != nil {
+		return err
+	}
+	return s.say(raw, "%s of %s is revoked", c.Selector, c.Domain)
+}
+
+type keyFetchCmd struct {
+	Domain string `arg:"" help:"Domain, or a name it signs for."`
+}
+
+func (keyFetchCmd) Help() string {
+	return `Prints the JSON document that mail servers read (HashiCorp Vault KV v1 shape), from the local state
+of the node asked. Needs a token of scope signer. Handle the output like the key itself.
+
+    authd key fetch send.customer.example
+`
+}
+
+func (c *keyFetchCmd) Run(s *session) error {
+	raw, err := s.get(s.ctx, v1("dkim", c.Domain), nil, nil)
+	if err != nil {
+		return err
+	}
+	return printJSON(s.stdout, raw)
+}

@@ -1,0 +1,37 @@
+// Command authd is an authoritative DNS server for platforms that send mail for
+// their customers: one binary with the server (serve), a whole cluster on
+// loopback to try (dev), the preparation of a real one (operator) and a client
+// of the API (everything else).
+//
+// This package wires: configuration, certificates, processes, the command line.
+// It decides nothing about DNS, keys or replication. rules_test.go keeps the
+// walls between the packages.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes.
+const (
+	exitDone    = 0
+	exitRefused = 1 // asked for something that was refused or could not be done
+	exitUsage   = 2 // asked wrongly: nothing was tried
+)
+
+// run is the program: main without the process around it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
+	return a.run(args)
+}

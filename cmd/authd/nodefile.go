@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+// nodeFile is what authd writes of a node's configuration.
+type nodeFile struct {
+	ID, DataDir, PIDFile            string
+	DNS, API                        []string
+	APICert, APIKey                 string
+	Link, Advertise                 string
+	LinkCA, LinkCert, LinkKey       string
+	KEK                             string
+	Stock                           int
+	Members                         []memberConfig // empty: added later
+	ClusterID, AdminTokenHash, Note string
+	VerificationOff                 bool
+}
+
+// text is the file. Its comments say what an operator may want to change.
+func (f nodeFile) text() []byte {
+	quote := func(s string) string { return strconv.Quote(s) }
+	list := func(items []string) string {
+		quoted := make([]string, len(items))
+		for i, s := range items {
+			quoted[i] = quote(s)
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	}
+	t := template.Must(template.New("node").Funcs(template.FuncMap{"q": quote, "list": list}).Parse(nodeTemplate))
+	var b bytes.Buffer
+	if err := t.Execute(&b, f); err != nil {
+		panic(err) // the template above is wrong
+	}
+	return b.Bytes()
+}
+
+const nodeTemplate = `# {{.Note}}
+# What this machine decides alone. Relative paths are relative to this file; an
+# unknown key is an error. deploy/authd.toml documents every key.
+
+id       = {{q .ID}}
+data_dir = {{q .DataDir}}
+{{- if .PIDFile}}
+pid_file = {{q .PIDFile}}
+{{- end}}
+
+[dns]
+listen = {{list .DNS}}
+
+[api]
+listen    = {{list .API}}
+{{- if .APICert}}
+cert_file = {{q .APICert}}
+key_file  = {{q .APIKey}}
+{{- end}}
+
+[link]
+listen    = {{q .Link}}
+{{- if .Advertise}}
+advertise = {{q .Advertise}}
+{{- end}}
+ca_file   = {{q .LinkCA}}
+cert_file = {{q .LinkCert}}
+key_file  = {{q .LinkKey}}
+
+[keys]
+kek_file = {{q .KEK}}
+{{- if .Stock}}
+stock    = {{.Stock}}
+{{- end}}
+{{- if .Members}}
+
+# Used once, to found the cluster; not read afterwards.
+[bootstrap]
+cluster_id       = {{q .ClusterID}}
+admin_token_hash = {{q .AdminTokenHash}}
+{{- if .VerificationOff}}
+verification_off = true # delegated domains count as proven: for authd dev only
+{{- end}}
+members = [
+{{- range .Members}}
+  { id = {{q .ID}}, address = {{q .Address}} },
+{{- end}}
+]
+{{- end}}
+`

@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"authd/api"
+	"authd/cluster"
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/zone"
+	"authd/zone/probe"
+)
+
+// serveCmd runs one node.
+type serveCmd struct {
+	Config string `required:"" type:"path" placeholder:"FILE" help:"The node's configuration file."`
+	Check  bool   `help:"Only check the file: say what is wrong with it, and exit."`
+}
+
+func (serveCmd) Help() string {
+	return `The node answers DNS from its own disk as soon as it is as far as its peers, or at once where none
+answers; it does not wait for a leader. SIGTERM and SIGINT hand leadership over, let running requests
+end, and stop it.
+
+Examples:
+
+    authd serve --config /etc/authd/authd.toml
+    authd serve --config authd-dev/node-2.toml
+    authd serve --check --config /etc/authd/authd.toml
+`
+}
+
+// Bounds of starting and stopping.
+const (
+	defaultCatchUp = 10 * time.Second // for peers that are further than this node
+	transferTime   = 2 * time.Second  // for a leader to hand over
+	drainTime      = 5 * time.Second  // for running requests and TCP exchanges
+	closeTime      = 10 * time.Second // for the stores
+	foundPoll      = 100 * time.Millisecond
+)
+
+func (c *serveCmd) Run(a *app) error {
+	config, err := loadConfig(c.Config)
+	if err != nil {
+		return err
+	}
+	if c.Check {
+		_, err := fmt.Fprintf(a.stdout, "%s: good\n", c.Config)
+		return err
+	}
+	logger, err := config.Log.logger(a.stderr)
+	if err != nil {
+		return err
+	}
+	logger = logger.With("node", config.ID)
+	if err := harden(); err != nil {
+		return err
+	}
+	config.Runtime.apply()
+	s := &server{config: config, logger: logger}
+	return s.run(a.ctx)
+}
+
+// apply sets the collector up.
+func (c runtimeConfig) apply() {
+	if c.GCPercent > 0 {
+		debug.SetGCPercent(c.GCPercent)
+	}
+	if c.MemoryLimit > 0 {
+		debug.SetMemoryLimit(int64(c.MemoryLimit))
+	}
+}
+
+// server is a running node: what serve opened, in the order in which it opened it.
+type server struct {
+	config *nodeConfig
+	logger *slog.Logger
+
+	mill *keys.Mill
+	node *cluster.Node
+	dns  *zone.Server
+	api  *api.Server
+	// open says that the DNS listeners are; the API's /ready asks.
+	open  atomic.Bool
+	tasks sync.WaitGroup // founding
+}
+
+// run starts the node, serves until ctx is done, and stops it.
+func (s *server) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := s.start(ctx)
+	if err == nil {
+		s.logger.Info("ready", "dns", s.config.DNS.Listen, "api", s.config.API.Listen)
+		if err := notify("READY=1"); err != nil {
+			s.logger.Warn("service manager not told", "error", err)
+		}
+		<-ctx.Done()
+		s.logger.Info("stopping")
+		if err := notify("STOPPING=1"); err != nil {
+			s.logger.Warn("service manager not told", "error", err)
+		}
+	} else if ctx.Err() != nil {
+		s.logger.Info("stopped before it was ready", "error", err)
+		err = nil
+	}
+	cancel() // where start failed, its tasks end too
+	return errors.Join(err, s.stop())
+}
+
+// start opens everything: the machine from this node's own disk, Raft, DNS once
+// this node is as far as its peers, the API.
+func (s *server) start(ctx context.Context) error {
+	if err := s.writePID(); err != nil {
+		return err
+	}
+	keeper, err := keys.OpenKeeper(s.config.Keys.KEKFile)
+	if err != nil {
+		return fmt.Errorf("opening keys.kek_file: %w", err)
+	}
+	if s.mill, err = startMill(s.config.Keys.Stock, s.logger); err != nil {
+		return fmt.Errorf("starting the key mill: %w", err)
+	}
+	link, err := linkTLS(s.config.Link)
+	if err != nil {
+		return err
+	}
+	if s.node, err = s.openNode(keeper, link); err != nil {
+		return fmt.Errorf("opening node: %w", err)
+	}
+	if err := s.node.Start(); err != nil {
+		return fmt.Errorf("starting node: %w", err)
+	}
+	s.catchUp(ctx)
+	s.dns, err = zone.Listen(zone.ServerConfig{
+		Listen: s.config.DNS.Listen, Workers: s.config.DNS.Workers,
+		Tree: s.node.Tree(), NSID: s.nsid(), Logger: s.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("opening DNS listeners: %w", err)
+	}
+	s.open.Store(true)
+	s.node.SetServing(true)
+	if err := s.startAPI(); err != nil {
+		return err
+	}
+	s.tasks.Go(func() { s.found(ctx) })
+	return nil
+}
+
+func (s *server) openNode(keeper keys.Keeper, link *tls.Config) (*cluster.Node, error) {
+	members := make([]cluster.Member, 0, len(s.config.Bootstrap.Members))
+	for _, m := range s.config.Bootstrap.Members {
+		members = append(members, cluster.Member{ID: m.ID, Address: m.Address, Voter: !m.NonVoter})
+	}
+	return cluster.Open(cluster.Config{
+		ID: s.config.ID, DataDir: s.config.DataDir,
+		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
+		Bootstrap: members, TLS: link,
+		Keeper: keeper, Source: s.mill, Logger: s.logger,
+	})
+}
+
+// startMill starts the child process that makes keys.
+func startMill(stock int, logger *slog.Logger) (*keys.Mill, error) {
+	binary, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return keys.StartMill(keys.MillConfig{Command: []string{binary, "mill"}, Stock: stock, Logger: logger})
+}
+
+func (s *server) nsid() string {
+	if s.config.DNS.NSID != "" {
+		return s.config.DNS.NSID
+	}
+	return s.config.ID
+}
+
+// catchUp waits until this node is as far as the peers that answer. Where it
+// cannot get there in time (no leader, say) it serves what it has: answers of a
+// minute ago are better than none.
+func (s *server) catchUp(ctx context.Context) {
+	index := s.node.AskPeers(ctx)
+	if index == 0 {
+		s.logger.Info("no peer answered: serving from the own disk", "index", s.node.Machine().Index())
+		return
+	}
+	limit := time.Duration(s.config.DNS.CatchUp)
+	if limit == 0 {
+		limit = defaultCatchUp
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := s.node.WaitApplied(bounded, index); err != nil {
+		s.logger.Warn("peers are further: serving what is here",
+			"peers", index, "here", s.node.Machine().Index(), "error", err)
+	}
+}
+
+func (s *server) startAPI() error {
+	prober, err := probe.New(probe.Config{
+		Resolvers: s.config.Verify.Resolvers, Timeout: time.Duration(s.config.Verify.Timeout),
+		ServerPort: s.config.Verify.ServerPort,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing verification: %w", err)
+	}
+	handler, err := api.New(api.Config{
+		Replica: s.node, Prober: prober, Logger: s.logger,
+		NodeID: s.config.ID, Version: version(),
+		DNSStats: s.dns.Stats, Ready: s.notReady,
+		Dev: s.config.Bootstrap.VerificationOff,
+	})
+	if err != nil {
+		return err
+	}
+	s.api, err = api.Listen(api.ListenConfig{
+		Listen:   s.config.API.Listen,
+		CertFile: s.config.API.CertFile, KeyFile: s.config.API.KeyFile,
+		Handler: handler, Logger: s.logger,
+	})
+	return err // it says what and where
+}
+
+// notReady says what keeps this node from being ready.
+func (s *server) notReady() []string {
+	if !s.open.Load() {
+		return []string{"DNS listeners are not open"}
+	}
+	return nil
+}
+
+// found makes the cluster's first state, once in its life: while it has no id,
+// the leader gives it the one all founders were told, and the first admin token
+// with it. A cluster id can be set once, so two leaders cannot both found.
+func (s *server) found(ctx context.Context) {
+	b := s.config.Bootstrap
+	if b.ClusterID == "" {
+		return
+	}
+	commands := []state.Command{state.SetSettings{Settings: state.Settings{
+		ClusterID: b.ClusterID, VerificationOff: b.VerificationOff,
+	}}}
+	if b.AdminTokenHash != "" {
+		access := state.AccessToken{
+			ID: b.AdminTokenHash[:16], Scope: state.ScopeAdmin,
+			CreatedAt: time.Now().Unix(), Note: "first admin token",
+		}
+		sum, err := hex.DecodeString(b.AdminTokenHash)
+		if err != nil {
+			s.logger.Error("founding the cluster", "error", err)
+			return
+		}
+		copy(access.Hash[:], sum)
+		commands = append(commands, state.AddAccessToken{Access: access})
+	}
+	tick := time.NewTicker(foundPoll)
+	defer tick.Stop()
+	for s.node.Machine().Settings().ClusterID == "" {
+		if s.node.Leader() == s.config.ID {
+			s.foundOnce(ctx, commands)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *server) foundOnce(ctx context.Context, commands []state.Command) {
+	results, _, err := s.node.Propose(ctx, cluster.Actor{ID: "bootstrap"}, commands...)
+	if err != nil {
+		s.logger.Warn("founding the cluster, trying again", "error", err)
+		return
+	}
+	for _, r := range results {
+		if r.Refusal != nil {
+			s.logger.Error("founding the cluster", "error", r.Refusal)
+		}
+	}
+}
+
+// stop closes what start opened: leadership goes first, so that the cluster
+// writes on; then requests end, DNS ends, and the stores close.
+func (s *server) stop() error {
+	ctx := context.Background() // the one that ended is why we stop
+	var errs []error
+	if s.node != nil && s.node.Leader() == s.config.ID {
+		bounded, cancel := context.WithTimeout(ctx, transferTime)
+		if err := s.node.TransferLeader(bounded, ""); err != nil {
+			s.logger.Info("leadership not handed over", "error", err)
+		}
+		cancel()
+	}
+	s.tasks.Wait()
+	drain, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	if s.api != nil {
+		errs = append(errs, s.api.Close(drain))
+	}
+	if s.dns != nil {
+		s.open.Store(false)
+		s.node.SetServing(false)
+		errs = append(errs, s.dns.Close(drain))
+	}
+	closing, cancel := context.WithTimeout(ctx, closeTime)
+	defer cancel()
+	if s.node != nil {
+		errs = append(errs, s.node.Close(closing))
+	}
+	if s.mill != nil {
+		errs = append(errs, s.mill.Close())
+	}
+	errs = append(errs, s.removePID())
+	return errors.Join(errs...)
+}
+
+func (s *server) writePID() error {
+	path := s.config.PIDFile
+	if path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("writing pid_file: %w", err)
+	}
+	// By rename, so that a reader sees a whole number or nothing.
+	next := path + ".new"
+	if err := os.WriteFile(next, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fmt.Errorf("writing pid_file: %w", err)
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("writing pid_file: %w", err)
+	}
+	return nil
+}
+
+// removePID removes the file unless a successor has written its own.
+func (s *server) removePID() error {
+	if s.config.PIDFile == "" {
+		return nil
+	}
+	if pid, err := readPID(s.config.PIDFile); err != nil || pid != os.Getpid() {
+		return nil //nolint:nilerr // no file of ours: nothing to remove
+	}
+	return os.Remove(s.config.PIDFile)
+}
+
+// readPID reads what writePID wrote.
+func readPID(path string) (int, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(trimLine(text)))
+}
+
+// millCmd is the child process that makes keys; only serve starts it.
+type millCmd struct{}
+
+func (millCmd) Run(a *app) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	return keys.RunMill(a.ctx)
+}

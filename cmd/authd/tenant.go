@@ -1,0 +1,112 @@
+package main
+
+import (
+	"io"
+
+	"authd/api"
+)
+
+// tenantCmd is `authd tenant`.
+type tenantCmd struct {
+	clientFlags
+
+	Add     tenantAddCmd     `cmd:"" help:"Add a tenant."`
+	List    tenantListCmd    `cmd:"" help:"List tenants."`
+	Show    tenantShowCmd    `cmd:"" help:"Show a tenant."`
+	Suspend tenantSuspendCmd `cmd:"" help:"Stop a tenant's signing; DNS is unchanged."`
+	Resume  tenantResumeCmd  `cmd:"" help:"Let a suspended tenant sign again."`
+}
+
+type tenantAddCmd struct {
+	ID   string `arg:"" help:"Short id, for ever: a to z, 0 to 9 and hyphens."`
+	Name string `arg:"" optional:"" help:"Name for people (default: the id)."`
+}
+
+func (tenantAddCmd) Help() string {
+	return `Examples:
+
+    authd tenant add acme "Acme Incorporated"
+    authd domain add send.acme.example --tenant acme
+`
+}
+
+func (c *tenantAddCmd) Run(s *session) error {
+	name := c.Name
+	if name == "" {
+		name = c.ID
+	}
+	raw, err := s.post(s.ctx, v1("tenants"), nil, api.NewTenant{ID: c.ID, Name: name}, nil)
+	if err != nil {
+		return err
+	}
+	return s.say(raw, "tenant %s added", c.ID)
+}
+
+type tenantListCmd struct{}
+
+func (tenantListCmd) Help() string { return "    authd tenant list\n" }
+
+func (c *tenantListCmd) Run(s *session) error {
+	items, raw, err := pages[api.Tenant](s.ctx, s.client, v1("tenants"), nil)
+	if err != nil {
+		return err
+	}
+	return s.show(raw, func(w io.Writer) { printTenants(w, items...) })
+}
+
+func printTenants(w io.Writer, tenants ...api.Tenant) {
+	row(w, "ID", "NAME", "SUSPENDED", "CREATED")
+	for _, t := range tenants {
+		row(w, t.ID, t.Name, yesNo(t.Suspended), when(&t.CreatedAt))
+	}
+}
+
+type tenantShowCmd struct {
+	ID string `arg:"" help:"Tenant."`
+}
+
+func (tenantShowCmd) Help() string { return "    authd tenant show acme\n" }
+
+func (c *tenantShowCmd) Run(s *session) error {
+	var t api.Tenant
+	raw, err := s.get(s.ctx, v1("tenants", c.ID), nil, &t)
+	if err != nil {
+		return err
+	}
+	return s.show(raw, func(w io.Writer) { printTenants(w, t) })
+}
+
+type tenantSuspendCmd struct {
+	ID     string `arg:"" help:"Tenant."`
+	Reason string `help:"Why, for the audit."`
+}
+
+func (tenantSuspendCmd) Help() string {
+	return `DNS goes on answering, so that mail under way still verifies; signers get no keys any more.
+
+    authd tenant suspend acme --reason "abuse report 4711"
+`
+}
+
+func (c *tenantSuspendCmd) Run(s *session) error {
+	return s.tenantVerb(c.ID, "suspend", "suspended", c.Reason)
+}
+
+type tenantResumeCmd struct {
+	ID     string `arg:"" help:"Tenant."`
+	Reason string `help:"Why, for the audit."`
+}
+
+func (tenantResumeCmd) Help() string { return "    authd tenant resume acme\n" }
+
+func (c *tenantResumeCmd) Run(s *session) error {
+	return s.tenantVerb(c.ID, "resume", "resumed", c.Reason)
+}
+
+func (s *session) tenantVerb(id, verb, done, reason string) error {
+	raw, err := s.post(s.ctx, v1("tenants", id, verb), because(reason), nil, nil)
+	if err != nil {
+		return err
+	}
+	return s.say(raw, "tenant %s %s", id, done)
+}
