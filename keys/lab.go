@@ -59,7 +59,7 @@ func labPair(compact []byte) *Pair {
 	modulus[0] |= 0xc0
 	modulus[len(modulus)-1] |= 1
 	public := Public{Algorithm: RSA2048, rsa: &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: minRSAExponent}}
-	return &Pair{pair{public: public, payload: public.Payload(), secret: &secret{lab: compact}}}
+	return newPair(public, secret{lab: compact})
 }
 
 func restoreLab(payload string, compact []byte) (*Pair, bool) {

@@ -57,7 +57,6 @@ func (r Ring) Retire(at int64) Ring {
 	}
 	next := r.clone()
 	next.RetiredAt = at
-	clear(next.RolledFrom)
 	for i := range next.Keys {
 		switch k := &next.Keys[i]; k.Stage {
 		case Active:

@@ -54,19 +54,23 @@ func (a Algorithm) known() bool { return a == RSA2048 || a == Ed25519 }
 // Safe for concurrent use.
 type Pair struct{ pair }
 
-// pair keeps the private half behind a pointer, so that even a struct that holds
+// pair keeps the private half behind a function, so that even a struct that holds
 // a Pair in an unexported field, where no method of ours is asked, prints an
-// address and not the key.
+// address. A pointer would not do: fmt follows it for a verb that does not fit.
 type pair struct {
 	public  Public
 	payload string
-	secret  *secret
+	reveal  func() *secret
 }
 
 type secret struct {
 	rsa *rsa.PrivateKey
 	ed  ed25519.PrivateKey
 	lab []byte // compact form of a lab pair, which cannot sign
+}
+
+func newPair(public Public, s secret) *Pair {
+	return &Pair{pair{public: public, payload: public.Payload(), reveal: func() *secret { return &s }}}
 }
 
 // Generate makes a pair from the random source. An RSA pair costs 35 to 50 ms
@@ -93,12 +97,12 @@ func Generate(random io.Reader, a Algorithm) (*Pair, error) {
 
 func newRSA(key *rsa.PrivateKey) *Pair {
 	public := Public{Algorithm: RSA2048, rsa: &key.PublicKey}
-	return &Pair{pair{public: public, payload: public.Payload(), secret: &secret{rsa: key}}}
+	return newPair(public, secret{rsa: key})
 }
 
 func newEd25519(key ed25519.PrivateKey) *Pair {
 	public := Public{Algorithm: Ed25519, ed: key.Public().(ed25519.PublicKey)}
-	return &Pair{pair{public: public, payload: public.Payload(), secret: &secret{ed: key}}}
+	return newPair(public, secret{ed: key})
 }
 
 // rsaFromPrime makes the whole key from the public half and one prime.
@@ -162,7 +166,7 @@ const checkMessage = "From: check@authd.example\r\nTo: check@authd.example\r\nSu
 // Check signs a message with the pair and verifies it against Payload, through
 // go-msgauth as a receiver would.
 func (p *Pair) Check() error {
-	if p.secret.lab != nil {
+	if p.reveal().lab != nil {
 		return fmt.Errorf("checking pair: %w", errLab)
 	}
 	var signed bytes.Buffer
@@ -204,12 +208,12 @@ func (p *Pair) Public() Public { return p.public }
 // the caller clears it after use.
 func (p *Pair) Compact() []byte {
 	switch {
-	case p.secret.lab != nil:
-		return bytes.Clone(p.secret.lab)
-	case p.secret.rsa != nil:
-		return p.secret.rsa.Primes[0].Bytes()
+	case p.reveal().lab != nil:
+		return bytes.Clone(p.reveal().lab)
+	case p.reveal().rsa != nil:
+		return p.reveal().rsa.Primes[0].Bytes()
 	}
-	return p.secret.ed.Seed()
+	return p.reveal().ed.Seed()
 }
 
 // PKCS8 is the private half as PKCS #8 PEM (RFC 5958). Of a lab pair it is an
@@ -217,12 +221,12 @@ func (p *Pair) Compact() []byte {
 func (p *Pair) PKCS8() []byte {
 	var der []byte
 	switch {
-	case p.secret.lab != nil:
-		return pem.EncodeToMemory(&pem.Block{Type: "LAB KEY", Bytes: p.secret.lab})
-	case p.secret.rsa != nil:
-		der, _ = x509.MarshalPKCS8PrivateKey(p.secret.rsa)
+	case p.reveal().lab != nil:
+		return pem.EncodeToMemory(&pem.Block{Type: "LAB KEY", Bytes: p.reveal().lab})
+	case p.reveal().rsa != nil:
+		der, _ = x509.MarshalPKCS8PrivateKey(p.reveal().rsa)
 	default:
-		der, _ = x509.MarshalPKCS8PrivateKey(p.secret.ed)
+		der, _ = x509.MarshalPKCS8PrivateKey(p.reveal().ed)
 	}
 	if der == nil {
 		panic("keys: a checked pair does not encode")
@@ -234,10 +238,10 @@ func (p *Pair) PKCS8() []byte {
 // Seed is an Ed25519 pair's 32-byte seed in base64, as rspamd reads it; empty
 // for RSA.
 func (p *Pair) Seed() string {
-	if p.secret.ed == nil {
+	if p.reveal().ed == nil {
 		return ""
 	}
-	seed := p.secret.ed.Seed()
+	seed := p.reveal().ed.Seed()
 	defer clear(seed)
 	return base64.StdEncoding.EncodeToString(seed)
 }
@@ -246,12 +250,12 @@ func (p *Pair) Seed() string {
 // signer of a lab pair answers every call with an error.
 func (p *Pair) Signer() crypto.Signer {
 	switch {
-	case p.secret.lab != nil:
+	case p.reveal().lab != nil:
 		return labSigner{p.public.rsa}
-	case p.secret.rsa != nil:
-		return p.secret.rsa
+	case p.reveal().rsa != nil:
+		return p.reveal().rsa
 	}
-	return p.secret.ed
+	return p.reveal().ed
 }
 
 // errLab is why a lab pair does not sign.
@@ -265,7 +269,7 @@ func (s labSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { 
 
 // String is the public half.
 func (p Pair) String() string {
-	if p.secret == nil {
+	if p.reveal == nil {
 		return "no pair"
 	}
 	return p.payload
