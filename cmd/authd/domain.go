@@ -314,15 +314,24 @@ func (recordListCmd) Help() string {
 }
 
 func (c *recordListCmd) Run(s *session) error {
-	view := "records"
 	if c.Served {
-		view = "served"
+		var served api.ServedList
+		raw, err := s.get(s.ctx, v1("domains", c.Domain, "served"), nil, &served)
+		if err != nil {
+			return err
+		}
+		return s.show(raw, func(w io.Writer) {
+			for _, set := range served.Records {
+				printRecords(w, api.RecordRR(set))
+			}
+		})
 	}
-	sets, raw, err := list[api.RecordRR](s.ctx, s.client, v1("domains", c.Domain, view))
+	var extra api.RecordList
+	raw, err := s.get(s.ctx, v1("domains", c.Domain, "records"), nil, &extra)
 	if err != nil {
 		return err
 	}
-	return s.show(raw, func(w io.Writer) { printRecords(w, sets...) })
+	return s.show(raw, func(w io.Writer) { printRecords(w, extra.Items...) })
 }
 
 // printRecords prints records as a zone file has them.

@@ -140,7 +140,7 @@ type poolListCmd struct{}
 func (poolListCmd) Help() string { return "    authd pool list\n" }
 
 func (c *poolListCmd) Run(s *session) error {
-	items, raw, err := list[api.Pool](s.ctx, s.client, v1("pools"))
+	items, raw, err := pages[api.Pool](s.ctx, s.client, v1("pools"), nil)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ type tokenListCmd struct{}
 func (tokenListCmd) Help() string { return "    authd token list\n" }
 
 func (c *tokenListCmd) Run(s *session) error {
-	items, raw, err := list[api.Token](s.ctx, s.client, v1("tokens"))
+	items, raw, err := pages[api.Token](s.ctx, s.client, v1("tokens"), nil)
 	if err != nil {
 		return err
 	}

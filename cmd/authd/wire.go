@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 )
 
@@ -16,26 +17,15 @@ type items struct {
 // pageLimit is how many items the client asks for at once.
 const pageLimit = "500"
 
-// list gets a list that comes whole, with its items' JSON as one array.
-func list[T any](ctx context.Context, c *client, path string) ([]T, []byte, error) {
-	return collect[T](ctx, c, path, nil)
-}
-
-// pages gets every page of a list.
+// pages gets every page of a list, with the items' JSON as one array.
 func pages[T any](ctx context.Context, c *client, path string, query url.Values) ([]T, []byte, error) {
 	q := url.Values{"limit": {pageLimit}}
-	for k, v := range query {
-		q[k] = v
-	}
-	return collect[T](ctx, c, path, q)
-}
-
-func collect[T any](ctx context.Context, c *client, path string, query url.Values) ([]T, []byte, error) {
+	maps.Copy(q, query)
 	var all []T
 	raws := []json.RawMessage{}
 	for {
 		var reply items
-		if _, err := c.get(ctx, path, query, &reply); err != nil {
+		if _, err := c.get(ctx, path, q, &reply); err != nil {
 			return nil, nil, err
 		}
 		for _, raw := range reply.Items {
@@ -48,7 +38,7 @@ func collect[T any](ctx context.Context, c *client, path string, query url.Value
 		if reply.Next == "" {
 			break
 		}
-		query.Set("cursor", reply.Next)
+		q.Set("cursor", reply.Next)
 	}
 	text, err := json.Marshal(raws)
 	return all, text, err

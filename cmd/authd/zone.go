@@ -45,7 +45,7 @@ type zoneListCmd struct{}
 func (zoneListCmd) Help() string { return "    authd zone list\n" }
 
 func (c *zoneListCmd) Run(s *session) error {
-	items, raw, err := list[api.Zone](s.ctx, s.client, v1("zones"))
+	items, raw, err := pages[api.Zone](s.ctx, s.client, v1("zones"), nil)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ type nameserverListCmd struct{}
 func (nameserverListCmd) Help() string { return "    authd nameserver list\n" }
 
 func (c *nameserverListCmd) Run(s *session) error {
-	items, raw, err := list[api.NameServer](s.ctx, s.client, v1("nameservers"))
+	items, raw, err := pages[api.NameServer](s.ctx, s.client, v1("nameservers"), nil)
 	if err != nil {
 		return err
 	}
