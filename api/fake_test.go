@@ -347,11 +347,13 @@ func read[T any](h *house, a answered) (v T) {
 	return v
 }
 
-// image is the machine as bytes, to see whether anything changed.
+// image is the machine as bytes but for its index, which a refused command
+// advances too: to see whether anything changed.
 func (h *house) image() []byte {
 	h.Helper()
 	var b bytes.Buffer
-	if err := h.Machine().WriteImage(&b); err != nil {
+	m, _, _ := h.Machine().Apply(0, nil)
+	if err := m.WriteImage(&b); err != nil {
 		h.Fatal(err)
 	}
 	return b.Bytes()

@@ -1,0 +1,93 @@
+package api
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+type sample struct {
+	Name  string            `json:"name"`
+	Count uint16            `json:"count"`
+	Tags  map[string]string `json:"tags"`
+	Inner []struct {
+		Deep string `json:"deep"`
+	} `json:"inner"`
+	Embedded
+}
+
+type Embedded struct {
+	More string `json:"more"`
+}
+
+func TestDecodeTakesWhatFits(t *testing.T) {
+	var s sample
+	text := `{"name":"a","count":65535,"tags":{"A":"1","a":"2"},"inner":[{"deep":"x"}],"more":"m"}`
+	if err := decode([]byte(text), &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Name != "a" || s.Count != 65535 || len(s.Tags) != 2 || s.Inner[0].Deep != "x" || s.More != "m" {
+		t.Errorf("decoded %+v", s)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for name, c := range map[string]struct{ text, field, says string }{
+		"nothing":                        {``, "", "ends in the middle"},
+		"half a value":                   {`{"name":`, "", "ends in the middle"},
+		"not JSON":                       {`name=a`, "", "not JSON"},
+		"a second value":                 {`{} {}`, "", "behind the JSON value"},
+		"trailing garbage":               {`{}]`, "", "behind the JSON value"},
+		"a byte order mark":              {"\xef\xbb\xbf{}", "", "byte order mark"},
+		"broken UTF-8":                   {"{\"name\":\"\xff\"}", "", "UTF-8"},
+		"an unknown member":              {`{"nam":"a"}`, "nam", "not a field"},
+		"an unknown member inside":       {`{"inner":[{},{"dep":""}]}`, "inner[1].dep", "not a field"},
+		"another case of a member":       {`{"Name":"a"}`, "Name", "not a field"},
+		"a member twice":                 {`{"name":"a","name":"b"}`, "name", "twice"},
+		"a member twice in a map":        {`{"tags":{"a":"1","a":"2"}}`, "tags.a", "twice"},
+		"a member twice, once escaped":   {`{"name":"a","\u006eame":"b"}`, "name", "twice"},
+		"a wrong type":                   {`{"name":1}`, "name", "cannot be"},
+		"a number that does not fit":     {`{"count":65536}`, "count", "cannot be"},
+		"a negative number":              {`{"count":-1}`, "count", "cannot be"},
+		"a fraction":                     {`{"count":1.5}`, "count", "cannot be"},
+		"NaN":                            {`{"count":NaN}`, "", "not JSON"},
+		"a deep array":                   {strings.Repeat("[", 10000) + strings.Repeat("]", 10000), "", "deeper"},
+		"a deep object in unknown types": {`{"tags":` + strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat("}", 40) + `}`, "", "deeper"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := decode([]byte(c.text), new(sample))
+			if err == nil {
+				t.Fatal("taken")
+			}
+			field, rest, _ := cutField(err.Error())
+			if field != c.field || !strings.Contains(rest, c.says) {
+				t.Errorf("field %q, %q; want %q, …%s…", field, rest, c.field, c.says)
+			}
+		})
+	}
+}
+
+// What decode takes, encoding/json takes as well and understands alike; and
+// nothing makes it panic.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `[]`, `null`, `{"name":"a","count":1}`, `{"inner":[{"deep":"\u0000"}]}`, `{"tags":{"":""}}`,
+		`{"name":"a","name":"b"}`, `{"a":{"b":[1,2,{"c":null}]}}`, "{\"name\":\"\xff\"}", `1e400`, `"\ud800"`, `{"more":"x"} `,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var loose, strict any
+		err := decode(data, &strict)
+		if plain := json.Unmarshal(data, &loose); plain != nil && err == nil {
+			t.Errorf("taken, and encoding/json says %v", plain)
+		}
+		var s sample
+		if decode(data, &s) == nil {
+			var again sample
+			if err := json.Unmarshal(data, &again); err != nil || again.Name != s.Name {
+				t.Errorf("%+v, and encoding/json has %+v (%v)", s, again, err)
+			}
+		}
+	})
+}
