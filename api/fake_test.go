@@ -380,3 +380,12 @@ func mustName(text string) zone.Name {
 	}
 	return n
 }
+
+func jsonText(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
