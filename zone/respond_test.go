@@ -181,7 +181,7 @@ func TestUnknownKeyIsToldSo(t *testing.T) {
 // asked, keeps to its limit, and is no longer than the query where it is no
 // answer.
 func TestRepliesToMutatedQueriesAreSound(t *testing.T) {
-	const mutations = 50_000
+	const mutations, opcodeRD = 50_000, 0x79
 	random := rand.New(rand.NewPCG(8906, 1))
 	seeds := append(seedQueries(t),
 		ask(t, "short.p-dns.test.", dns.TypeTXT, edns(1232)), ask(t, "big.p-dns.test.", dns.TypeTXT),
@@ -207,6 +207,9 @@ func TestRepliesToMutatedQueriesAreSound(t *testing.T) {
 		}
 		if !m.Response || reply[0] != message[0] || reply[1] != message[1] || m.RecursionAvailable || m.AuthenticatedData || m.CheckingDisabled || m.Zero {
 			t.Fatalf("header %s to %x", m.MsgHdr.String(), message)
+		}
+		if reply[2]&opcodeRD != message[2]&opcodeRD {
+			t.Fatalf("OPCODE or RD not repeated to %x", message)
 		}
 		if len(m.Question) == 1 && !bytes.Equal(reply[headerSize:responder.query.end], message[headerSize:responder.query.end]) {
 			t.Fatalf("another question in the reply to %x", message)
