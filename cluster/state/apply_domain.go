@@ -236,7 +236,7 @@ func (w *writer) giveTargets(d *Domain, b BoundTargets) *Refusal {
 			}
 			return zone.Target{Name: n, Platform: first.Number}, nil
 		}
-		p, r := w.checkBound(d, field, bound)
+		p, r := w.checkBound(field, bound)
 		if r != nil {
 			return zone.Target{}, r
 		}
@@ -288,7 +288,7 @@ func (w *writer) freePrefix(n zone.Name) string {
 }
 
 // checkBound checks one owner name that an admin binds to a claim.
-func (w *writer) checkBound(d *Domain, field string, n zone.Name) (*platformEntry, *Refusal) {
+func (w *writer) checkBound(field string, n zone.Name) (*platformEntry, *Refusal) {
 	if !wellFormed(n) {
 		return nil, invalid(field, "%s is not a domain name", quote(string(n)))
 	}
@@ -300,8 +300,9 @@ func (w *writer) checkBound(d *Domain, field string, n zone.Name) (*platformEntr
 		return nil, invalid(field, "%s is managed: ns1…, dkim, bounce, click, dmarc, spf and what lies below them is generated", quoteName(n))
 	}
 	for rest := n; rest != p.Apex; rest = rest.Parent() {
-		if rest.Label() == "*" || rest.Label() == d.Token.String() {
-			return nil, invalid(field, "%s: bind a name that exists, without wildcards or this claim's token", quoteName(n))
+		// A label like a token would be taken for a generated name.
+		if _, err := ParseToken(rest.Label()); err == nil || rest.Label() == "*" {
+			return nil, invalid(field, "%s: bind a name that exists, without wildcards or labels of %d base32 characters", quoteName(n), TokenLength)
 		}
 	}
 	if list, ok := w.bound.Get(n.Reverse()); ok {
@@ -434,6 +435,10 @@ func (w *writer) putDomainRecord(c PutDomainRecord) Result {
 	}
 	if isCut(c.Set.Type) && !c.Admin {
 		result.Refusal = invalid("type", "%s needs admin scope: it hands a part of the domain to others", c.Set.Type)
+		return result
+	}
+	if s := c.Set; s.Owner == d.Name && s.Type == zone.TypeTXT && len(s.Data) > 0 && s.TTL != zone.TTLMail {
+		result.Refusal = invalid("ttl", "%d: TXT at %s joins the SPF record there, whose TTL is %d (RFC 2181 section 5.2)", s.TTL, quoteName(d.Name), zone.TTLMail)
 		return result
 	}
 	octets := rrsetsSize(d.Records)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"slices"
 	"sort"
 	"strings"
@@ -390,5 +391,13 @@ func (m Machine) PlatformServed(p *Platform) []zone.RRset {
 	if !ok {
 		return nil
 	}
-	return zone.Served("", nil, []*zone.Platform{e.answers})
+	sets := e.answers.Served()
+	for i := range sets {
+		// The zone is rendered without its counter; SERIAL is followed by four more
+		// numbers (RFC 1035 section 3.3.13).
+		if soa := sets[i]; soa.Type == zone.TypeSOA && len(soa.Data) == 1 && len(soa.Data[0]) > 20 {
+			binary.BigEndian.PutUint32(soa.Data[0][len(soa.Data[0])-20:], e.Serial)
+		}
+	}
+	return sets
 }

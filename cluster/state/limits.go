@@ -1,5 +1,7 @@
 package state
 
+import "authd/zone"
+
 // Bounds of everything that is replicated. Each is far above what is useful and
 // far below what would hurt a node; a request past one is refused with its value.
 const (
@@ -33,8 +35,8 @@ const (
 	// would cost a receiver more than the ten look-ups of RFC 7208 section 4.6.4.
 	MaxSPF = 200
 	MaxMX  = 16
-	// MaxPolicy is the length of a DMARC policy in octets.
-	MaxPolicy = 1000
+	// MaxPolicy is the length of a DMARC policy in octets: one answer of 512.
+	MaxPolicy = zone.SPFLimit
 
 	MaxTenants      = 10_000_000
 	MaxDomains      = 20_000_000

@@ -134,14 +134,14 @@ func poolPlan(p *Pool, base zone.Name) (zone.PoolPlan, error) {
 	}, nil
 }
 
-// platformPlan is what a platform zone holds besides the names of claims.
+// platformPlan is what a platform zone holds besides the names of claims. Its
+// counter is not in it: that moves with every claim, and Publish sets it alone.
 func (t *tables) platformPlan(p *Platform) zone.PlatformPlan {
 	plan := zone.PlatformPlan{
 		Form:    zone.Form,
 		Number:  p.Number,
 		Apex:    p.Apex,
 		Contact: p.Contact,
-		Serial:  p.Serial,
 		Records: p.Records,
 	}
 	for _, s := range t.serversInOrder() {

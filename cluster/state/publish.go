@@ -1,8 +1,6 @@
 package state
 
 import (
-	"slices"
-
 	"authd/zone"
 )
 
@@ -84,7 +82,13 @@ func (m Machine) Publish(e *zone.Editor, old Machine, d Delta) {
 			e.SetSerial(number, p.Serial)
 		}
 	}
-	publishDomains(e, was, is, d.domains)
+	for token := range d.domains {
+		before, _ := was.domains.Get(token.key())
+		after, _ := is.domains.Get(token.key())
+		if before.branch != after.branch {
+			e.Put(before.branch, after.branch)
+		}
+	}
 	for number := range d.platforms {
 		if _, ok := is.platforms.Get(number); !ok {
 			e.SetPlatform(number, nil)
@@ -95,46 +99,6 @@ func (m Machine) Publish(e *zone.Editor, old Machine, d Delta) {
 			e.SetPool(number, nil)
 		}
 	}
-}
-
-// publishDomains replaces branches. A name can pass from one claim to another
-// (when ownership moves), so the branches that lose names go first: the loser
-// must not take the name away from the winner.
-func publishDomains(e *zone.Editor, was, is *tables, changed map[Token]struct{}) {
-	type change struct{ before, after zone.Branch }
-	later := make([]change, 0, len(changed))
-	for token := range changed {
-		before, _ := was.domains.Get(token.key())
-		after, _ := is.domains.Get(token.key())
-		c := change{before.branch, after.branch}
-		if c.before == c.after {
-			continue
-		}
-		if c.before != "" && losesName(c.before, c.after) {
-			e.Put(c.before, "")
-			c.before = ""
-		}
-		if c.after != "" {
-			later = append(later, c)
-		}
-	}
-	for _, c := range later {
-		e.Put(c.before, c.after)
-	}
-}
-
-// losesName says whether before is found under a name that after is not.
-func losesName(before, after zone.Branch) bool {
-	if after == "" {
-		return true
-	}
-	kept := after.Anchors()
-	for _, n := range before.Anchors() {
-		if !slices.Contains(kept, n) {
-			return true
-		}
-	}
-	return false
 }
 
 // PublishAll fills an empty index. The caller commits the editor.

@@ -1,0 +1,118 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tidwall/btree"
+
+	"authd/zone"
+)
+
+// checkIndexes compares what the machine keeps with what follows from its image,
+// and the index of queries with one filled anew.
+func (w *world) checkIndexes() {
+	w.t.Helper()
+	checkMachine(w.t, w.m)
+}
+
+func checkMachine(t testing.TB, m Machine) {
+	t.Helper()
+	written := image(t, m)
+	again, err := ReadImage(bytes.NewReader(written))
+	if err != nil {
+		t.Fatalf("its image does not read: %v", err)
+	}
+	if !bytes.Equal(image(t, again), written) {
+		t.Fatal("the image of the image differs")
+	}
+	a, b := m.tables(), again.tables()
+	for _, c := range []struct{ what, kept, follows string }{
+		{"claims", dump(&a.claims), dump(&b.claims)},
+		{"signs", dump(&a.signs), dump(&b.signs)},
+		{"owned", dump(&a.owned), dump(&b.owned)},
+		{"bound", dump(&a.bound), dump(&b.bound)},
+		{"reports", dump(&a.reports), dump(&b.reports)},
+		{"due", dump(&a.due), dump(&b.due)},
+		{"imported", dump(&a.imported), dump(&b.imported)},
+		{"pool ids", dump(&a.poolIDs), dump(&b.poolIDs)},
+		{"access hashes", dump(&a.accessHash), dump(&b.accessHash)},
+		{"domains", dump(&a.domains), dump(&b.domains)},
+		{"counts", counts(a), counts(b)},
+	} {
+		if c.kept != c.follows {
+			t.Fatalf("index %s is\n%s\nbut what follows from the objects is\n%s", c.what, c.kept, c.follows)
+		}
+	}
+	if diff := filled(m).Diff(filled(again)); diff != nil {
+		t.Fatalf("answers differ after reading the image: %s", strings.Join(diff[:min(len(diff), 5)], "\n"))
+	}
+	checkOwners(t, m)
+}
+
+func dump[K ~string | ~uint32, V any](m *btree.Map[K, V]) string {
+	var b strings.Builder
+	m.Scan(func(k K, v V) bool {
+		fmt.Fprintf(&b, "%q %q\n", fmt.Sprint(k), fmt.Sprint(v))
+		return true
+	})
+	return b.String()
+}
+
+func counts(t *tables) string {
+	var b strings.Builder
+	t.tenants.Scan(func(k string, e *tenantEntry) bool { fmt.Fprintln(&b, "tenant", k, e.domains); return true })
+	t.pools.Scan(func(k string, e *poolEntry) bool { fmt.Fprintln(&b, "pool", k, e.domains, e.slots); return true })
+	t.servers.Scan(func(k string, e *serverEntry) bool { fmt.Fprintln(&b, "server", k, e.domains); return true })
+	t.platforms.Scan(func(k uint32, e *platformEntry) bool {
+		fmt.Fprintln(&b, "platform", k, e.domains, e.octets)
+		return true
+	})
+	return b.String()
+}
+
+func filled(m Machine) *zone.Tree {
+	tree := zone.NewTree()
+	e := tree.Edit()
+	m.PublishAll(e)
+	e.Commit()
+	return tree
+}
+
+// checkOwners holds the namespace to its rule: every subtree has one owner.
+func checkOwners(t testing.TB, m Machine) {
+	t.Helper()
+	type owned struct {
+		name   zone.Name
+		tenant string
+	}
+	var all []owned
+	for d := range m.Domains(Token{}) {
+		if d.Mode == zone.CNAME && d.State == Pending {
+			t.Fatalf("CNAME claim %s is pending", d.Token)
+		}
+		if (d.State == Pending) != (d.Mode == zone.Delegated && d.ProvenAt == 0 && d.LeavingAt == 0) {
+			t.Fatalf("claim %s: state %d, proven at %d, leaving at %d", d.Token, d.State, d.ProvenAt, d.LeavingAt)
+		}
+		if (d.GoneAt != 0) != (d.State != Live) {
+			t.Fatalf("claim %s: state %d, gone at %d", d.Token, d.State, d.GoneAt)
+		}
+		if d.owns() {
+			all = append(all, owned{d.Name, d.Tenant})
+		}
+	}
+	slices.SortFunc(all, func(a, b owned) int { return strings.Compare(a.name.Reverse(), b.name.Reverse()) })
+	for i, a := range all {
+		for _, b := range all[i+1:] {
+			if !b.name.In(a.name) {
+				break
+			}
+			if a.name == b.name || a.tenant != b.tenant {
+				t.Fatalf("%s of %s and %s of %s are both proven", a.name, a.tenant, b.name, b.tenant)
+			}
+		}
+	}
+}
