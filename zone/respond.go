@@ -200,10 +200,9 @@ func appendHINFO(dst []byte, start int) []byte {
 	return dst
 }
 
-const (
-	typeHINFO Type = 13
-	ttlHINFO       = 3600
-)
+const typeHINFO Type = 13
+
+const ttlHINFO = 3600
 
 // Offsets of counts in a header.
 const (

@@ -34,15 +34,15 @@ type ServerConfig struct {
 func (c *ServerConfig) check() error {
 	switch {
 	case len(c.Listen) == 0:
-		return errors.New("Listen: no address to answer on")
+		return errors.New("no address to answer on in Listen")
 	case c.Workers < 0 || c.Workers > maxWorkers:
-		return fmt.Errorf("Workers: %d is not between 0 and %d", c.Workers, maxWorkers)
+		return fmt.Errorf("%d Workers are not between 0 and %d", c.Workers, maxWorkers)
 	case c.Tree == nil:
-		return errors.New("Tree: missing")
+		return errors.New("no Tree to answer from")
 	case len(c.NSID) > MaxNSID:
-		return fmt.Errorf("NSID: %d octets, at most %d fit", len(c.NSID), MaxNSID)
+		return fmt.Errorf("%d octets of NSID, at most %d fit", len(c.NSID), MaxNSID)
 	case c.Logger == nil:
-		return errors.New("Logger: missing")
+		return errors.New("no Logger to tell the operator with")
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func New(c Config) (*Prober, error) {
 		c.Timeout = defaultTimeout
 	}
 	if c.Timeout < 0 || c.Timeout > maxTimeout {
-		return nil, fmt.Errorf("Timeout: %s is not between 0 and %s", c.Timeout, maxTimeout)
+		return nil, fmt.Errorf("checking prober configuration: Timeout %s is not between 0 and %s", c.Timeout, maxTimeout)
 	}
 	if c.ServerPort == 0 {
 		c.ServerPort = dnsPort
@@ -62,12 +62,12 @@ func New(c Config) (*Prober, error) {
 	if len(c.Resolvers) == 0 {
 		var err error
 		if c.Resolvers, err = systemResolvers(); err != nil {
-			return nil, fmt.Errorf("Resolvers: none given, and reading those of the system: %w", err)
+			return nil, fmt.Errorf("no Resolvers given, reading those of the system: %w", err)
 		}
 	}
 	for _, r := range c.Resolvers {
 		if !r.IsValid() || r.Port() == 0 {
-			return nil, fmt.Errorf("Resolvers: %s is not an address with a port", r)
+			return nil, fmt.Errorf("checking prober configuration: %s in Resolvers is not an address with a port", r)
 		}
 	}
 	c.Resolvers = slices.Clone(c.Resolvers[:min(len(c.Resolvers), maxResolvers)])
