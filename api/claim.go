@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"authd/cluster/state"
@@ -105,16 +107,33 @@ func (c *claim) bring(in []NewKey) error {
 			return invalid(indexed("keys", i), "a second %s key; bring one an algorithm", pair.Algorithm())
 		}
 		seen[pair.Algorithm()] = true
-		if k.Selector != "" {
-			n, err := zone.ParseName(k.Selector)
-			if err != nil || n.Labels() != 1 {
-				return invalid(indexed("keys", i)+".selector", "%q is not a selector of one label", bounded(k.Selector))
-			}
+		selector, err := c.selectorFor(k.Selector, pair.Algorithm())
+		if err != nil {
+			return invalid(indexed("keys", i)+".selector", "%s", err)
 		}
-		c.brought = append(c.brought, broughtKey{k.Selector, pair})
+		c.brought = append(c.brought, broughtKey{selector, pair})
 		c.algorithms = slices.DeleteFunc(c.algorithms, func(a keys.Algorithm) bool { return a == pair.Algorithm() })
 	}
+	if len(c.algorithms) > 0 {
+		return invalid("keys", "the pool signs with %s too; bring a key of it as well, or none", c.algorithms[0])
+	}
 	return nil
+}
+
+// selectorFor is what Import is told: the selector in use, or nothing so that one
+// is minted; in CNAME mode the first slot, which is where a first key goes.
+func (c *claim) selectorFor(given string, a keys.Algorithm) (string, error) {
+	if c.Mode == zone.CNAME {
+		slot := keys.SlotLabel(a, 1)
+		if given != "" && given != slot {
+			return "", fmt.Errorf("in mode cname the first %s key goes into slot %s; leave the selector out", a, slot)
+		}
+		return slot, nil
+	}
+	if given == "" {
+		return "", nil
+	}
+	return given, keys.CheckSelector(given)
 }
 
 // keyed draws the token and makes or seals the keys. It is the part of a claim
@@ -128,7 +147,7 @@ func (h *Handler) keyed(ctx context.Context, c claim) (state.AddDomain, error) {
 	if len(c.brought) == 0 {
 		command.Active, command.Standby, err = h.replica.ClaimKeys(ctx, command.Token, ringMode(c.Mode), c.algorithms)
 		if err != nil {
-			return command, fmt.Errorf("making keys for %s: %w", c.Name, err)
+			return command, keyless(c.Name, err)
 		}
 		return command, nil
 	}
@@ -140,6 +159,15 @@ func (h *Handler) keyed(ctx context.Context, c claim) (state.AddDomain, error) {
 		command.Active = append(command.Active, m)
 	}
 	return command, nil
+}
+
+// keyless says that there was no key in time: nothing has happened then.
+func keyless(n zone.Name, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return problem(http.StatusServiceUnavailable, codeNoKeys, "",
+			"no key for %s was ready in time; nothing was changed; try again", n.Host()).with("Retry-After", "5")
+	}
+	return fmt.Errorf("making keys for %s: %w", n, err)
 }
 
 func readMode(text string) (zone.Mode, error) {

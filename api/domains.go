@@ -133,7 +133,9 @@ func (h *Handler) addDomain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	command, err := h.keyed(ctx, claim)
+	bounded, cancel := context.WithTimeout(ctx, keyTime)
+	defer cancel()
+	command, err := h.keyed(bounded, claim)
 	if err != nil {
 		return nil, err
 	}
@@ -275,9 +277,11 @@ func (h *Handler) restoreDomain(ctx context.Context, in *struct {
 	}
 	command := state.RestoreDomain{Token: d.Token}
 	if d.State == state.Leaving {
-		command.Active, err = h.replica.Materials(ctx, d.Token, d.Ring().ReviveNeeds(d.Algorithms))
+		bounded, cancel := context.WithTimeout(ctx, keyTime)
+		defer cancel()
+		command.Active, err = h.replica.Materials(bounded, d.Token, d.Ring().ReviveNeeds(d.Algorithms))
 		if err != nil {
-			return nil, fmt.Errorf("making keys for %s: %w", d.Name, err)
+			return nil, keyless(d.Name, err)
 		}
 	}
 	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {

@@ -42,6 +42,8 @@ type replica struct {
 	lost   bool
 	// behind is what WaitServed returns.
 	behind error
+	// starved is a source that gives no key.
+	starved bool
 	// closed keeps keys from being opened.
 	closed  bool
 	peers   []cluster.Status
@@ -100,6 +102,10 @@ func (r *replica) NewToken() (state.Token, error) {
 }
 
 func (r *replica) ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error) {
+	if r.starved {
+		<-ctx.Done()
+		return nil, nil, fmt.Errorf("taking a key: %w", ctx.Err())
+	}
 	id := uint32(1)
 	for _, list := range []*[]keys.Material{&active, &standby} {
 		for _, a := range algorithms {

@@ -49,6 +49,8 @@ type Replica interface {
 	RestoreSnapshot(ctx context.Context, r io.Reader) error
 }
 
+var _ Replica = (*cluster.Node)(nil)
+
 // Prober asks the parent of a domain for its delegation: *probe.Prober.
 type Prober interface {
 	Ask(ctx context.Context, domain zone.Name) (probe.Delegation, error)
@@ -88,9 +90,10 @@ const (
 // Times a request may take. They lie below the server's write timeout, so that
 // a client gets an answer and not a closed connection.
 const (
-	proposeTime = 10 * time.Second
-	waitTime    = 15 * time.Second // ?wait=served, after the proposal
-	probeTime   = 15 * time.Second
+	keyTime     = 8 * time.Second  // until keys are there, before the proposal
+	proposeTime = 8 * time.Second  //
+	waitTime    = 12 * time.Second // ?wait=served, after the proposal
+	probeTime   = 8 * time.Second  // of a verification, in the place of keyTime
 	bulkTime    = 10 * time.Minute // import and snapshots, which extend the timeout
 )
 

@@ -13,6 +13,7 @@ import (
 
 	"authd/cluster"
 	"authd/cluster/state"
+	"authd/keys"
 )
 
 // Problem is what every error of the API looks like (RFC 9457). Status, Code and
@@ -55,6 +56,7 @@ const (
 	codeInternal     = "internal"        // 500
 	codeNotYet       = "not_implemented" // 501: announced, and a later release has it
 	codeUnasked      = "could_not_ask"   // 502: the customer's servers gave no answer
+	codeNoKeys       = "no_keys"         // 503: the write did not happen
 	codeNoLeader     = "no_leader"       // 503: the write did not happen
 	codeNotCommitted = "not_committed"   // 503: the write did not happen
 	codeUnknown      = "outcome_unknown" // 503: the write may have happened
@@ -163,6 +165,10 @@ func asProblem(err error) *Problem {
 	var r *state.Refusal
 	if errors.As(err, &r) {
 		return refused(r)
+	}
+	var early *keys.NotReady
+	if errors.As(err, &early) {
+		return refused(&state.Refusal{Kind: state.TooEarly, Field: "keys", At: early.At, Message: early.Error()})
 	}
 	for _, known := range []error{cluster.ErrNoLeader, cluster.ErrNotCommitted, cluster.ErrUnknown} {
 		if errors.Is(err, known) {
