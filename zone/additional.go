@@ -32,11 +32,11 @@ func (t *Tree) address(a *answer, filled int, host string, at place) {
 	}
 	p := &a.other
 	p.setName(host)
-	v, ok := t.locate(p, false)
+	v, from, ok := t.locate(p, false)
 	if !ok || v.anchor.kind != anchorPlatform && (!a.bound || u32(v.b, atTenant) != a.tenant) {
 		return
 	}
-	below := v.belowCut(p)
+	below := v.belowCut(p, from)
 	if below && a.outcome != Referral {
 		return // not ours to tell, but for a delegation
 	}
@@ -53,12 +53,13 @@ func (t *Tree) address(a *answer, filled int, host string, at place) {
 	}
 }
 
-// belowCut says whether a name lies at or below a cut of the zone.
-func (v *view) belowCut(p *path) bool {
+// belowCut says whether a name lies at or below a cut of the zone, of which the
+// suffix of from labels is none.
+func (v *view) belowCut(p *path, from int) bool {
 	if v.b[atFlags]&flagCuts == 0 {
 		return false
 	}
-	for d := v.depth + 1; d <= p.count; d++ {
+	for d := from + 1; d <= p.count; d++ {
 		if n, ok := v.node(p, d); ok && n.has(nodeCut|nodeDNAME) && (d < p.count || n.has(nodeCut)) {
 			return true
 		}

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,4 +144,25 @@ func lookUp(t testing.TB, tree *Tree, qname string, qtype Type, limit int) (*dns
 		t.Fatalf("%s %s: unpacking %x: %v", qname, qtype, dst[2:], err)
 	}
 	return m, a
+}
+
+// sections are the lines of the reply to a question over TCP, sorted within each
+// section.
+func sections(t interface{ Fatalf(string, ...any) }, r *Responder, n Name, typ Type) []string {
+	packet := append([]byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, n...)
+	packet = append(packet, byte(typ>>8), byte(typ), 0, classIN)
+	var reply dns.Msg
+	out := r.Reply(nil, packet, true)
+	if err := reply.Unpack(out); err != nil {
+		t.Fatalf("%s %s: unpacking %x: %v", n, typ, out, err)
+	}
+	lines := printReply(&reply)
+	for i := range lines {
+		lines[i] = expand(lines[i])
+	}
+	answer, authority := 1+len(reply.Answer), 1+len(reply.Answer)+len(reply.Ns)
+	slices.Sort(lines[1:answer])
+	slices.Sort(lines[answer:authority])
+	slices.Sort(lines[authority:])
+	return lines
 }

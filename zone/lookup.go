@@ -32,7 +32,7 @@ const (
 func (t *Tree) lookup(q *query, a *answer) {
 	a.reset(q)
 	for {
-		v, ok := t.locate(&a.name, q.qtype == TypeDS)
+		v, from, ok := t.locate(&a.name, q.qtype == TypeDS)
 		if ok && a.hops == 0 {
 			a.aa = true
 		}
@@ -42,7 +42,7 @@ func (t *Tree) lookup(q *query, a *answer) {
 			}
 			break
 		}
-		if t.search(q, a, &v) == done {
+		if t.search(q, a, &v, from) == done {
 			break
 		}
 	}
@@ -52,9 +52,10 @@ func (t *Tree) lookup(q *query, a *answer) {
 	t.addresses(a)
 }
 
-// locate finds the longest anchor or platform zone above or at a name. For a DS
-// question the zone whose apex the name is stands back for the one above it.
-func (t *Tree) locate(p *path, ds bool) (view, bool) {
+// locate finds the longest anchor or platform zone above or at a name, and how
+// many of its labels certainly exist. For a DS question the zone whose apex the
+// name is stands back for the one above it.
+func (t *Tree) locate(p *path, ds bool) (v view, from int, ok bool) {
 	c := t.common.Load()
 	var child view
 	skipped := false
@@ -68,9 +69,28 @@ func (t *Tree) locate(p *path, ds bool) (view, bool) {
 			continue
 		}
 		v.parent = skipped
-		return v, true
+		if v.anchor.kind == anchorTarget {
+			v, from := v.around(p)
+			return v, from, true
+		}
+		return v, v.depth, true
 	}
-	return child, skipped
+	return child, child.depth, skipped
+}
+
+// around gives the platform zone of a target for the names below it that are not
+// the target's own: an operator may have records there.
+func (v view) around(p *path) (view, int) {
+	if _, ok := v.node(p, p.count); ok {
+		return v, v.depth
+	}
+	from := v.depth
+	for {
+		if _, ok := v.node(p, from+1); !ok {
+			return platformView(v.platform, v.common), from
+		}
+		from++
+	}
 }
 
 // viewAt is the anchor or platform zone with exactly the suffix of d labels.
@@ -87,10 +107,15 @@ func (t *Tree) viewAt(c *common, p *path, d int) (view, bool) {
 	}
 	for _, z := range c.platforms {
 		if z.labels == d && z.hash == p.hash[d] && string(z.apex) == string(p.suffix(d)) {
-			return view{b: z.block, anchor: anchor{kind: anchorPlatform, name: string(z.apex)}, depth: d, apex: d, platform: z, common: c}, true
+			return platformView(z, c), true
 		}
 	}
 	return view{}, false
+}
+
+func platformView(z *platformEntry, c *common) view {
+	return view{b: z.block, anchor: anchor{kind: anchorPlatform, name: string(z.apex)},
+		depth: z.labels, apex: z.labels, platform: z, common: c}
 }
 
 // view is a branch seen through one of its anchors. The shared tables are read
@@ -122,17 +147,18 @@ func (a *answer) enter(v *view) bool {
 	return true
 }
 
-// search asks one zone for the last name of the chain.
-func (t *Tree) search(q *query, a *answer, v *view) step {
+// search asks one zone for the last name of the chain, of which the suffix of
+// from labels exists and is no cut.
+func (t *Tree) search(q *query, a *answer, v *view, from int) step {
 	p := &a.name
 	if v.b[atFlags]&flagCuts == 0 { // nothing can be hidden: the name itself first
 		if n, ok := v.node(p, p.count); ok {
 			return v.answer(q, a, n)
 		}
 	}
-	encloser := v.depth // labels of the closest encloser (RFC 4592 section 3.3.1)
+	encloser := from // labels of the closest encloser (RFC 4592 section 3.3.1)
 	report, reports := node{}, 0
-	for d := v.depth + 1; d <= p.count; d++ {
+	for d := from + 1; d <= p.count; d++ {
 		n, ok := v.node(p, d)
 		if !ok {
 			if !v.common.deep(d) || !t.ent(p, d) {
@@ -146,7 +172,7 @@ func (t *Tree) search(q *query, a *answer, v *view) step {
 		case n.has(nodeCut) && (d < p.count || q.qtype != TypeDS):
 			return v.refer(a, n, d)
 		case n.has(nodeDNAME) && d < p.count:
-			return v.dname(a, n, d)
+			return v.dname(q, a, n, d)
 		case d == p.count:
 			return v.answer(q, a, n)
 		case n.has(nodeReport):
@@ -306,7 +332,7 @@ func (a *answer) alias() step {
 
 // dname answers a name below a DNAME at the suffix of d labels: with the DNAME
 // and the CNAME that it makes (RFC 6672 section 3.2).
-func (v *view) dname(a *answer, n node, d int) step {
+func (v *view) dname(q *query, a *answer, n node, d int) step {
 	r := n.set(TypeDNAME)
 	a.add(r, a.suffixPlace(d))
 	target := r.wire[recordHead:]
@@ -319,6 +345,10 @@ func (v *view) dname(a *answer, n node, d int) step {
 	synth := &a.refs[a.used-1]
 	synth.kind, synth.prefix, synth.target = refSynth, uint8(prefix), target
 	synth.ttl = uint32(r.wire[6])<<24 | uint32(r.wire[7])<<16 | uint32(r.wire[8])<<8 | uint32(r.wire[9])
+	if q.qtype == TypeCNAME || q.qtype == TypeANY { // the alias is the answer
+		a.end(Found, rcodeSuccess)
+		return done
+	}
 	a.other.length = copy(a.other.name[:], a.name.name[:prefix])
 	a.other.length += copy(a.other.name[prefix:maxName], target)
 	a.name.set(a.other.name[:a.other.length])
