@@ -395,3 +395,21 @@ func jsonText(t *testing.T, v any) string {
 	}
 	return string(b)
 }
+
+// newRequest is a request without a token.
+func newRequest(method, path, body string) *http.Request {
+	return httptest.NewRequest(method, path, strings.NewReader(body))
+}
+
+// contextWithoutTime is one whose time is over.
+func contextWithoutTime() (context.Context, context.CancelFunc) {
+	return context.WithDeadline(context.Background(), time.Unix(0, 0))
+}
+
+// within sends a request as admin with a context.
+func (h *house) within(ctx context.Context, method, path, body string) answered {
+	h.Helper()
+	r := newRequest(method, path, body).WithContext(ctx)
+	r.Header.Set("Authorization", "Bearer "+h.tokens["admin"])
+	return h.send(r)
+}

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"authd/cluster"
+)
+
+// A write that certainly did not happen and one that may have are told apart.
+func TestWritesThatWereNotConfirmed(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		lost  bool // it happened all the same
+		code  string
+		again bool // the reply says that it may be sent again blindly
+	}{
+		"no leader":             {fmt.Errorf("proposing: %w", cluster.ErrNoLeader), false, "no_leader", true},
+		"not committed":         {cluster.ErrNotCommitted, false, "not_committed", true},
+		"unknown, not happened": {cluster.ErrUnknown, false, "outcome_unknown", false},
+		"unknown, happened":     {cluster.ErrUnknown, true, "outcome_unknown", false},
+		"time ran out":          {context.DeadlineExceeded, false, "outcome_unknown", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			h.refuse, h.lost = c.err, c.lost
+			before := h.image()
+			a := h.ask("POST", "/v1/tenants", `{"id":"initech"}`)
+			if a.Code != http.StatusServiceUnavailable || a.problem.Code != c.code || (a.Header().Get("Retry-After") != "") != c.again {
+				t.Errorf("%d %s %v", a.Code, a.Body, a.Header())
+			}
+			if changed := string(before) != string(h.image()); changed != c.lost {
+				t.Errorf("changed: %v", changed)
+			}
+			h.refuse = nil
+			h.must(http.StatusCreated, "POST", "/v1/tenants", `{"id":"initech"}`) // once more is right either way
+		})
+	}
+}
+
+func TestChangeThatIsNotServedEverywhereIsToldAsCommitted(t *testing.T) {
+	h := newHouse(t)
+	h.behind = errors.New("waiting for node-3")
+	a := h.ask("POST", "/v1/tenants?wait=served", `{"id":"initech"}`)
+	if a.Code != http.StatusGatewayTimeout || a.problem.Code != "not_served_yet" || !strings.Contains(a.problem.Detail, "node-3") || !strings.Contains(a.problem.Detail, "is committed at index "+a.Header().Get("X-Authd-Index")) {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	h.must(http.StatusOK, "GET", "/v1/tenants/initech", "")
+}
+
+// A fault of ours says nothing about itself to the caller, and all to the log.
+func TestDefectIsLoggedAndNotTold(t *testing.T) {
+	h := newHouse(t)
+	h.handler.config.Random = strings.NewReader("")
+	a := h.ask("POST", "/v1/tokens", `{"scope":"read"}`)
+	if a.Code != http.StatusInternalServerError || a.problem.Code != "internal" || strings.Contains(a.Body.String(), "EOF") {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	if !strings.Contains(h.log.String(), "drawing an access token") {
+		t.Errorf("the log: %s", h.log)
+	}
+}
+
+func TestPanicIsAProblemAndTheServerGoesOn(t *testing.T) {
+	h := newHouse(t)
+	h.handler.prober = nil
+	h.replica.keeper = nil // the next claim panics
+	a := h.ask("POST", "/v1/tenants/acme/domains", `{"domain":"send.customer.example","mode":"delegated"}`)
+	if a.Code != http.StatusInternalServerError || a.problem.Code != "internal" || !strings.Contains(h.log.String(), "stack") {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	h.must(http.StatusOK, "GET", "/v1/cluster", "")
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestClusterShowsItsNodes(t *testing.T) {
+	h := newHouse(t)
+	c := read[Cluster](h, h.must(http.StatusOK, "GET", "/v1/cluster", ""))
+	if c.Leader != "node-1" || len(c.Nodes) != 1 || c.Nodes[0] != (Member{"node-1", "127.0.0.1:7301", true, true, true, 7, true}) || c.Settings.VerificationOff {
+		t.Errorf("%+v", c)
+	}
+	c = read[Cluster](h, h.must(http.StatusOK, "POST", "/v1/cluster/nodes", `{"id":"node-2","address":"192.0.2.12:7301","voter":true}`))
+	if len(c.Nodes) != 2 || c.Nodes[1].ID != "node-2" || !c.Nodes[1].Voter {
+		t.Errorf("%+v", c)
+	}
+	c = read[Cluster](h, h.must(http.StatusOK, "DELETE", "/v1/cluster/nodes/node-2", ""))
+	if len(c.Nodes) != 1 {
+		t.Errorf("%+v", c)
+	}
+	if a := h.ask("DELETE", "/v1/cluster/nodes/node-1", ""); a.Code != http.StatusConflict || !strings.Contains(a.problem.Detail, "last voter") {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	if a := h.ask("POST", "/v1/cluster/leader", ""); a.Code != http.StatusServiceUnavailable || a.problem.Code != "no_leader" {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+}
+
+func TestVerificationIsSwitchedOffOnlyInDev(t *testing.T) {
+	h := newHouse(t)
+	h.handler.config.Dev = true
+	if s := read[Settings](h, h.must(http.StatusOK, "PUT", "/v1/cluster/settings", `{"verification_off":true}`)); !s.VerificationOff {
+		t.Errorf("%+v", s)
+	}
+	if d := h.claim("acme", "send.customer.example", "delegated"); d.State != "live" || d.Proven != "unchecked" {
+		t.Errorf("%+v", d)
+	}
+	if s := read[Settings](h, h.must(http.StatusOK, "PUT", "/v1/cluster/settings", `{"verification_off":false}`)); s.VerificationOff {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestSnapshotSavesAndRestores(t *testing.T) {
+	h := newHouse(t)
+	d := h.live("acme", "send.customer.example")
+	saved := h.must(http.StatusOK, "GET", "/v1/cluster/snapshot", "")
+	if saved.Header().Get("Content-Type") != "application/octet-stream" || saved.Body.Len() == 0 {
+		t.Fatalf("%v", saved.Header())
+	}
+	want := h.image()
+	h.must(http.StatusNoContent, "DELETE", "/v1/domains/"+d.Token+"?now=true&reason=test", "")
+	h.must(http.StatusOK, "POST", "/v1/cluster/snapshot", saved.Body.String())
+	if string(want) != string(h.image()) {
+		t.Error("the state is another one")
+	}
+}
+
+// A snapshot that breaks off must not look whole.
+func TestSnapshotThatBreaksOffIsCut(t *testing.T) {
+	h := newHouse(t)
+	h.closed = true
+	defer func() {
+		if recover() != http.ErrAbortHandler {
+			t.Error("the connection was not cut")
+		}
+	}()
+	h.ask("GET", "/v1/cluster/snapshot", "")
+	t.Error("the reply ended as if it were whole")
+}
+
+func TestHealthReadyAndMetricsNeedNoToken(t *testing.T) {
+	h := newHouse(t)
+	h.live("acme", "send.customer.example")
+	reasons := []string{}
+	h.handler.config.Ready = func() []string { return reasons }
+	if a := h.as("", "GET", "/health", ""); a.Code != http.StatusOK || read[Health](h, a).Status != "ok" {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	if a := h.as("", "GET", "/ready", ""); a.Code != http.StatusOK {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	reasons = []string{"DNS listeners are not open"}
+	if a := h.as("", "GET", "/ready", ""); a.Code != http.StatusServiceUnavailable || read[Health](h, a).Problems[0] != reasons[0] {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	h.as("", "GET", "/v1/cluster", "")
+	m := h.as("", "GET", "/metrics", "").Body.String()
+	for _, line := range []string{
+		`authd_dns_requests_total{family="ipv4",proto="udp",type="TXT"} 3`, `authd_dns_responses_total{rcode="NOERROR"} 3`,
+		`authd_dns_outcomes_total{outcome="found"} 3`, "authd_domains 1", "authd_tenants 2", "authd_raft_leader 1", "authd_machine_index ",
+		`authd_api_requests_total{code="201",route="POST /v1/tenants"} 2`, `authd_api_requests_total{code="401",route="none"} 1`, `authd_build_info{node="node-1",version="test"} 1`,
+	} {
+		if !strings.Contains(m, line) {
+			t.Errorf("no %s in\n%s", line, m)
+		}
+	}
+	if strings.Contains(m, "customer.example") {
+		t.Error("a customer's name in the metrics")
+	}
+	if a := h.as("", "GET", "/openapi.json", ""); a.Code != http.StatusOK || a.Body.String() != string(h.handler.Spec()) {
+		t.Errorf("%d", a.Code)
+	}
+}
