@@ -3,10 +3,19 @@
 // which step is next and when, and the sealing of private halves.
 //
 // Ring, Policy and Record are pure: time arrives as an argument, in seconds
-// since 1970. Only pair.go, seal.go and mill.go meet the outside (entropy, the
-// key-encryption key, a child process), and the replicated machine calls
-// nothing of them. go-msgauth lives here alone. Private halves redact
-// themselves when printed or logged.
+// since 1970. Only pair.go, pem.go, seal.go and mill.go with frame.go meet the
+// outside (entropy, the key-encryption key, a child process), and the replicated
+// machine calls nothing of them. go-msgauth lives here alone. Private halves
+// redact themselves when printed or logged.
+//
+// A ring refuses a key whose private half was sealed for another place (Place),
+// a signature by a key that some cache may not see yet (NotReady), and a slot's
+// refill before every cache has let go of what it answered. It does not ask
+// whether nodes answer a record: whoever takes StepConfirm has.
+//
+// Who may write the file of key-encryption keys can make new private halves
+// unreadable, but cannot read or replace old ones without the old key; who may
+// read it can open every private half in a log, snapshot or backup.
 //
 // Read cluster/state next: it keeps a ring for every domain.
 package keys

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,11 +60,22 @@ func millChild(what string, args []string) int {
 		if _, err := m.Take(context.Background(), RSA2048); err != nil {
 			return 1
 		}
-		children, _ := os.ReadFile("/proc/self/task/" + strconv.Itoa(os.Getpid()) + "/children")
-		os.Stdout.WriteString("started " + string(children) + "\n")
+		os.Stdout.WriteString("started " + children() + "\n")
 		select {}
 	}
 	return 0
+}
+
+// children are the process IDs of this process's children, whichever of its
+// threads started them.
+func children() string {
+	var all strings.Builder
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		ids, _ := os.ReadFile(list)
+		all.Write(ids)
+	}
+	return all.String()
 }
 
 func self(t *testing.T) string {

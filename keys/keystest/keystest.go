@@ -50,13 +50,24 @@ func (s *source) Take(ctx context.Context, a keys.Algorithm) (*keys.Pair, error)
 	if p, ok := s.TryTake(a); ok {
 		return p, nil
 	}
-	return keys.Generate(rand.Reader, a)
+	return fresh(a)
+}
+
+func fresh(a keys.Algorithm) (*keys.Pair, error) {
+	p, err := keys.Generate(rand.Reader, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // TryTake implements keys.Source.
 func (s *source) TryTake(a keys.Algorithm) (*keys.Pair, bool) {
 	if a != keys.RSA2048 {
-		p, err := keys.Generate(rand.Reader, a)
+		p, err := fresh(a)
 		return p, err == nil
 	}
 	s.mu.Lock()
