@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -88,7 +90,7 @@ type server struct {
 	config *nodeConfig
 	logger *slog.Logger
 
-	mill *keys.Mill
+	mill *keys.Mill // nil in a lab build
 	node *cluster.Node
 	dns  *zone.Server
 	api  *api.Server
@@ -130,14 +132,15 @@ func (s *server) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening keys.kek_file: %w", err)
 	}
-	if s.mill, err = startMill(s.config.Keys.Stock, s.logger); err != nil {
+	source, err := s.openSource()
+	if err != nil {
 		return fmt.Errorf("starting the key mill: %w", err)
 	}
 	link, err := linkTLS(s.config.Link)
 	if err != nil {
 		return err
 	}
-	if s.node, err = s.openNode(keeper, link); err != nil {
+	if s.node, err = s.openNode(keeper, source, link); err != nil {
 		return fmt.Errorf("opening node: %w", err)
 	}
 	if err := s.node.Start(); err != nil {
@@ -160,7 +163,7 @@ func (s *server) start(ctx context.Context) error {
 	return nil
 }
 
-func (s *server) openNode(keeper keys.Keeper, link *tls.Config) (*cluster.Node, error) {
+func (s *server) openNode(keeper keys.Keeper, source keys.Source, link *tls.Config) (*cluster.Node, error) {
 	members := make([]cluster.Member, 0, len(s.config.Bootstrap.Members))
 	for _, m := range s.config.Bootstrap.Members {
 		members = append(members, cluster.Member{ID: m.ID, Address: m.Address, Voter: !m.NonVoter})
@@ -169,17 +172,28 @@ func (s *server) openNode(keeper keys.Keeper, link *tls.Config) (*cluster.Node, 
 		ID: s.config.ID, DataDir: s.config.DataDir,
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
 		Bootstrap: members, TLS: link,
-		Keeper: keeper, Source: s.mill, Logger: s.logger,
+		Keeper: keeper, Source: source, Logger: s.logger,
 	})
 }
 
-// startMill starts the child process that makes keys.
-func startMill(stock int, logger *slog.Logger) (*keys.Mill, error) {
-	binary, err := os.Executable()
+// openSource opens what makes keys: a child process, or in a build with the tag
+// lab, which no release is, a source of pairs that cost nothing and cannot sign.
+func (s *server) openSource() (keys.Source, error) {
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil, err
+	}
+	// A seed of its own for every start, so that no pair is given twice.
+	if lab, ok := keys.LabSource(binary.BigEndian.Uint64(seed[:])); ok {
+		s.logger.Warn("this is a lab build: its keys cannot sign")
+		return lab, nil
+	}
+	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return keys.StartMill(keys.MillConfig{Command: []string{binary, "mill"}, Stock: stock, Logger: logger})
+	s.mill, err = keys.StartMill(keys.MillConfig{Command: []string{program, "mill"}, Stock: s.config.Keys.Stock, Logger: s.logger})
+	return s.mill, err
 }
 
 func (s *server) nsid() string {
