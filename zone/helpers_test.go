@@ -117,35 +117,6 @@ func testTree(t testing.TB, plans ...Plan) *Tree {
 	return tree
 }
 
-// lookUp looks a question up and unpacks the message, as it would go over TCP or
-// (limit 512) UDP, behind two octets that are not part of it.
-func lookUp(t testing.TB, tree *Tree, qname string, qtype Type, limit int) (*dns.Msg, *answer) {
-	t.Helper()
-	wire := make([]byte, 300)
-	end, err := dns.PackDomainName(qname, wire, 0, nil, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var q query
-	q.asked, q.qtype, q.class = wire[:end], qtype, classIN
-	fold(&q.folded, q.asked)
-	a := new(answer)
-	tree.lookup(&q, a)
-	dst := append(make([]byte, 0, MaxTCP), "xx"...)
-	dst = append(dst, 0, 1, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0)
-	dst = append(dst, wire[:end]...)
-	dst = append(dst, byte(qtype>>8), byte(qtype), 0, classIN)
-	dst, _ = appendAnswer(dst, 2, &q, a, limit)
-	if len(dst)-2 > limit {
-		t.Fatalf("%s %s: %d octets, limit %d", qname, qtype, len(dst)-2, limit)
-	}
-	m := new(dns.Msg)
-	if err := m.Unpack(dst[2:]); err != nil {
-		t.Fatalf("%s %s: unpacking %x: %v", qname, qtype, dst[2:], err)
-	}
-	return m, a
-}
-
 // sections are the lines of the reply to a question over TCP, sorted within each
 // section.
 func sections(t interface{ Fatalf(string, ...any) }, r *Responder, n Name, typ Type) []string {

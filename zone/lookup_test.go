@@ -1,24 +1,166 @@
 package zone
 
-import "testing"
+import (
+	"fmt"
+	"sync"
+	"testing"
+)
 
-func TestSmoke(t *testing.T) {
-	tree := testTree(t, delegatedPlan(t, "send.customer.test", testToken), cnamePlan(t, otherToken))
+// Nothing on the query path allocates, whatever the outcome.
+func TestLookupDoesNotAllocate(t *testing.T) {
+	p := delegatedPlan(t, "send.customer.test", testToken)
+	p.Records = []RRset{set(t, "www.send.customer.test", TypeCNAME, 300, "mx1.p.example."), set(t, "*.w.send.customer.test", TypeTXT, 300, "x"),
+		set(t, "old.send.customer.test", TypeDNAME, 300, "new.send.customer.test."), set(t, "sub.send.customer.test", TypeNS, 300, "ns1.p.example.")}
+	tree := testTree(t, p, cnamePlan(t, otherToken))
 	for _, c := range []struct {
-		n string
-		t Type
+		name    string
+		t       Type
+		outcome Outcome
 	}{
-		{"send.customer.test.", TypeSOA}, {"send.customer.test.", TypeNS}, {"send.customer.test.", TypeMX}, {"sEnd.customer.test.", TypeTXT},
-		{"2511-abcdef._domainkey.send.customer.test.", TypeTXT}, {"_domainkey.send.customer.test.", TypeTXT}, {"_dmarc.send.customer.test.", TypeTXT},
-		{"k1." + otherToken + ".dkim.p.example.", TypeTXT}, {otherToken + ".bounce.p.example.", TypeMX}, {otherToken + ".dmarc.p.example.", TypeTXT},
-		{"www.p.example.", TypeA}, {testToken + ".ns1.p.example.", TypeA}, {"x.test.", TypeA}, {"p.example.", TypeNS}, {otherToken + ".click.p.example.", TypeA},
+		{"2511-abcdef._domainkey.send.customer.test", TypeTXT, Found},
+		{"k1." + otherToken + ".dkim.p.example", TypeTXT, Found},
+		{"send.customer.test", TypeNS, Found},
+		{"send.customer.test", TypeMX, Found},
+		{"send.customer.test", TypeSOA, Found},
+		{"www.send.customer.test", TypeA, Found},
+		{"a.w.send.customer.test", TypeTXT, Found},
+		{"bounce.old.send.customer.test", TypeMX, NoName},
+		{"x.sub.send.customer.test", TypeA, Referral},
+		{"_domainkey.send.customer.test", TypeTXT, NoData},
+		{"nothing.send.customer.test", TypeA, NoName},
+		{"x." + otherToken + ".dkim.p.example", TypeTXT, NoName},
+		{"elsewhere.test", TypeA, Refused},
 	} {
-		m, a := lookUp(t, tree, c.n, c.t, 65535)
-		t.Log(a.outcome, m)
+		q, a := questionOf(t, c.name, c.t), new(answer)
+		buffer := make([]byte, 0, MaxTCP)
+		allocations := testing.AllocsPerRun(100, func() {
+			tree.lookup(q, a)
+			appendAnswer(appendQuestion(buffer, q), 0, q, a, MaxUDP)
+		})
+		if allocations != 0 || a.outcome != c.outcome {
+			t.Errorf("%s %s: %v allocations, outcome %d, want none and %d", c.name, c.t, allocations, a.outcome, c.outcome)
+		}
 	}
-	b := mustRender(t, func() Plan { p := cnamePlan(t, otherToken); p.Attachment = make([]byte, 560); return p }())
-	t.Log(len(b))
-	for _, s := range Served(mustRender(t, delegatedPlan(t, "send.customer.test", testToken)), mustRenderPool(t, testPool(t)), []*Platform{mustRenderPlatform(t, testPlatform(t))}) {
-		t.Log(s.Owner, s.TTL, s.Type, s.Values())
+}
+
+// questionOf is a question as the parser leaves it.
+func questionOf(t testing.TB, text string, typ Type) *query {
+	q := &query{asked: []byte(name(t, text)), qtype: typ, class: classIN}
+	fold(&q.folded, q.asked)
+	q.end = headerSize + len(q.asked) + 4
+	return q
+}
+
+// appendQuestion appends header and question of a reply.
+func appendQuestion(b []byte, q *query) []byte {
+	b = append(b, 0, 1, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+	b = append(b, q.asked...)
+	return append(b, byte(q.qtype>>8), byte(q.qtype), 0, classIN)
+}
+
+// A reader sees one branch or the other while branches, pools and platform zones
+// are replaced, never a mixture and never a gap.
+func TestReadersSeeWholeBranches(t *testing.T) {
+	before := delegatedPlan(t, "send.customer.test", testToken)
+	after := delegatedPlan(t, "send.customer.test", testToken)
+	after.Serial, after.Keys[0].Payload = before.Serial+1, "v=DKIM1; p="
+	plans := []Plan{before, after}
+	tree := testTree(t, before)
+	branches := [2]Branch{mustRender(t, before), mustRender(t, after)}
+	pool := mustRenderPool(t, testPool(t))
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Add(1)
+		go func() {
+			defer readers.Done()
+			q, a := questionOf(t, "2511-abcdef._domainkey.send.customer.test", TypeTXT), new(answer)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				tree.lookup(q, a)
+				if a.outcome != Found || a.answers != 1 {
+					t.Errorf("outcome %d", a.outcome)
+					return
+				}
+				text := joinText(a.refs[0].wire[recordHead:])
+				if text != plans[0].Keys[0].Payload && text != plans[1].Keys[0].Payload {
+					t.Errorf("half a branch: %q", text)
+					return
+				}
+			}
+		}()
+	}
+	for i := range 2000 {
+		e := tree.Edit()
+		e.Put(branches[i%2], branches[(i+1)%2])
+		other := mustRender(t, delegatedPlan(t, fmt.Sprintf("z%d.test", i), fmt.Sprintf("%026d", i)))
+		e.Put("", other)
+		e.SetPool(1, pool)
+		e.SetSerial(1, uint32(i))
+		e.Commit()
+	}
+	close(stop)
+	readers.Wait()
+}
+
+// fleet is a tree of n domains, half of them in each mode, with what to ask.
+func fleet(b testing.TB, n int) (*Tree, []*query) {
+	tree := testTree(b)
+	e := tree.Edit()
+	var questions []*query
+	for i := range n {
+		token := mapDigits(fmt.Sprintf("%026d", i))
+		if i%2 == 0 {
+			zone := fmt.Sprintf("send.customer-%d.test", i)
+			e.Put("", mustRender(b, delegatedPlan(b, zone, token)))
+			questions = append(questions, questionOf(b, "2511-abcdef._domainkey."+zone, TypeTXT))
+			continue
+		}
+		e.Put("", mustRender(b, cnamePlan(b, token)))
+		questions = append(questions, questionOf(b, "k2."+token+".dkim.p.example", TypeTXT))
+	}
+	e.Commit()
+	return tree, questions
+}
+
+// mapDigits turns digits into base32 letters, so that a number is a token.
+func mapDigits(text string) string {
+	out := []byte(text)
+	for i := range out {
+		out[i] += 'a' - '0'
+	}
+	return string(out)
+}
+
+func BenchmarkLookup(b *testing.B) {
+	tree, questions := fleet(b, 100_000)
+	a := new(answer)
+	buffer := make([]byte, 0, MaxUDP)
+	b.ReportAllocs()
+	i := uint32(1)
+	for b.Loop() {
+		i = i*1664525 + 1013904223 // another domain each time: what a cache holds does not help
+		q := questions[int(uint64(i)*uint64(len(questions))>>32)]
+		tree.lookup(q, a)
+		appendAnswer(appendQuestion(buffer, q), 0, q, a, MaxUDP)
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	tree, _ := fleet(b, 100_000)
+	p := cnamePlan(b, mapDigits(fmt.Sprintf("%026d", 77)))
+	have := mustRender(b, p)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Serial++
+		next := mustRender(b, p)
+		e := tree.Edit()
+		e.Put(have, next)
+		e.Commit()
+		have = next
 	}
 }
