@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/tidwall/btree"
 
@@ -19,7 +18,7 @@ func (w *world) checkIndexes() {
 	checkMachine(w.t, w.m)
 }
 
-func checkMachine(t testing.TB, m Machine) {
+func checkMachine(t failer, m Machine) {
 	t.Helper()
 	written := image(t, m)
 	again, err := ReadImage(bytes.NewReader(written))
@@ -83,7 +82,7 @@ func filled(m Machine) *zone.Tree {
 }
 
 // checkOwners holds the namespace to its rule: every subtree has one owner.
-func checkOwners(t testing.TB, m Machine) {
+func checkOwners(t failer, m Machine) {
 	t.Helper()
 	type owned struct {
 		name   zone.Name

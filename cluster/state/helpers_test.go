@@ -178,7 +178,14 @@ func (w *world) domain(t Token) *Domain {
 	return d
 }
 
-func image(t testing.TB, m Machine) []byte {
+// failer is what an ordinary test and a property have in common.
+type failer interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func image(t failer, m Machine) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := m.WriteImage(&b); err != nil {

@@ -1,0 +1,495 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"authd/keys"
+	"authd/zone"
+)
+
+// The property: three machines that apply one log are equal, whatever was
+// batched, snapshot and restored on the way; the index of queries that was
+// published change by change equals one filled anew; and the namespace keeps its
+// rules. batchesPerRun × up to maxPerBatch commands × rapid's 100 runs make well
+// over 10,000 commands.
+const (
+	batchesPerRun = 25
+	maxPerBatch   = 10
+)
+
+func TestSameLogSameMachine(t *testing.T) {
+	commands, refusals := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		run := newRun(t)
+		for range batchesPerRun {
+			run.batch()
+		}
+		run.finish()
+		commands += run.commands
+		refusals += run.refusals
+	})
+	if commands < 10_000 {
+		t.Errorf("%d commands, want at least 10,000", commands)
+	}
+	if refusals == 0 || refusals > commands*3/4 {
+		t.Errorf("%d of %d commands were refused: the generators miss the mark", refusals, commands)
+	}
+	t.Logf("%d commands, %d refused", commands, refusals)
+}
+
+// run is one log, with the three machines that apply it.
+type run struct {
+	t          *rapid.T
+	g          generator
+	machines   [3]Machine
+	tree       *zone.Tree // of the first machine, change by change
+	published  Machine    // what the tree shows
+	delta      Delta      // and what came since
+	index      uint64
+	commands   int
+	refusals   int
+	everTokens map[Token]bool     // tokens of claims that ended
+	everBound  map[zone.Name]bool // and the names that were bound to them
+}
+
+func newRun(t *rapid.T) *run {
+	r := &run{t: t, tree: zone.NewTree(), everTokens: make(map[Token]bool), everBound: make(map[zone.Name]bool)}
+	r.g = generator{t: t, at: start}
+	for i := range r.machines {
+		r.machines[i] = Empty()
+	}
+	entries := make([]Entry, 0, 16)
+	for _, c := range founding() {
+		entries = append(entries, Entry{At: start, Actor: "admin-1", Command: c})
+	}
+	r.apply(entries)
+	return r
+}
+
+func (r *run) batch() {
+	n := rapid.IntRange(1, maxPerBatch).Draw(r.t, "commands")
+	entries := make([]Entry, n)
+	for i := range entries {
+		entries[i] = r.g.entry(r.machines[0])
+	}
+	r.apply(entries)
+	for i := 1; i < len(r.machines); i++ {
+		if rapid.IntRange(0, 9).Draw(r.t, "restore") == 0 {
+			m, err := ReadImage(bytes.NewReader(image(r.t, r.machines[i])))
+			if err != nil {
+				r.t.Fatalf("machine %d does not come back from its snapshot: %v", i, err)
+			}
+			r.machines[i] = m
+		}
+	}
+	if rapid.IntRange(0, 2).Draw(r.t, "publish") == 0 {
+		r.publish()
+	}
+}
+
+func (r *run) apply(entries []Entry) {
+	data, err := EncodeBatch(entries)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.index++
+	before := r.machines[0]
+	var first []Result
+	for i := range r.machines {
+		entries, err := DecodeBatch(data)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		next, results, delta := r.machines[i].Apply(r.index, entries)
+		r.machines[i] = next
+		if i == 0 {
+			first = results
+			r.delta.Merge(delta)
+		} else if fmt.Sprint(results) != fmt.Sprint(first) {
+			for k := range results {
+				if fmt.Sprint(results[k]) != fmt.Sprint(first[k]) {
+					r.t.Fatalf("machine %d says %s to %T, the first %s", i, results[k].text(), entries[k].Command, first[k].text())
+				}
+			}
+		}
+	}
+	r.commands += len(entries)
+	for _, result := range first {
+		if result.Refusal != nil {
+			r.refusals++
+		}
+	}
+	r.checkRefused(before, entries, first)
+	r.checkForEver(before)
+	checkOwners(r.t, r.machines[0])
+}
+
+// checkRefused applies the batch without what was refused: nothing may differ. A
+// step that was too early is left in, because it may move the claim in the queue.
+func (r *run) checkRefused(before Machine, entries []Entry, results []Result) {
+	var rest []Entry
+	at := before.Time()
+	for i, e := range entries {
+		at = max(at, e.At)
+		e.At = at // what a refused command said of the time counts
+		_, step := e.Command.(StepKey)
+		if refusal := results[i].Refusal; refusal == nil || step && refusal.Kind == TooEarly {
+			rest = append(rest, e)
+		}
+	}
+	next, _, _ := before.Apply(r.index, rest)
+	if want := r.machines[0]; !bytes.Equal(image(r.t, withIndex(next, want)), image(r.t, want)) {
+		r.t.Fatal("a refused command left a trace")
+	}
+}
+
+// checkForEver sees to it that nothing of a claim that ended comes back.
+func (r *run) checkForEver(before Machine) {
+	now := r.machines[0]
+	for d := range before.Domains(Token{}) {
+		if _, ok := now.Domain(d.Token); !ok {
+			r.everTokens[d.Token] = true
+			for _, n := range d.boundNames() {
+				r.everBound[n] = true
+			}
+		}
+	}
+	for t := range r.everTokens {
+		if _, ok := now.Domain(t); ok || !now.Tombstoned(t) {
+			r.t.Fatalf("token %s came back", t)
+		}
+	}
+	for d := range now.Domains(Token{}) {
+		for _, n := range d.boundNames() {
+			if r.everBound[n] {
+				r.t.Fatalf("bound name %s came back with claim %s", n, d.Token)
+			}
+		}
+	}
+}
+
+func (r *run) publish() {
+	e := r.tree.Edit()
+	r.machines[0].Publish(e, r.published, r.delta)
+	e.Commit()
+	r.published, r.delta = r.machines[0], Delta{}
+	if diff := r.tree.Diff(filled(r.machines[0])); diff != nil {
+		r.t.Fatalf("the index published change by change differs:\n%s", strings.Join(diff[:min(len(diff), 5)], "\n"))
+	}
+}
+
+func (r *run) finish() {
+	r.publish()
+	want := image(r.t, r.machines[0])
+	for i, m := range r.machines {
+		if !bytes.Equal(image(r.t, m), want) {
+			r.t.Fatalf("machine %d differs from the first", i)
+		}
+	}
+	checkMachine(r.t, r.machines[0])
+}
+
+// generator draws commands that are often allowed, and often nearly so.
+type generator struct {
+	t    *rapid.T
+	at   int64
+	next uint64 // for tokens and texts
+}
+
+func (g *generator) pick(what string, from ...string) string {
+	return rapid.SampledFrom(from).Draw(g.t, what)
+}
+
+func (g *generator) flag(what string, oneIn int) bool {
+	return rapid.IntRange(1, oneIn).Draw(g.t, what) == 1
+}
+
+func (g *generator) entry(m Machine) Entry {
+	g.at += rapid.SampledFrom([]int64{0, 1, 1, 60, 3600, day, 3 * day}).Draw(g.t, "later")
+	e := Entry{At: g.at, Actor: "admin-1", Command: g.command(m)}
+	if g.flag("late", 20) {
+		e.At -= 500 // a leader's clock may be behind its predecessor's
+	}
+	if !g.flag("no reason", 4) {
+		e.Reason = "drawn"
+	}
+	return e
+}
+
+func (g *generator) command(m Machine) Command {
+	if m.Rescheduling() && g.flag("reschedule", 3) {
+		return Reschedule{}
+	}
+	switch n := rapid.IntRange(0, 99).Draw(g.t, "command"); {
+	case n < 22:
+		return g.addDomain(m)
+	case n < 37:
+		return g.task(m)
+	case n < 47:
+		return g.prove(m)
+	case n < 53:
+		return LeaveDomain{Token: g.token(m), Now: g.flag("now", 2)}
+	case n < 58:
+		return g.restore(m)
+	case n < 60:
+		return ExpireDomain{Token: g.token(m)}
+	case n < 67:
+		return g.patch(m)
+	case n < 74:
+		return g.domainRecord(m)
+	case n < 79:
+		return g.step(m)
+	case n < 83:
+		return RevokeKey{Token: g.token(m), Selector: g.selector(m), Force: g.flag("force", 2)}
+	default:
+		return g.shared(m)
+	}
+}
+
+// shared draws the commands that are not about a claim.
+func (g *generator) shared(m Machine) Command {
+	apex := name(g.pick("zone", "p-dns.test", "p-dns.example", "third.test", "customer.test"))
+	tenant := g.pick("tenant", "acme", "zeta", "third", "fourth")
+	pool := g.pick("pool", "default", "second", "third")
+	server := g.pick("server", "ns1", "ns2", "ns3", "ns10", "mx1")
+	g.next++
+	switch rapid.IntRange(0, 13).Draw(g.t, "shared") {
+	case 0:
+		return SetSettings{Settings{ClusterID: "test", VerificationOff: g.flag("off", 3)}}
+	case 1:
+		return PutPlatform{apex, name(g.pick("contact", "a.p-dns.test", "b.p-dns.test"))}
+	case 2:
+		return DropPlatform{apex}
+	case 3, 4, 5:
+		owner := g.pick("owner", "www", "a.b", "b", "x.old", "s1.old", "old", "ns1", "k.dkim", "*")
+		return PutRecord{apex, g.rrset(owner + "." + apex.Host())}
+	case 6:
+		return PutNameServer{server, []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(g.next)})}}
+	case 7:
+		return DropNameServer{server}
+	case 8, 9:
+		return PutPool{pool, g.spec()}
+	case 10:
+		return DropPool{pool}
+	case 11:
+		if g.flag("suspend", 2) {
+			return SuspendTenant{tenant, g.flag("suspended", 2)}
+		}
+		return AddTenant{tenant, tenant}
+	case 12:
+		scope := Scope(g.pick("scope", "admin", "signer", "read", "tenant:acme", "tenant:nobody", "root"))
+		return AddAccessToken{AccessToken{ID: g.pick("id", "a1", "a2", "a3"), Hash: [32]byte{byte(g.next)}, Scope: scope}}
+	}
+	return DropAccessToken{g.pick("id", "a1", "a2", "a3")}
+}
+
+func (g *generator) spec() PoolSpec {
+	s := spec()
+	for range rapid.SampledFrom([]int{0, 1, 40}).Draw(g.t, "mechanisms") {
+		g.next++
+		s.SPF = append(s.SPF, fmt.Sprintf("ip4:198.%d.%d.0/24", g.next/256%256, g.next%256))
+	}
+	s.DMARC = g.policy()
+	if g.flag("cname", 4) {
+		s.ClickA, s.ClickCNAME = nil, name("edge.example")
+	}
+	switch rapid.IntRange(0, 3).Draw(g.t, "period") {
+	case 0:
+		s.Policy.Period = s.Policy.DrainCeiling // too fast for slots
+	case 1:
+		s.Policy.Period /= 2
+	}
+	if g.flag("both algorithms", 5) {
+		s.Policy.Algorithms = append(s.Policy.Algorithms, keys.Ed25519)
+	}
+	return s
+}
+
+func (g *generator) policy() string {
+	return g.pick("policy", "", "", "v=DMARC1; p=none", "v=DMARC1; p=reject; rua=mailto:x@in.p-dns.test",
+		"v=DMARC1; p=none; rua=mailto:x@in.p-dns.example,mailto:y@in.p-dns.test", "v=DMARC1")
+}
+
+func (g *generator) rrset(owner string) zone.RRset {
+	g.next++
+	switch rapid.IntRange(0, 5).Draw(g.t, "type") {
+	case 0:
+		return zone.RRset{Owner: name(owner), Type: zone.TypeA}
+	case 1:
+		return rrset(owner, zone.TypeTXT, rapid.SampledFrom([]uint32{300, 3600}).Draw(g.t, "ttl"), fmt.Sprint("text ", g.next))
+	case 2:
+		return rrset(owner, zone.TypeNS, 300, "ns.elsewhere.test.")
+	case 3:
+		return rrset(owner, zone.TypeCNAME, 300, "elsewhere.test.")
+	}
+	return rrset(owner, zone.TypeA, 300, fmt.Sprintf("192.0.2.%d", g.next%256))
+}
+
+// token draws a claim's token, or one of nobody.
+func (g *generator) token(m Machine) Token {
+	if m.DomainCount() == 0 || g.flag("stranger", 15) {
+		return tok(rapid.Uint64Range(0, g.next+1).Draw(g.t, "token"))
+	}
+	at := rapid.IntRange(0, m.DomainCount()-1).Draw(g.t, "claim")
+	key, _, _ := m.tables().domains.GetAt(at)
+	return tokenOf(key)
+}
+
+func (g *generator) addDomain(m Machine) Command {
+	g.next++
+	token := tok(g.next)
+	if g.flag("old token", 12) {
+		token = g.token(m)
+	}
+	domain := g.pick("domain", "customer.test", "send.customer.test", "x.send.customer.test", "y.x.send.customer.test",
+		"mail.customer.test", "send.other.test", "a.send.other.test", "p-dns.test", "x.third.test")
+	mode := rapid.SampledFrom([]zone.Mode{zone.Delegated, zone.CNAME}).Draw(g.t, "mode")
+	c := claimOf(token, domain, mode, g.pick("tenant", "acme", "zeta", "third"))
+	c.Pool = g.pick("pool", "default", "default", "second")
+	c.DMARC = g.policy()
+	c.Override = g.flag("override", 2)
+	if g.flag("signs for", 4) {
+		c.SignsFor = []zone.Name{name(g.pick("signs for", "customer.test", "other.test", "send.customer.test"))}
+	}
+	if pool, ok := m.Pool(c.Pool); ok && len(pool.Policy.Algorithms) == 2 {
+		ed := keys.Material{Algorithm: keys.Ed25519, ID: 2, Payload: "v=DKIM1; k=ed25519; p=E" + token.String(), Sealed: []byte("sealed")}
+		if mode == zone.Delegated {
+			ed.Selector = "2601-eeeeee"
+		}
+		c.Active = append(c.Active, ed)
+		c.Standby[0].ID = 3
+	}
+	if g.flag("no standby", 3) {
+		c.Standby = nil
+	}
+	if g.flag("imported", 5) {
+		c.Active[0].Imported, c.Active[0].Payload = true, "v=DKIM1; k=rsa; p="+g.pick("key", "SHARED1", "SHARED2")
+	}
+	if mode == zone.CNAME && g.flag("bound", 2) {
+		c.Bound.Bounce = name(g.pick("bounce", "old", "x.old", "b.old", "www", "c") + ".p-dns.test")
+		if g.flag("bound keys", 2) {
+			prefix := g.pick("keys", "one", "two", "three")
+			for i := range 3 {
+				c.Bound.Keys = append(c.Bound.Keys, name(fmt.Sprintf("s%d.%s.p-dns.example", i, prefix)))
+			}
+		}
+	}
+	return c
+}
+
+func (g *generator) prove(m Machine) Command {
+	c := ProveDomain{Token: g.token(m), Attested: g.flag("attested", 4)}
+	if !g.flag("unseen", 10) {
+		c.Seen = []Token{c.Token}
+	}
+	if g.flag("seen another", 6) {
+		c.Seen = append(c.Seen, g.token(m))
+	}
+	return c
+}
+
+// material is for the next key of a claim.
+func (g *generator) material(ring keys.Ring, a keys.Algorithm) keys.Material {
+	g.next++
+	m := material(ring.NextID, "", fmt.Sprint("M", g.next))
+	if a == keys.Ed25519 {
+		m.Algorithm, m.Payload = a, fmt.Sprint("v=DKIM1; k=ed25519; p=M", g.next)
+	}
+	if ring.Mode == keys.Minted {
+		m.Selector = mintSelector(g.at, uint32(g.next))
+	}
+	return m
+}
+
+func (g *generator) restore(m Machine) Command {
+	c := RestoreDomain{Token: g.token(m)}
+	if d, ok := m.Domain(c.Token); ok && !g.flag("no material", 4) {
+		ring := d.Ring()
+		for i, a := range ring.ReviveNeeds(d.Algorithms) {
+			material := g.material(ring, a)
+			material.ID += uint32(i)
+			c.Active = append(c.Active, material)
+		}
+	}
+	return c
+}
+
+func (g *generator) patch(m Machine) Command {
+	c := PatchDomain{Token: g.token(m)}
+	if g.flag("pool", 3) {
+		pool := g.pick("to pool", "default", "second", "third")
+		c.Pool = &pool
+	}
+	if g.flag("policy", 3) {
+		policy := g.policy()
+		c.DMARC = &policy
+	}
+	if g.flag("labels", 3) {
+		labels := map[string]string{"a": g.pick("label", "1", "2")}
+		c.Labels = &labels
+	}
+	if g.flag("signs", 4) {
+		signs := []zone.Name{name(g.pick("signs for", "customer.test", "other.test"))}
+		c.SignsFor = &signs
+	}
+	return c
+}
+
+func (g *generator) domainRecord(m Machine) Command {
+	c := PutDomainRecord{Token: g.token(m), Admin: g.flag("admin", 2)}
+	owner := g.pick("owner", "", "www.", "a.b.", "*.", "k._domainkey.", "bounce.")
+	domain := "send.customer.test"
+	if d, ok := m.Domain(c.Token); ok {
+		domain = d.Name.Host()
+	}
+	c.Set = g.rrset(owner + domain)
+	return c
+}
+
+func (g *generator) selector(m Machine) string {
+	return g.pick("selector", "2601-aaaaaa", "2601-bbbbbb", "k1", "k2", "t2-k1", "nope")
+}
+
+// task does what the rotator would do next, some days from now.
+func (g *generator) task(m Machine) Command {
+	tasks := m.Due(5, g.at)
+	for len(tasks) == 0 {
+		if g.at += 5 * day; g.at > start+3000*day || m.DomainCount() == 0 {
+			return Reschedule{}
+		}
+		tasks = m.Due(5, g.at)
+	}
+	task := rapid.SampledFrom(tasks).Draw(g.t, "task")
+	if task.Expire {
+		return ExpireDomain{task.Token}
+	}
+	return g.stepKey(m, task.Token, task.Step)
+}
+
+// step draws one that hardly ever fits.
+func (g *generator) step(m Machine) Command {
+	kind := keys.StepKind(rapid.IntRange(0, 6).Draw(g.t, "kind"))
+	c := g.stepKey(m, g.token(m), keys.Step{Kind: kind, Algorithm: keys.RSA2048, Key: rapid.Uint32Range(0, 4).Draw(g.t, "key")})
+	c.Manual = g.flag("manual", 2)
+	if g.flag("from", 3) {
+		c.From = g.selector(m)
+	}
+	return c
+}
+
+func (g *generator) stepKey(m Machine, t Token, s keys.Step) StepKey {
+	c := StepKey{Token: t, Step: s}
+	if s.Kind == keys.StepPublish {
+		if d, ok := m.Domain(t); ok {
+			material := g.material(d.Ring(), s.Algorithm)
+			c.Material = &material
+		}
+	}
+	return c
+}
