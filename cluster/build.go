@@ -80,6 +80,9 @@ func (b *builder) build() (start, error) {
 		}
 	}
 	s.need = b.missing(s, found, at.Index)
+	if found {
+		b.store.continues(meta.Index, meta.Term)
+	}
 	return s, nil
 }
 
@@ -95,8 +98,8 @@ func (b *builder) bounds() error {
 	return nil
 }
 
-// void deletes entries that a run-time restore superseded, in case the process
-// died before Raft had.
+// void clears a log that a run-time restore superseded, in case the process died
+// before Raft had: what Raft wrote since would begin after the restore's index.
 func (b *builder) void() error {
 	base := b.mark.get().Base
 	if err := b.bounds(); err != nil {
@@ -105,8 +108,8 @@ func (b *builder) void() error {
 	if b.first == 0 || b.first > base {
 		return nil
 	}
-	b.logger.Info("removing log entries that a snapshot superseded", "from", b.first, "to", base)
-	return b.store.DeleteRange(b.first, min(base, b.last))
+	b.logger.Info("clearing the log that a snapshot superseded", "from", b.first, "to", b.last, "snapshot", base)
+	return b.store.DeleteRange(b.first, b.last)
 }
 
 // replay applies the log up to the mark and reads the rest for the members it

@@ -23,7 +23,8 @@ type fsm struct {
 	mark   *mark
 	fence  *fence
 	logger *slog.Logger
-	adopt  func(snapshotID string) // lists a snapshot that replaced the machine
+	// adopted is told of a snapshot that replaced the machine.
+	adopted func(*raft.SnapshotMeta) error
 	// committed is called when entries are known to be committed, before they are applied.
 	committed func(index uint64)
 
@@ -51,7 +52,7 @@ type fsm struct {
 func newFSM(m state.Machine, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
-		adopt: func(string) {}, committed: func(uint64) {},
+		adopted: func(*raft.SnapshotMeta) error { return nil }, committed: func(uint64) {},
 		startedAt: m.Index(),
 		changed:   make(chan struct{}),
 	}
@@ -184,10 +185,12 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	// Durable before it is seen: from here on the log up to this index is void,
 	// also if the process dies before Raft has cleared it.
 	err = s.mark.set(func(v *markValue) { v.Index, v.Base = meta.Index, meta.Index })
+	if err == nil {
+		err = s.adopted(meta)
+	}
 	if err != nil {
 		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)
 	}
-	s.adopt(meta.ID)
 	old := s.current()
 	s.startedAt, s.fed = 0, meta.Index
 	s.machine.Store(&m)

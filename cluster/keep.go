@@ -61,13 +61,13 @@ func (t *tail) due(now time.Time) bool {
 }
 
 // trailing is how many entries to keep behind the next snapshot.
-func (t *tail) trailing() uint64 {
+func (t *tail) trailing(least uint64) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.entries == 0 || t.octets == 0 {
-		return minTrailing
+		return least
 	}
-	return uint64(min(max(trailingOctets/(t.octets/t.entries+1), minTrailing), maxTrailing))
+	return min(max(uint64(trailingOctets/(t.octets/t.entries+1)), least), maxTrailing)
 }
 
 // made counts a snapshot that began at entries and octets, and took that long.
@@ -116,7 +116,7 @@ func (n *Node) snapshot() error {
 	n.tail.mu.Unlock()
 	began := time.Now()
 	err := n.raft.ReloadConfig(raft.ReloadableConfig{
-		TrailingLogs:      n.tail.trailing(),
+		TrailingLogs:      n.tail.trailing(n.tuning.trailing),
 		SnapshotInterval:  24 * time.Hour,
 		SnapshotThreshold: math.MaxUint64,
 		HeartbeatTimeout:  n.tuning.heartbeat,

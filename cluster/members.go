@@ -244,23 +244,12 @@ func (n *Node) change(ctx context.Context, a changeAsk) error {
 		f = n.raft.AddNonvoter(s.ID, s.Address, 0, enqueueTime)
 	case a.Op == changeRemove:
 		f = n.raft.RemoveServer(s.ID, 0, enqueueTime)
-	case a.Op == changeTransfer && a.Member.ID == "":
-		f = n.raft.LeadershipTransfer()
 	case a.Op == changeTransfer:
-		if a.Member.ID == n.c.ID {
-			return nil
-		}
-		if !n.votes(a.Member.ID) {
-			return fmt.Errorf("transferring leadership to %q: not a voter", a.Member.ID)
-		}
-		f = n.raft.LeadershipTransferToServer(s.ID, raft.ServerAddress(n.addressOf(a.Member.ID)))
+		return n.transfer(ctx, a.Member.ID)
 	default:
 		return fmt.Errorf("change %d is not known here; upgrade node %s", a.Op, n.c.ID)
 	}
 	if err := n.await(ctx, f); err != nil {
-		if a.Op == changeTransfer {
-			return fmt.Errorf("transferring leadership: %w", err)
-		}
 		return writeError(err)
 	}
 	if a.Op == changeRemove {
@@ -274,11 +263,34 @@ func (n *Node) votes(id string) bool {
 	return slices.ContainsFunc(n.members(), func(m Member) bool { return m.ID == id && m.Voter })
 }
 
-func (n *Node) addressOf(id string) string {
-	for _, m := range n.members() {
-		if m.ID == id {
-			return m.Address
+// transfer hands leadership to a voter; where none is named to the one that is
+// furthest of those that answer. The library would pick one that is down.
+func (n *Node) transfer(ctx context.Context, to string) error {
+	if to == n.c.ID {
+		return nil
+	}
+	var heir Member
+	var furthest uint64
+	replies := n.askAll(ctx, n.others())
+	for _, m := range n.others() {
+		r, healthy := replies[m.ID]
+		switch {
+		case m.ID == to && !m.Voter:
+			return fmt.Errorf("transferring leadership to %s: not a voter", to)
+		case m.ID == to:
+			heir = m
+		case to == "" && m.Voter && healthy && !r.Fenced && (heir.ID == "" || r.Applied > furthest):
+			heir, furthest = m, r.Applied
 		}
 	}
-	return ""
+	if heir.ID == "" && to == "" {
+		return errors.New("transferring leadership: no other voter answers")
+	}
+	if heir.ID == "" {
+		return fmt.Errorf("transferring leadership to %q: not a member", to)
+	}
+	if err := n.await(ctx, n.raft.LeadershipTransferToServer(raft.ServerID(heir.ID), raft.ServerAddress(heir.Address))); err != nil {
+		return fmt.Errorf("transferring leadership to %s: %w", heir.ID, err)
+	}
+	return nil
 }

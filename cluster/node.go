@@ -76,6 +76,8 @@ type tuning struct {
 	quiet time.Duration
 	// patience is how long a write waits for a leader to be known.
 	patience time.Duration
+	// trailing is the fewest entries kept behind a snapshot.
+	trailing uint64
 	// rotate is the longest sleep of the rotator.
 	rotate time.Duration
 	// noSync leaves the log to the kernel, for tests that do not cut the power.
@@ -89,6 +91,7 @@ func defaultTuning() tuning {
 		heartbeat: 2 * time.Second, election: 2 * time.Second, lease: time.Second,
 		commit: time.Millisecond, quiet: 50 * time.Millisecond,
 		patience: time.Second,
+		trailing: minTrailing,
 		rotate:   10 * time.Second,
 	}
 }
@@ -152,7 +155,11 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.start.machine.PublishAll(e)
 	e.Commit()
 	n.fsm = newFSM(n.start.machine, tree, n.mark, n.fence, c.Logger)
-	n.fsm.adopt = n.snaps.adopt
+	n.snaps.written = n.store.continues
+	n.fsm.adopted = func(meta *raft.SnapshotMeta) error {
+		n.snaps.adopt(meta.ID)
+		return n.store.superseded(meta.Index, meta.Term)
+	}
 	n.tail.init(n.start)
 	n.rotator = newRotator(n)
 	if n.start.need > 0 {
@@ -275,7 +282,7 @@ func (n *Node) leads() bool {
 }
 
 // abstains says whether this node must keep out of elections.
-func (n *Node) abstains() bool { return n.fsm.current().Index() < n.owed() }
+func (n *Node) abstains() bool { return n.store.stale() || n.fsm.current().Index() < n.owed() }
 
 // owed is the index before which this node keeps out of elections. A node that
 // joins with an empty disk may be a voter that lost it: until it knows how far

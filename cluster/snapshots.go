@@ -32,6 +32,9 @@ type snapshots struct {
 	dir    string
 	logger *slog.Logger
 
+	// written is told of snapshots that this node wrote itself.
+	written func(index, term uint64)
+
 	// mu guards usable.
 	mu     sync.Mutex
 	usable map[string]bool
@@ -42,7 +45,7 @@ func openSnapshots(dir string, logger *slog.Logger, raftLogger hclog.Logger) (*s
 	if err != nil {
 		return nil, fmt.Errorf("opening snapshots in %s: %w", dir, err)
 	}
-	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool)}
+	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool), written: func(uint64, uint64) {}}
 	return s, s.sweep()
 }
 
@@ -187,6 +190,7 @@ type snapshotSink struct {
 	raft.SnapshotSink
 	store *snapshots
 	index uint64
+	term  uint64
 	own   bool
 }
 
@@ -196,15 +200,20 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 	if err != nil {
 		return nil, err
 	}
-	return &snapshotSink{SnapshotSink: sink, store: s, index: index}, nil
+	return &snapshotSink{SnapshotSink: sink, store: s, index: index, term: term}, nil
 }
 
 // Close lists the snapshot if it is the node's own; one that came from elsewhere
 // is listed once the machine was replaced by it.
 func (s *snapshotSink) Close() error {
-	if s.own {
-		// Before Close, which removes older ones and may be interrupted after.
-		s.store.adopt(s.ID())
+	if !s.own {
+		return s.SnapshotSink.Close()
 	}
-	return s.SnapshotSink.Close()
+	// Before Close, which removes older ones and may be interrupted after.
+	s.store.adopt(s.ID())
+	if err := s.SnapshotSink.Close(); err != nil {
+		return err
+	}
+	s.store.written(s.index, s.term)
+	return nil
 }

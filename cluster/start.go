@@ -170,7 +170,7 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) close(ctx context.Context) error {
 	if n.raft != nil && n.leads() && len(n.members()) > 1 {
 		ctx, cancel := context.WithTimeout(ctx, handOver)
-		if err := n.await(ctx, n.raft.LeadershipTransfer()); err != nil {
+		if err := n.transfer(ctx, ""); err != nil {
 			n.logger.Warn("handing over leadership", "error", err)
 		}
 		cancel()

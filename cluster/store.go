@@ -43,6 +43,8 @@ type store struct {
 	mu      sync.Mutex
 	pending time.Time // when the append under way began; zero: none
 
+	base atomic.Pointer[logBase]
+
 	// running: Raft uses the store. Before, errors are returned as they are.
 	running atomic.Bool
 
@@ -122,7 +124,36 @@ func (s *store) LastIndex() (index uint64, err error) {
 }
 
 func (s *store) GetLog(index uint64, l *raft.Log) error {
-	return s.guard("reading log", func() error { return s.bolt.GetLog(index, l) })
+	err := s.guard("reading log", func() error { return s.bolt.GetLog(index, l) })
+	if base := s.base.Load(); base != nil && errors.Is(err, raft.ErrLogNotFound) && base.stand(index, l) {
+		return nil
+	}
+	return err
+}
+
+// logBase is the snapshot that the log continues. The library compares the entry
+// before those that a leader sends with the log alone: a follower that has that
+// entry in its snapshot only refuses, and is sent the snapshot again, for ever.
+// The same befalls one whose log, cleared by an install, had ended beyond the
+// snapshot, because the library goes on believing in that end (hashicorp/raft
+// issue 697). So the store answers for both.
+type logBase struct {
+	index, term uint64
+	stale       uint64 // where a superseded tail ended, until entries are appended; 0: none
+}
+
+// stand answers for an entry that is not in the log: the snapshot's own, or one
+// of the superseded tail, whose term is nobody's and which the library deletes.
+func (b *logBase) stand(index uint64, l *raft.Log) bool {
+	switch {
+	case index == b.index && index > 1:
+		*l = raft.Log{Index: index, Term: b.term, Type: raft.LogNoop}
+		return true
+	case index > b.index && index <= b.stale:
+		*l = raft.Log{Index: index, Type: raft.LogNoop}
+		return true
+	}
+	return false
 }
 
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
@@ -131,6 +162,9 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	s.setPending(time.Now())
 	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(logs) })
 	s.setPending(time.Time{})
+	if base := s.base.Load(); base != nil && base.stale > 0 {
+		s.base.Store(&logBase{index: base.index, term: base.term})
+	}
 	var octets int64
 	for _, l := range logs {
 		octets += int64(len(l.Data))
@@ -149,23 +183,63 @@ func (s *store) setPending(at time.Time) {
 // long log does not hold up a commit.
 const deleteStep = 4096
 
+// DeleteRange implements raft.LogStore, in steps. The end of the log is deleted
+// from its end and the beginning from its beginning, so that a crash between two
+// steps leaves no hole.
 func (s *store) DeleteRange(low, high uint64) error {
-	step := uint64(deleteStep)
-	if last, err := s.LastIndex(); err != nil || high >= last {
-		// The end of the log goes at once or not at all: half of it deleted would
-		// leave a hole before entries that were to go.
-		if first, err := s.FirstIndex(); err != nil || low > first {
-			step = high - low + 1
-		}
+	last, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	fromEnd := high >= last
+	if fromEnd {
+		high = last
 	}
 	for low <= high {
-		end := min(high, low+step-1)
-		if err := s.guard("truncating log", func() error { return s.bolt.DeleteRange(low, end) }); err != nil {
+		from, to := low, min(high, low+deleteStep-1)
+		if fromEnd {
+			from, to = max(low, high-min(high, deleteStep)+1), high
+		}
+		if err := s.guard("truncating log", func() error { return s.bolt.DeleteRange(from, to) }); err != nil {
 			return err
 		}
-		low = end + 1
+		if fromEnd {
+			high = from - 1
+		} else {
+			low = to + 1
+		}
 	}
 	return nil
+}
+
+// continues notes which snapshot the log continues.
+func (s *store) continues(index, term uint64) {
+	base := &logBase{index: index, term: term}
+	if before := s.base.Load(); before != nil {
+		base.stale = before.stale
+	}
+	s.base.Store(base)
+}
+
+// superseded notes that a snapshot took the place of the log up to its index.
+func (s *store) superseded(index, term uint64) error {
+	last, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	base := &logBase{index: index, term: term}
+	if last > index {
+		base.stale = last
+	}
+	s.base.Store(base)
+	return nil
+}
+
+// stale says whether the library takes this node's log to end in a tail that a
+// snapshot has superseded.
+func (s *store) stale() bool {
+	base := s.base.Load()
+	return base != nil && base.stale > 0
 }
 
 func (s *store) Set(key, value []byte) error {
