@@ -56,17 +56,25 @@ func canonical(rrs []dns.RR) string {
 const checkBatch = 500
 
 // mustAnswer asks the servers for every answer over UDP and TCP and fails the
-// test where one differs. It returns how many questions were asked.
-func (l *lab) mustAnswer(when string, answers []answer, servers ...string) int {
+// test where one differs.
+func (l *lab) mustAnswer(when string, answers []answer, servers ...string) {
 	l.Helper()
 	if len(answers) == 0 {
 		l.Fatalf("%s: nothing to ask for", when)
 	}
+	asked, wrong := askAll(answers, servers...)
+	if wrong != nil {
+		l.Fatalf("%s: %d of %d answers are wrong, among them:\n%s", when, len(wrong), asked, strings.Join(wrong[:min(len(wrong), 5)], "\n"))
+	}
+	l.Logf("%s: %d answers right at %d nodes over UDP and TCP", when, asked, len(servers))
+}
+
+// askAll asks the servers for every answer over UDP and TCP, and describes those
+// that differ.
+func askAll(answers []answer, servers ...string) (asked int, wrong []string) {
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex // guards wrong and total
-		wrong []string
-		total int
+		wg sync.WaitGroup
+		mu sync.Mutex // guards asked and wrong
 	)
 	limit := make(chan struct{}, 8)
 	for _, server := range servers {
@@ -79,17 +87,13 @@ func (l *lab) mustAnswer(when string, answers []answer, servers ...string) int {
 					mu.Lock()
 					defer mu.Unlock()
 					wrong = append(wrong, bad...)
-					total += len(part)
+					asked += len(part)
 				})
 			}
 		}
 	}
 	wg.Wait()
-	if len(wrong) > 0 {
-		l.Fatalf("%s: %d of %d answers are wrong, among them:\n%s", when, len(wrong), total, strings.Join(wrong[:min(len(wrong), 5)], "\n"))
-	}
-	l.Logf("%s: %d answers right at %d nodes over UDP and TCP", when, total, len(servers))
-	return total
+	return asked, wrong
 }
 
 // compare asks one server for answers over one connection and describes those

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
 )
@@ -119,8 +121,7 @@ func TestRotationBothKeysVerifyDuringDrain(t *testing.T) {
 		return
 	}
 	w := startWorld(l.startDev(l.build("")))
-	w.awaitStock()
-	delegated, cname := w.add(delegatedDomain, "delegated"), w.add(cnameDomain, "cname")
+	delegated, cname := w.addReady(delegatedDomain, "delegated", "default"), w.addReady(cnameDomain, "cname", "default")
 	w.customers(delegated.customerRecords(), cname.customerRecords())
 	type mail struct {
 		what    string
@@ -156,26 +157,29 @@ func TestRotationBothKeysVerifyDuringDrain(t *testing.T) {
 	t.Logf("%d messages verified at each of %d nodes with go-msgauth and dkimpy", len(sent), labNodes)
 }
 
-// awaitStock waits until keys for standbys are ready on every node, so that a
-// claim comes with its standby and can be rotated at once.
-func (c *cluster) awaitStock() {
+// addReady claims a domain whose standby came with the claim: such a one may
+// sign as soon as every node is seen to answer it, any later one after the TTL of
+// its absence. A claim made before the first keys were milled is ended again.
+func (c *cluster) addReady(domain, mode, pool string) (d domainReply) {
 	c.Helper()
-	const enough = 4
-	for node := 1; node <= labNodes; node++ {
-		c.eventually(labSettle, fmt.Sprintf("ready keys on node %d", node), func() error {
-			r, err := c.try(node, "GET", "/metrics", nil)
-			if err != nil {
-				return err
+	c.eventually(time.Minute, "a claim of "+domain+" with its standby", func() error {
+		d = domainReply{}
+		c.call(1, "POST", "/v1/tenants/acme/domains?wait=served", map[string]any{"domain": domain, "mode": mode, "pool": pool}, &d)
+		if slices.ContainsFunc(d.Keys, func(k keyReply) bool { return k.Stage == "standby" }) {
+			return nil
+		}
+		c.call(1, "DELETE", "/v1/domains/"+d.Token+"?now=true&reason=lab", nil, nil)
+		return errors.New("no key was ready for it")
+	})
+	c.eventually(labSettle, "the standby of "+domain+" ready", func() error {
+		for _, k := range c.domain(1, domain).Keys {
+			if k.Stage == "standby" && k.ReadyAt == "" {
+				return errors.New("it is not confirmed yet")
 			}
-			for line := range strings.Lines(string(r.body)) {
-				var n float64
-				if _, err := fmt.Sscanf(line, "authd_keys_ready %g", &n); err == nil && n >= enough {
-					return nil
-				}
-			}
-			return errors.New("the metric authd_keys_ready is low")
-		})
-	}
+		}
+		return nil
+	})
+	return d
 }
 
 // rotate rotates a domain's key and waits until every node answers with it.

@@ -103,7 +103,6 @@ func TestPrivateKeyNeverInClear(t *testing.T) {
 		"click": map[string]any{"a": []string{"192.0.2.80"}},
 		"dkim":  map[string]any{"algorithms": []string{"rsa2048", "ed25519"}},
 	}, nil)
-	c.awaitStock()
 	var secrets []needle
 	keys := map[string]bool{}
 	collect := func(domain string) {
@@ -117,7 +116,7 @@ func TestPrivateKeyNeverInClear(t *testing.T) {
 	for i, pool := range []string{"default", "default", "both", "both"} {
 		mode := []string{"delegated", "cname"}[i%2]
 		domain := fmt.Sprintf("send%d.customer.test", i)
-		c.call(1, "POST", "/v1/tenants/acme/domains?wait=served", map[string]any{"domain": domain, "mode": mode, "pool": pool}, nil)
+		c.addReady(domain, mode, pool)
 		collect(domain)
 		if pool == "default" {
 			c.rotate(domain, "")

@@ -35,12 +35,13 @@ type domainReply struct {
 		Value string `json:"value"`
 		TTL   uint32 `json:"ttl"`
 	} `json:"records"`
-	Keys []struct {
-		Selector string `json:"selector"`
-		Slot     string `json:"slot"`
-		Stage    string `json:"stage"`
-		ReadyAt  string `json:"ready_at"`
-	} `json:"keys"`
+	Keys []keyReply `json:"keys"`
+}
+
+type keyReply struct {
+	Selector string `json:"selector"`
+	Stage    string `json:"stage"`
+	ReadyAt  string `json:"ready_at"` // empty: not known yet
 }
 
 // customerRecords are the records the customer must add, in master file text.
