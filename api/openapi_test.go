@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -102,7 +101,7 @@ func TestOpenAPIDocumentListsEveryRoute(t *testing.T) {
 // describing is a handler that answers nothing but what it is.
 func describing(t *testing.T) *Handler {
 	t.Helper()
-	h, err := New(Config{Replica: noReplica{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h, err := New(Config{Replica: noReplica{}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,8 @@ func decode(data []byte, v any) error {
 	t := reflect.TypeOf(v).Elem()
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
-	w := walker{d, map[reflect.Type]map[string]reflect.Type{}}
-	if err := w.value(t, "", 0); err != nil {
+	w := &walker{Decoder: d, members: map[reflect.Type]map[string]reflect.Type{}}
+	if err := w.value(t); err != nil {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
@@ -50,10 +50,33 @@ func decode(data []byte, v any) error {
 type walker struct {
 	*json.Decoder
 	members map[reflect.Type]map[string]reflect.Type // of the structs met
+	path    []place                                  // where the walk is; written out only for an error
 }
 
-func (w walker) value(t reflect.Type, path string, depth int) error {
-	if depth > maxDepth {
+// place is a member, or an element of an array.
+type place struct {
+	name  string
+	index int // -1: a member
+}
+
+// here is the path as a caller would write it: mx[0].host.
+func (w *walker) here() string {
+	var b strings.Builder
+	for _, p := range w.path {
+		switch {
+		case p.index >= 0:
+			fmt.Fprintf(&b, "[%d]", p.index)
+		case b.Len() > 0:
+			b.WriteString("." + bounded(p.name))
+		default:
+			b.WriteString(bounded(p.name))
+		}
+	}
+	return b.String()
+}
+
+func (w *walker) value(t reflect.Type) error {
+	if len(w.path) > maxDepth {
 		return fmt.Errorf("the body is nested deeper than %d levels", maxDepth)
 	}
 	token, err := w.Token()
@@ -67,21 +90,24 @@ func (w walker) value(t reflect.Type, path string, depth int) error {
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
+	w.path = append(w.path, place{index: -1})
 	if delim == '{' {
-		err = w.object(t, path, depth)
+		err = w.object(t)
 	} else {
-		err = w.array(t, path, depth)
+		err = w.array(t)
 	}
 	if err != nil {
 		return err
 	}
+	w.path = w.path[:len(w.path)-1]
 	if _, err = w.Token(); err != nil { // the closing bracket
 		return malformed(err)
 	}
 	return nil
 }
 
-func (w walker) object(t reflect.Type, path string, depth int) error {
+// object and array set the last place of the path as they go.
+func (w *walker) object(t reflect.Type) error {
 	seen := map[string]bool{}
 	for w.More() {
 		token, err := w.Token()
@@ -89,32 +115,30 @@ func (w walker) object(t reflect.Type, path string, depth int) error {
 			return malformed(err)
 		}
 		name := token.(string) // the decoder lets nothing else be a member's name
-		inner := name
-		if path != "" {
-			inner = path + "." + name
-		}
+		w.path[len(w.path)-1].name = name
 		if seen[name] {
-			return fieldFault(inner, "is there twice")
+			return fieldFault(w.here(), "is there twice")
 		}
 		seen[name] = true
 		member, known := w.member(t, name)
 		if !known {
-			return fieldFault(inner, "is not a field of this request")
+			return fieldFault(w.here(), "is not a field of this request")
 		}
-		if err := w.value(member, inner, depth+1); err != nil {
+		if err := w.value(member); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w walker) array(t reflect.Type, path string, depth int) error {
+func (w *walker) array(t reflect.Type) error {
 	var element reflect.Type
 	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
 		element = t.Elem()
 	}
 	for i := 0; w.More(); i++ {
-		if err := w.value(element, fmt.Sprintf("%s[%d]", path, i), depth+1); err != nil {
+		w.path[len(w.path)-1].index = i
+		if err := w.value(element); err != nil {
 			return err
 		}
 	}
@@ -123,7 +147,7 @@ func (w walker) array(t reflect.Type, path string, depth int) error {
 
 // member is the type of a member of t, and whether t has it. Where t is no
 // struct or map, anything goes: a type mismatch is found later.
-func (w walker) member(t reflect.Type, name string) (reflect.Type, bool) {
+func (w *walker) member(t reflect.Type, name string) (reflect.Type, bool) {
 	if t == nil {
 		return nil, true
 	}

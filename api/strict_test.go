@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -64,6 +65,22 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("field %q, %q; want %q, …%s…", field, rest, c.field, c.says)
 			}
 		})
+	}
+}
+
+// A long name above a long list costs once, not once an element.
+func TestDecodeIsLinear(t *testing.T) {
+	text := `{"tags":{"` + strings.Repeat("a", 1<<19) + `":[` + strings.Repeat("0,", 1<<18) + `0]}}`
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	before := m.TotalAlloc
+	var v any
+	if err := decode([]byte(text), &v); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&m)
+	if spent := m.TotalAlloc - before; spent > 64<<20 {
+		t.Errorf("%d octets allocated for a body of %d", spent, len(text))
 	}
 }
 
