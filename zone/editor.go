@@ -108,7 +108,8 @@ func (e *Editor) SetPool(number uint32, p *Pool) {
 	e.common.pools[number] = p
 }
 
-// SetPlatform adds or replaces a platform zone; nil removes it.
+// SetPlatform adds or replaces a platform zone, with the counter of its plan; nil
+// removes it.
 func (e *Editor) SetPlatform(number uint32, p *Platform) {
 	e.own()
 	e.common.platforms = slices.DeleteFunc(e.common.platforms, func(have *platformEntry) bool { return have.number == number })
