@@ -208,7 +208,8 @@ func TestHeadersThatAreRefused(t *testing.T) {
 		field         string
 	}{
 		"a compressed body":     {"Content-Encoding", "gzip", 415, "Content-Encoding"},
-		"an unknown media type": {"Content-Type", "text/csv", 415, ""},
+		"an unknown media type": {"Content-Type", "text/csv", 415, "Content-Type"},
+		"a form":                {"Content-Type", "application/x-www-form-urlencoded", 415, "Content-Type"},
 		"an idempotency key":    {"Idempotency-Key", "abc", 501, "Idempotency-Key"},
 		"a condition":           {"If-Match", `"1"`, 501, "If-Match"},
 	} {

@@ -45,7 +45,9 @@ type replica struct {
 	// starved is a source that gives no key.
 	starved bool
 	// closed keeps keys from being opened.
-	closed  bool
+	closed bool
+	// follows: another node leads, until leadership is asked for.
+	follows bool
 	peers   []cluster.Status
 	restore []byte
 }
@@ -91,8 +93,13 @@ func (r *replica) WaitServed(_ context.Context, index uint64) error {
 }
 
 func (r *replica) Members(context.Context) []cluster.Status { return r.peers }
-func (r *replica) Leader() string                           { return "node-1" }
-func (r *replica) Health() []string                         { return nil }
+func (r *replica) Leader() string {
+	if r.follows {
+		return "node-2"
+	}
+	return "node-1"
+}
+func (r *replica) Health() []string { return nil }
 
 func (r *replica) NewToken() (state.Token, error) {
 	r.mu.Lock()
@@ -203,7 +210,13 @@ func (r *replica) RemovePeer(_ context.Context, id string) error {
 	return nil
 }
 
-func (r *replica) TransferLeader(context.Context, string) error { return cluster.ErrNoLeader }
+func (r *replica) TransferLeader(_ context.Context, id string) error {
+	if id == "" || !r.follows {
+		return cluster.ErrNoLeader
+	}
+	r.follows = false
+	return nil
+}
 
 func (r *replica) SaveSnapshot(_ context.Context, w io.Writer) (uint64, error) {
 	if r.closed {
@@ -214,9 +227,12 @@ func (r *replica) SaveSnapshot(_ context.Context, w io.Writer) (uint64, error) {
 }
 
 func (r *replica) RestoreSnapshot(_ context.Context, in io.Reader) error {
+	if r.follows {
+		return cluster.ErrNoLeader
+	}
 	m, err := state.ReadImage(in)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", cluster.ErrNotCommitted, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

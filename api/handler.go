@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -114,6 +115,7 @@ type route struct {
 	limit   int64 // octets of the body
 	bulk    bool  // may take bulkTime
 	ifMatch bool  // If-Match is honoured
+	binary  bool  // the body is not JSON
 }
 
 // New makes the handler.
@@ -267,6 +269,10 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who id
 		return problem(http.StatusRequestEntityTooLarge, codeTooLarge, "",
 			"the body has %d octets; at most %d are taken", r.ContentLength, to.limit).with("Connection", "close")
 	}
+	if given := r.Header.Get("Content-Type"); given != "" && !to.binary && r.ContentLength != 0 && !isJSON(given) {
+		return problem(http.StatusUnsupportedMediaType, codeMediaType, "Content-Type",
+			"a body of type %q is not taken; send JSON and say so: Content-Type: application/json", bounded(given))
+	}
 	if to.bulk {
 		until := time.Now().Add(bulkTime)
 		c := http.NewResponseController(w)
@@ -274,6 +280,12 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who id
 		_, _ = c.SetReadDeadline(until), c.SetWriteDeadline(until)
 	}
 	return nil
+}
+
+// isJSON says whether a media type is JSON (RFC 6839 section 3.1).
+func isJSON(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json"))
 }
 
 // noRoute tells an unknown path from a method that a known path does not have.

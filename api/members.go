@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -183,21 +184,63 @@ func (h *Handler) saveSnapshot(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
-	body := http.MaxBytesReader(w, r.Body, MaxSnapshot)
-	if err := h.replica.RestoreSnapshot(r.Context(), body); err != nil {
+	err := h.lead(r.Context())
+	if err == nil {
+		err = h.replica.RestoreSnapshot(r.Context(), http.MaxBytesReader(w, r.Body, MaxSnapshot))
+	}
+	if err != nil {
 		h.logger.Error("a snapshot was not restored", "error", err)
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			err = problem(http.StatusRequestEntityTooLarge, codeTooLarge, "", "a snapshot has at most %d octets", large.Limit)
-		} else if asProblem(err) == nil {
-			err = problem(http.StatusUnprocessableEntity, codeInvalid, "", "the snapshot was not restored: %s", err)
-		}
-		h.failed(w, err)
+		h.failed(w, unrestored(err))
 		return
 	}
 	req := from(r.Context())
 	req.index(h.replica.Machine().Index())
 	writeJSON(w, http.StatusOK, h.viewCluster(r.Context()).Body)
+}
+
+// lead takes leadership, because only the leader restores and any node takes the
+// request.
+func (h *Handler) lead(ctx context.Context) error {
+	id := h.config.NodeID
+	if id == "" || h.replica.Leader() == id {
+		return nil
+	}
+	if err := h.replica.TransferLeader(ctx, id); err != nil {
+		return fmt.Errorf("this node does not lead and cannot: ask node %s: %w", h.replica.Leader(), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, leadTime)
+	defer cancel()
+	tick := time.NewTicker(leadPoll)
+	defer tick.Stop()
+	for h.replica.Leader() != id {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("taking leadership: %w", cluster.ErrNoLeader)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// How long a hand-over of leadership may take, and how often it is looked for.
+const (
+	leadTime = 10 * time.Second
+	leadPoll = 20 * time.Millisecond
+)
+
+// unrestored is why a snapshot was not restored: a bad image is the caller's to
+// mend, and the words say how.
+func unrestored(err error) error {
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return problem(http.StatusRequestEntityTooLarge, codeTooLarge, "", "a snapshot has at most %d octets", large.Limit)
+	case errors.Is(err, cluster.ErrUnknown):
+		return unwritten(err)
+	case errors.Is(err, cluster.ErrNoLeader):
+		return problem(http.StatusServiceUnavailable, codeNoLeader, "", "nothing was changed: %s", err).with("Retry-After", "1")
+	}
+	return invalid("", "the snapshot was not restored, nothing was changed: %s", err)
 }
 
 // failed answers an error outside huma.

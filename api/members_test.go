@@ -51,6 +51,7 @@ func TestSnapshotSavesAndRestores(t *testing.T) {
 	}
 	want := h.image()
 	h.must(http.StatusNoContent, "DELETE", "/v1/domains/"+d.Token+"?now=true&reason=test", "")
+	h.follows = true // any node takes the request
 	h.must(http.StatusOK, "POST", "/v1/cluster/snapshot", saved.Body.String())
 	if string(want) != string(h.image()) {
 		t.Error("the state is another one")

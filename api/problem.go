@@ -200,9 +200,6 @@ func fromHuma(_ huma.Context, _ string, v any) (any, error) {
 		if e == nil {
 			continue
 		}
-		if m.Status == http.StatusUnsupportedMediaType {
-			e.Message = "the content type of the body is not known; send application/json"
-		}
 		p.Errors = append(p.Errors, fieldError(e))
 	}
 	if len(p.Errors) > 0 {
