@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -163,7 +165,7 @@ func (w *writer) readShared(section byte, item string) error {
 		if err := decoding.Unmarshal([]byte(item), &p); err != nil {
 			return err
 		}
-		if !wellFormed(p.Apex) || !wellFormed(p.Contact) || p.Number == 0 || p.Number > w.platformNumber {
+		if !wellFormed(p.Apex) || !wellFormed(p.Contact) || !soundRecords(p.Records) || p.Number == 0 || p.Number > w.platformNumber {
 			return errDamaged
 		}
 		_, twice := w.platforms.Set(p.Number, &platformEntry{
@@ -176,7 +178,7 @@ func (w *writer) readShared(section byte, item string) error {
 			return err
 		}
 		_, twice := w.servers.Set(s.Label, &serverEntry{NameServer: NameServer{s.Label, s.Addresses}})
-		return damagedIf(twice || !isServerLabel(s.Label))
+		return damagedIf(twice || !isServerLabel(s.Label) || !soundAddresses(s.Addresses))
 	case sectionPools:
 		var p imagePool
 		if err := decoding.Unmarshal([]byte(item), &p); err != nil {
@@ -184,7 +186,7 @@ func (w *writer) readShared(section byte, item string) error {
 		}
 		_, twice := w.pools.Set(p.ID, &poolEntry{Pool: Pool{p.Number, p.ID, p.Serial, p.Spec}})
 		_, again := w.poolIDs.Set(p.Number, p.ID)
-		return damagedIf(twice || again || p.Number == 0 || p.Number > w.poolNumber)
+		return damagedIf(twice || again || p.Number == 0 || p.Number > w.poolNumber || !p.Spec.sound())
 	case sectionTenants:
 		var t imageTenant
 		if err := decoding.Unmarshal([]byte(item), &t); err != nil {
@@ -220,6 +222,24 @@ func damagedIf(bad bool) error {
 		return errDamaged
 	}
 	return nil
+}
+
+// sound says whether names and addresses are ones; what they may be, RenderPool
+// says.
+func (s *PoolSpec) sound() bool {
+	ok := s.ClickCNAME == "" || wellFormed(s.ClickCNAME)
+	for _, mx := range s.MX {
+		ok = ok && wellFormed(mx.Host)
+	}
+	return ok && soundAddresses(s.ClickA)
+}
+
+func soundAddresses(list []netip.Addr) bool {
+	return !slices.ContainsFunc(list, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+func soundRecords(list []zone.RRset) bool {
+	return !slices.ContainsFunc(list, func(s zone.RRset) bool { return !wellFormed(s.Owner) })
 }
 
 // renderShared makes the answers of pools and platform zones.
@@ -396,9 +416,7 @@ func (d *Domain) sound() bool {
 	for _, n := range d.SignsFor {
 		ok = ok && wellFormed(n)
 	}
-	for _, s := range d.Records {
-		ok = ok && wellFormed(s.Owner)
-	}
+	ok = ok && soundRecords(d.Records)
 	for _, t := range d.Targets.Keys {
 		ok = ok && wellFormed(t.Name)
 	}
