@@ -93,7 +93,10 @@ func (h *Handler) importDomains(ctx context.Context, in *struct {
 			return nil, err
 		}
 	}
-	return &struct{ Body Imported }{run.out}, h.served(ctx, in.Wait, run.index)
+	// What was there already may have been added by a request whose reply was lost:
+	// that it is served is waited for as well.
+	index := max(run.index, h.replica.Machine().Index())
+	return &struct{ Body Imported }{run.out}, h.served(ctx, in.Wait, index)
 }
 
 // importRun is one import under way.

@@ -58,7 +58,10 @@ func TestImportAgainChangesNothing(t *testing.T) {
 	h := importing(t)
 	first := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import", importBody(false)))
 	before := h.image()
-	again := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import", importBody(false)))
+	again := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import?wait=served", importBody(false)))
+	if len(h.waited) != 1 || h.waited[0] != h.Machine().Index() {
+		t.Errorf("waited for %v", h.waited)
+	}
 	if again.Added != 0 || again.Exists != first.Added || again.Refused != 2 || string(before) != string(h.image()) {
 		t.Errorf("%d added, %d exist, %d refused", again.Added, again.Exists, again.Refused)
 	}
