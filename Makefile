@@ -15,7 +15,6 @@ BENCHTIME   ?= 1s
 
 # Programs that tests run, each with its Debian package.
 PROGRAMS := dig:bind9-dnsutils knotd:knot unbound:unbound ip:iproute2 \
-            unshare:util-linux opendkim-testmsg:opendkim-tools \
             /usr/lib/python3/dist-packages/dkim/__init__.py:python3-dkim
 
 .PHONY: build check static unit test programs fuzz bench clean
@@ -53,7 +52,8 @@ programs:
 	if [ -n "$$missing" ]; then \
 	  echo "installing$$missing"; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y --no-install-recommends $$missing; \
+	  install="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"; \
+	  $$install $$missing || { $$sudo apt-get update && $$install $$missing; }; \
 	fi
 
 $(TOOLS)/staticcheck-v0.8.2:

@@ -154,6 +154,20 @@ func TestRotationBothKeysVerifyDuringDrain(t *testing.T) {
 		}
 		u.end(syscall.SIGKILL)
 	}
+
+	// Signers read, and receivers verify, from one node that nobody answers.
+	w.killAll(1, 2, 3)
+	w.serve(2)
+	for _, f := range w.fronts {
+		f.set(w.dns(2))
+	}
+	w.resolve()
+	for _, domain := range []string{delegatedDomain, cnameDomain} {
+		message, _ := w.sign(2, domain)
+		if err := l.verify(domain+" signed with one node left", message); err != nil {
+			l.Fatal(err)
+		}
+	}
 	t.Logf("%d messages verified at each of %d nodes with go-msgauth and dkimpy", len(sent), labNodes)
 }
 

@@ -45,12 +45,17 @@ func needles(what string, secret []byte) (all []needle) {
 	return all
 }
 
-// privateParts are the parts of a private key (PEM) that must stay secret.
+// privateParts are the parts of a private key, as signers get it, that must stay
+// secret: of RSA from PEM, of Ed25519 the seed in base64.
 func privateParts(l *lab, text string) (all []needle) {
 	l.Helper()
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		l.Fatal("the signing key is not PEM")
+		seed, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(seed) != ed25519.SeedSize {
+			l.Fatalf("the signing key is neither PEM nor a seed: %v", err)
+		}
+		return needles("seed", seed)
 	}
 	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

@@ -72,8 +72,8 @@ func startWorld(c *cluster) *world {
 	w.relay(&w.g, "example.", newBackend("127.0.0.12:5353"), "192.0.2.12", "2001:db8::12")
 	w.relay(&w.g, "customer", newBackend("127.0.0.21:5353"), "192.0.2.21", "192.0.2.22", "2001:db8::21", "2001:db8::22")
 	w.fronts = [2]*backend{newBackend(c.dns(1)), newBackend(c.dns(2))}
-	w.relay(&w.g, "ns1", w.fronts[0], "192.0.2.31", "2001:db8::31")
-	w.relay(&w.g, "ns2", w.fronts[1], "192.0.2.32", "2001:db8::32")
+	w.relay(&w.g, "platform", w.fronts[0], "192.0.2.31", "2001:db8::31")
+	w.relay(&w.g, "platform", w.fronts[1], "192.0.2.32", "2001:db8::32")
 	for i := range 2 {
 		c.call(1, "PUT", fmt.Sprintf("/v1/nameservers/ns%d", i+1), map[string]any{
 			"addresses": []string{fmt.Sprintf("192.0.2.3%d", i+1), fmt.Sprintf("2001:db8::3%d", i+1)},
