@@ -32,9 +32,13 @@ type answer struct {
 	bound  bool   // whether it is in any tenant's yet
 	hops   int
 	seen   [maxHops + 1]uint64 // hashes of the chain's names
-	name   path                // the chain's last name
-	owner  place               // where the message has it
-	other  path                // a name beside the chain: an address, a reporting domain
+	// origin is the hash of what the first name was answered from, for rate limits:
+	// the name itself, or where names without number are answered alike the
+	// wildcard, the DNAME, the cut, or the zone that has no such name.
+	origin uint64
+	name   path  // the chain's last name
+	owner  place // where the message has it
+	other  path  // a name beside the chain: an address, a reporting domain
 }
 
 // Bounds of one answer.
@@ -88,6 +92,7 @@ func (a *answer) reset(q *query) {
 	a.tenant, a.bound, a.hops = 0, false, 0
 	a.name.set(q.folded[:len(q.asked)])
 	a.seen[0] = a.name.hash[a.name.count]
+	a.origin = a.seen[0]
 	a.owner = place{ref: fromQuestion}
 }
 
@@ -99,6 +104,13 @@ func (a *answer) add(r records, owner place) bool {
 	a.refs[a.used] = ref{records: r, owner: owner}
 	a.used++
 	return true
+}
+
+// from notes what the first name is answered from.
+func (a *answer) from(hash uint64) {
+	if a.hops == 0 {
+		a.origin = hash
+	}
 }
 
 // suffixPlace is where the message has the suffix of d labels of the last name.

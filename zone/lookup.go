@@ -186,12 +186,18 @@ func (t *Tree) search(q *query, a *answer, v *view, from int) step {
 		}
 	case encloser == p.count || v.parent:
 	case reports > 0:
-		return t.report(q, a, v, report, reports)
+		s := t.report(q, a, v, report, reports)
+		if a.outcome == NoData { // any name below has none
+			a.from(p.hash[reports])
+		}
+		return s
 	default:
 		labels := p.name[p.offset[encloser] : p.length-len(v.anchor.name)]
 		if n, ok := findWildcard(v.b, v.anchor.index, p.hash[encloser], labels); ok {
+			a.from(hashLabel(p.hash[encloser], []byte{'*'}))
 			return v.answer(q, a, n)
 		}
+		a.from(p.hash[v.apex])
 		return v.negative(a, NoName, rcodeNXDomain)
 	}
 	return v.negative(a, NoData, rcodeSuccess)
@@ -334,6 +340,7 @@ func (a *answer) alias() step {
 // and the CNAME that it makes (RFC 6672 section 3.2).
 func (v *view) dname(q *query, a *answer, n node, d int) step {
 	r := n.set(TypeDNAME)
+	a.from(a.name.hash[d])
 	a.add(r, a.suffixPlace(d))
 	target := r.wire[recordHead:]
 	prefix := int(a.name.offset[d])
@@ -358,6 +365,7 @@ func (v *view) dname(q *query, a *answer, n node, d int) step {
 // refer gives the delegation at a cut (step 3b).
 func (v *view) refer(a *answer, n node, d int) step {
 	a.answers = a.used
+	a.from(a.name.hash[d])
 	a.add(n.set(TypeNS), a.suffixPlace(d))
 	a.authority = 1
 	if a.hops == 0 {
