@@ -27,13 +27,13 @@ import (
 
 // authority is a CA of a test's own.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -106,7 +106,7 @@ type testCluster struct {
 	config  func(*Config) // last changes
 }
 
-func newTestCluster(t *testing.T, size int) *testCluster {
+func newTestCluster(t testing.TB, size int) *testCluster {
 	t.Helper()
 	c := &testCluster{
 		t: t, ca: newAuthority(t), dir: t.TempDir(), tuning: quick(),

@@ -51,6 +51,7 @@ type link struct {
 	// serve handles a connection of calls until it ends.
 	serve func(ctx context.Context, peer string, c net.Conn)
 
+	patience  time.Duration // handshakeTime, but in tests
 	listener  net.Listener
 	advertise net.Addr
 	ctx       context.Context
@@ -91,7 +92,7 @@ func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &link{
 		id: id, tls: t, logger: logger,
-		ctx: ctx, cancel: cancel,
+		ctx: ctx, cancel: cancel, patience: handshakeTime,
 		raft:      make(chan net.Conn),
 		strangers: make(chan struct{}, maxStrangers),
 		open:      make(map[net.Conn]peerConn),
@@ -193,7 +194,7 @@ func (l *link) serverConfig() *tls.Config {
 
 // handshake says whose certificate the other end has shown.
 func (l *link) handshake(c *tls.Conn) (peer string, err error) {
-	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
+	ctx, cancel := context.WithTimeout(l.ctx, l.patience)
 	defer cancel()
 	if err := c.HandshakeContext(ctx); err != nil {
 		return "", err

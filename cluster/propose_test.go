@@ -1,0 +1,173 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"authd/cluster/state"
+)
+
+func TestFollowersForwardAndHaveAppliedWhenTheyReturn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	for i := range 20 {
+		n := c.follower()
+		id := fmt.Sprintf("t%d", i)
+		index := write(t, n, id)
+		if !has(n, id) || n.Machine().Index() < index {
+			t.Fatalf("write %d returned at index %d, and the node is at %d without it", i, index, n.Machine().Index())
+		}
+	}
+}
+
+func TestRefusalsComeBackThroughTheLeader(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	results, _, err := c.follower().Propose(within(t, 10*time.Second), Actor{ID: "test"},
+		state.AddTenant{ID: "good", Name: "Good"}, state.SuspendTenant{ID: "nobody", Suspended: true})
+	must(t, err)
+	if len(results) != 2 || results[0].Refusal != nil || results[1].Refusal == nil {
+		t.Fatalf("results %+v", results)
+	}
+	if r := results[1].Refusal; r.Kind != state.NotFound || r.Message == "" {
+		t.Errorf("refusal %+v", r)
+	}
+}
+
+func TestProposalsThatWaitTogetherShareLogEntries(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	leader := c.leader()
+	before := write(t, leader, "first")
+	const writers, each = 64, 5
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range each {
+				id := fmt.Sprintf("w%02d-%d", w, i)
+				if _, _, err := leader.Propose(within(t, 20*time.Second), Actor{ID: "test"}, state.AddTenant{ID: id, Name: id}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	entries := leader.Machine().Index() - before
+	t.Logf("%d writes in %d entries", writers*each, entries)
+	if entries > writers*each/2 {
+		t.Errorf("%d writes took %d log entries", writers*each, entries)
+	}
+	count := 0
+	for range leader.Machine().Tenants("") {
+		count++
+	}
+	if count != writers*each+1 {
+		t.Errorf("%d tenants, want %d", count, writers*each+1)
+	}
+}
+
+func TestManyCommandsAreCutIntoEntriesInOrder(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	var commands []state.Command
+	for i := range state.MaxBatch*2 + 10 {
+		commands = append(commands, state.AddTenant{ID: fmt.Sprintf("t%04d", i), Name: "x"})
+	}
+	results, index, err := c.leader().Propose(within(t, 20*time.Second), Actor{ID: "test"}, commands...)
+	must(t, err)
+	if len(results) != len(commands) || c.leader().Machine().Index() < index {
+		t.Fatalf("%d results at %d, machine at %d", len(results), index, c.leader().Machine().Index())
+	}
+	batches, err := cut(make([]state.Entry, 0))
+	if err != nil || len(batches) != 0 {
+		t.Errorf("nothing is cut into %v, %v", batches, err)
+	}
+}
+
+func TestOversizeCommandIsRefusedBeforeItIsLogged(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	_, _, err := c.leader().Propose(within(t, 10*time.Second), Actor{ID: "test"},
+		state.AddTenant{ID: "x", Name: strings.Repeat("x", maxEntry)})
+	if !errors.Is(err, ErrNotCommitted) || !strings.Contains(err.Error(), "octets") {
+		t.Errorf("%v, want not committed, with the size", err)
+	}
+}
+
+func TestWriteWithoutALeaderDidNotHappen(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.tuning.patience = 300 * time.Millisecond
+	c.start("node-1")
+	began := time.Now()
+	_, _, err := c.nodes["node-1"].Propose(within(t, 10*time.Second), Actor{ID: "test"}, state.AddTenant{ID: "x", Name: "x"})
+	if !errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknown) {
+		t.Errorf("%v, want no leader", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s to say so", took)
+	}
+}
+
+func TestWriteThatLostItsQuorumIsUnknownAndMayHaveHappened(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	leader := c.leader()
+	write(t, leader, "before")
+	id := leader.c.ID
+	for other := range c.nodes {
+		if other != id {
+			c.kill(other)
+		}
+	}
+	_, _, err := leader.Propose(within(t, 10*time.Second), Actor{ID: "test"}, state.AddTenant{ID: "maybe", Name: "x"})
+	if !errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotCommitted) || errors.Is(err, ErrNoLeader) {
+		t.Fatalf("%v, want unknown and nothing else", err)
+	}
+	if has(leader, "maybe") {
+		t.Fatal("applied without a quorum")
+	}
+	// It did happen: the entry is in this log, and this log wins.
+	for _, m := range c.members {
+		if m.ID != id {
+			c.start(m.ID)
+		}
+	}
+	index := write(t, leader, "after")
+	c.waitAll(index)
+	for _, n := range c.nodes {
+		if !has(n, "maybe") {
+			t.Errorf("%s does not have the entry that the leader's log held", n.c.ID)
+		}
+	}
+}
+
+func TestGivenUpBeforeItWasTakenDidNotHappen(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	leader := c.leader()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	// Nobody takes it: this batcher does not run.
+	idle := newBatcher(leader)
+	o := idle.submit(ctx, batch{entries: []state.Entry{{Command: state.AddTenant{ID: "x", Name: "x"}}}})
+	if !errors.Is(o.err, ErrNotCommitted) || errors.Is(o.err, ErrUnknown) {
+		t.Errorf("%v, want not committed", o.err)
+	}
+	p := <-idle.queue
+	if group, _ := idle.gather(p); len(group) != 0 {
+		t.Error("a proposal whose owner was told that it did not happen was taken")
+	}
+}
+
+func TestNodeThatIsNotStartedTakesNoWrites(t *testing.T) {
+	c := newTestCluster(t, 1)
+	n := c.open("node-1")
+	if _, _, err := n.Propose(within(t, time.Second), Actor{}, state.AddTenant{ID: "x", Name: "x"}); !errors.Is(err, ErrNotCommitted) {
+		t.Errorf("%v, want not committed", err)
+	}
+}
