@@ -113,7 +113,12 @@ func listenOn(addr netip.AddrPort, secure bool) (net.Listener, error) {
 	if !secure && !addr.Addr().Unmap().IsLoopback() {
 		return nil, fmt.Errorf("listening for the API on %s: plain HTTP is for loopback addresses; configure a certificate", addr)
 	}
-	socket, err := net.Listen("tcp", addr.String())
+	// By family, so that 0.0.0.0 and [::] can both be listened on.
+	network := "tcp6"
+	if addr.Addr().Is4() {
+		network = "tcp4"
+	}
+	socket, err := net.Listen(network, addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("listening for the API on %s: %w", addr, err)
 	}

@@ -22,9 +22,9 @@ import (
 
 // clientFlags are the flags of every command that speaks to the API.
 type clientFlags struct {
-	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API (env AUTHD_ADDR, default ${default})."`
-	Token  string `env:"AUTHD_TOKEN" group:"api" help:"API token (env AUTHD_TOKEN)."`
-	CA     string `name:"ca" env:"AUTHD_CA" type:"existingfile" group:"api" placeholder:"FILE" help:"CA certificates that vouch for the node, in PEM (env AUTHD_CA, default: the system's)."`
+	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API (default ${default})."`
+	Token  string `env:"AUTHD_TOKEN" group:"api" help:"API token."`
+	CA     string `name:"ca" env:"AUTHD_CA" type:"existingfile" group:"api" placeholder:"FILE" help:"CA certificates that vouch for the node, in PEM (default: the system's)."`
 	Wait   bool   `group:"api" help:"After a change, return only once every serving node answers with it."`
 	Output string `short:"o" enum:"table,json" default:"table" group:"api" help:"Output: table or json."`
 }
@@ -279,11 +279,11 @@ func hasCode(err error, code string) bool {
 func remedy(err error) string {
 	switch {
 	case refusedWith(err, http.StatusUnauthorized):
-		return "give a valid token with --token or AUTHD_TOKEN; authd dev writes one to authd-dev/env: . authd-dev/env"
+		return "give it with --token or AUTHD_TOKEN; authd dev writes both address and token to a file: . authd-dev/env"
 	case refusedWith(err, http.StatusForbidden):
 		return "this token's scope does not reach that far: use one with scope admin, or ask its holder"
-	case refusedWith(err, http.StatusServiceUnavailable) && !hasCode(err, "outcome_unknown"):
-		return "nothing was written; try again once the cluster has a leader (authd operator raft list-peers)"
+	case hasCode(err, "no_leader"):
+		return "which nodes are there, and who leads: authd operator raft list-peers"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is a node running there? Give another with --addr or AUTHD_ADDR"
 	}

@@ -166,7 +166,7 @@ func activeKeyName(doc *api.Domain) string {
 		}
 		name := k.Selector + "._domainkey." + doc.Domain + "."
 		for _, r := range doc.Records {
-			if r.Type == "CNAME" && r.Name == name {
+			if r.Type == "CNAME" && absolute(r.Name) == name {
 				return r.Value
 			}
 		}

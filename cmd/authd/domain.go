@@ -141,13 +141,17 @@ func printDomain(w io.Writer, d *api.Domain) {
 	}
 	fmt.Fprint(w, "\nThe customer adds, once:\n\n")
 	for _, r := range d.Records {
-		fmt.Fprintf(w, "%s\t%d\tIN\t%s\t%s\n", r.Name, r.TTL, r.Type, r.Value)
+		fmt.Fprintf(w, "%s\t%d\tIN\t%s\t%s\n", absolute(r.Name), r.TTL, r.Type, r.Value)
 	}
 	if len(d.Keys) > 0 {
 		fmt.Fprintln(w)
 		printKeys(w, d.Keys)
 	}
 }
+
+// absolute is a name with its final dot, as zone files need it: without, it would
+// be taken as relative.
+func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
 type domainSetCmd struct {
 	Domain   string            `arg:"" help:"Domain or token."`

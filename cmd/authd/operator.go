@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"authd/api"
 )
@@ -111,8 +112,19 @@ func (c *raftTransferCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.say(raw, "leadership handed over; leading now: %s", reply.Leader)
+	for until := time.Now().Add(electionTime); reply.Leader == "" && time.Now().Before(until); time.Sleep(devPoll) {
+		if raw, err = s.get(s.ctx, v1("cluster"), nil, &reply); err != nil {
+			return err
+		}
+	}
+	if reply.Leader == "" {
+		return fmt.Errorf("leadership was handed over, but nobody leads after %s: authd operator raft list-peers says more", electionTime)
+	}
+	return s.say(raw, "leading now: %s", reply.Leader)
 }
+
+// electionTime is how long an election may take before it is worth a word.
+const electionTime = 10 * time.Second
 
 // snapshotCmd is `authd operator snapshot`.
 type snapshotCmd struct {
