@@ -42,6 +42,8 @@ type replica struct {
 	lost   bool
 	// behind is what WaitServed returns.
 	behind error
+	// arrives is what happens while WaitApplied waits; nil: nothing, until ctx ends.
+	arrives func()
 	// starved is a source that gives no key.
 	starved bool
 	// closed keeps keys from being opened.
@@ -83,6 +85,17 @@ func (r *replica) Propose(_ context.Context, who cluster.Actor, commands ...stat
 		return nil, 0, r.refuse
 	}
 	return results, next.Index(), nil
+}
+
+func (r *replica) WaitApplied(ctx context.Context, index uint64) error {
+	if r.Machine().Index() < index && r.arrives != nil {
+		r.arrives()
+	}
+	if r.Machine().Index() < index {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
 }
 
 func (r *replica) WaitServed(_ context.Context, index uint64) error {
@@ -268,7 +281,8 @@ func newHouse(t *testing.T) *house {
 	h.now = time.Unix(h.at, 0)
 	var err error
 	h.handler, err = New(Config{
-		Replica: h.replica, Prober: h.parent, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
+		ConfirmWait: time.Millisecond,
+		Replica:     h.replica, Prober: h.parent, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		NodeID: "node-1", Version: "test", Now: func() time.Time { return h.now },
 		DNSStats: func() zone.Stats {
 			return zone.Stats{Queries: map[string]uint64{"udp/ipv4/TXT": 3}, Responses: map[string]uint64{"NOERROR": 3}, Outcomes: map[string]uint64{"found": 3}}

@@ -29,6 +29,7 @@ import (
 type Replica interface {
 	Machine() state.Machine
 	Propose(ctx context.Context, who cluster.Actor, commands ...state.Command) ([]state.Result, uint64, error)
+	WaitApplied(ctx context.Context, index uint64) error
 	WaitServed(ctx context.Context, index uint64) error
 	Members(ctx context.Context) []cluster.Status
 	Leader() string
@@ -75,6 +76,9 @@ type Config struct {
 	Now func() time.Time
 	// Random is the entropy of access tokens; nil: crypto/rand.
 	Random io.Reader
+	// ConfirmWait is how long a manual rotation waits for the nodes to confirm a
+	// standby published just now; 0 means 3 s.
+	ConfirmWait time.Duration
 }
 
 // Bounds of a request. The header's size is bounded by the server (Listen).
@@ -91,6 +95,7 @@ const (
 	keyTime     = 8 * time.Second  // until keys are there, before the proposal
 	proposeTime = 8 * time.Second  //
 	waitTime    = 12 * time.Second // ?wait=served, after the proposal
+	confirmTime = 3 * time.Second  // of a manual rotation, in the place of keyTime
 	probeTime   = 8 * time.Second  // of a verification, in the place of keyTime
 	bulkTime    = 10 * time.Minute // import and snapshots, which extend the timeout
 )
@@ -131,6 +136,9 @@ func New(c Config) (*Handler, error) {
 	}
 	if c.Random == nil {
 		c.Random = rand.Reader
+	}
+	if c.ConfirmWait == 0 {
+		c.ConfirmWait = confirmTime
 	}
 	h := &Handler{
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,

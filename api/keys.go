@@ -55,6 +55,7 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	d = h.confirmed(ctx, d)
 	commands, err := rotations(d, d.Ring(), body.From)
 	if err != nil {
 		return nil, err
@@ -63,6 +64,33 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return h.domainNow(d.Token)
+}
+
+// confirmed waits a little for the nodes to confirm the standbys of a domain: a
+// customer who was added a moment ago can be rotated now. It returns the domain
+// as it is then; whether it is ready the machine decides.
+func (h *Handler) confirmed(ctx context.Context, d *state.Domain) *state.Domain {
+	ctx, cancel := context.WithTimeout(ctx, h.config.ConfirmWait)
+	defer cancel()
+	for {
+		m := h.replica.Machine()
+		if now, ok := m.Domain(d.Token); ok {
+			d = now
+		}
+		if !awaitsConfirmation(d) || h.replica.WaitApplied(ctx, m.Index()+1) != nil {
+			return d
+		}
+	}
+}
+
+// awaitsConfirmation says whether a standby is published but not yet confirmed.
+func awaitsConfirmation(d *state.Domain) bool {
+	for _, k := range d.Ring().Keys {
+		if k.Stage == keys.Standby && k.ConfirmedAt == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // later refuses what a later release has.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"authd/cluster"
 	"authd/cluster/state"
@@ -73,6 +74,18 @@ func TestRotateIsIdempotentOnTheSelectorSeen(t *testing.T) {
 				t.Errorf("no standby: %d %s", a.Code, a.Body)
 			}
 		})
+	}
+}
+
+func TestRotateWaitsForTheConfirmationOfAStandbyPublishedJustNow(t *testing.T) {
+	h := newHouse(t)
+	h.handler.config.ConfirmWait = time.Minute
+	d := h.claim("acme", "send.customer.example", "delegated")
+	next := stages(d)["standby"][0]
+	h.arrives = func() { h.confirm(d.Token) }
+	got := stages(read[Domain](h, h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/rotate", "")))
+	if got["active"][0] != next {
+		t.Errorf("%v", got)
 	}
 }
 
