@@ -95,7 +95,8 @@ func (w *writer) apply(e Entry) Result {
 // it. old is the claim as it was, nil for a new one.
 func (w *writer) put(old, d *Domain) {
 	d.DueAt = w.dueAt(d)
-	w.domains.Set(d.Token.key(), record{meta: string(appendMeta(nil, d)), branch: d.Branch})
+	meta := string(appendMeta(nil, d))
+	w.domains.Set(meta[:len(d.Token)], record{meta, d.Branch}) // one block for both
 	if old == nil || old.wakeAt() != d.wakeAt() {
 		if old != nil && old.wakeAt() != 0 {
 			w.due.Delete(dueKey(old.wakeAt(), d.Token))

@@ -183,7 +183,7 @@ func (w *writer) checkSignsFor(d *Domain, names []zone.Name) ([]zone.Name, *Refu
 		if owner := w.ownerAbove(n); owner != nil && owner.Tenant != d.Tenant {
 			return nil, conflict(field, []Token{owner.Token}, "%s lies in a zone that another tenant has proven: claim %s", quoteName(n), owner.Token)
 		}
-		if list, _ := w.signs.Get(n.Reverse()); len(list)/len(Token{}) >= MaxClaims {
+		if len(w.signs.at(n)) >= MaxClaims {
 			return nil, conflict(field, nil, "%s is signed for by %d domains already: at most %d", quoteName(n), MaxClaims, MaxClaims)
 		}
 	}
@@ -305,8 +305,8 @@ func (w *writer) checkBound(field string, n zone.Name) (*platformEntry, *Refusal
 			return nil, invalid(field, "%s: bind a name that exists, without wildcards or labels of %d base32 characters", quoteName(n), TokenLength)
 		}
 	}
-	if list, ok := w.bound.Get(n.Reverse()); ok {
-		return nil, conflict(field, tokens(list), "%s is bound to claim %s", quoteName(n), tokenList(tokens(list)))
+	if holder := w.bound.at(n); holder != nil {
+		return nil, conflict(field, holder, "%s is bound to claim %s", quoteName(n), tokenList(holder))
 	}
 	if w.goneBound.has(hash16(string(n))) {
 		return nil, conflict(field, nil, "%s was bound to a claim that ended: it is never given again", quoteName(n))
@@ -410,10 +410,10 @@ func (w *writer) move(old, d *Domain) {
 	}
 	if !slices.Equal(old.SignsFor, d.SignsFor) {
 		for _, n := range old.SignsFor {
-			dropToken(&w.signs, n.Reverse(), d.Token)
+			w.signs.drop(n, d.Token)
 		}
 		for _, n := range d.SignsFor {
-			addToken(&w.signs, n.Reverse(), d.Token)
+			w.signs.add(n, d.Token)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (w *writer) restoreDomain(c RestoreDomain) Result {
 	if d.Mode == zone.Delegated && d.ProvenAt == 0 {
 		if w.settings.VerificationOff && w.checkOwnership(&d, nil) == nil {
 			d.ProvenAt = w.time
-			w.owned.Set(d.Name.Reverse(), d.Token.key())
+			w.owned.add(d.Name, d.Token)
 		} else {
 			d.State, d.GoneAt = Pending, w.time+pendingFor
 		}
@@ -65,7 +65,7 @@ func (w *writer) restoreDomain(c RestoreDomain) Result {
 	w.touched(&d)
 	if r := w.keep(old, &d, ring); r != nil {
 		if old.ProvenAt != d.ProvenAt {
-			w.owned.Delete(d.Name.Reverse())
+			w.owned.drop(d.Name, d.Token)
 		}
 		return Result{Token: c.Token, Refusal: r}
 	}
@@ -112,19 +112,18 @@ func (w *writer) keep(old, d *Domain, ring keys.Ring) *Refusal {
 // link stores all that points at a new claim. The image reader calls it too, so
 // nothing here may depend on the command.
 func (w *writer) link(d *Domain, ring keys.Ring) {
-	key := d.Token.key()
-	addToken(&w.claims, d.Name.Reverse(), d.Token)
+	w.claims.add(d.Name, d.Token)
 	for _, n := range d.SignsFor {
-		addToken(&w.signs, n.Reverse(), d.Token)
+		w.signs.add(n, d.Token)
 	}
 	if d.owns() {
-		w.owned.Set(d.Name.Reverse(), key)
+		w.owned.add(d.Name, d.Token)
 	}
 	for _, n := range d.boundNames() {
-		w.bound.Set(n.Reverse(), key)
+		w.bound.add(n, d.Token)
 	}
 	for _, t := range d.Reports {
-		w.reports.Set(t.Name.Reverse(), key)
+		w.reports.add(t.Name, d.Token)
 	}
 	w.count(d, 1)
 	w.trackImported(d, keys.Ring{}, ring)
@@ -135,27 +134,26 @@ func (w *writer) link(d *Domain, ring keys.Ring) {
 // anyone else.
 func (w *writer) remove(d *Domain) {
 	w.bumpPlatforms(d)
-	key := d.Token.key()
-	dropToken(&w.claims, d.Name.Reverse(), d.Token)
+	w.claims.drop(d.Name, d.Token)
 	for _, n := range d.SignsFor {
-		dropToken(&w.signs, n.Reverse(), d.Token)
+		w.signs.drop(n, d.Token)
 	}
 	if d.owns() {
-		w.owned.Delete(d.Name.Reverse())
+		w.owned.drop(d.Name, d.Token)
 	}
 	for _, n := range d.boundNames() {
-		w.bound.Delete(n.Reverse())
+		w.bound.drop(n, d.Token)
 		w.goneBound.add(hash16(string(n)))
 	}
 	for _, t := range d.Reports {
-		w.reports.Delete(t.Name.Reverse())
+		w.reports.drop(t.Name, d.Token)
 	}
 	w.count(d, -1)
 	w.trackImported(d, d.Ring(), keys.Ring{})
 	if at := d.wakeAt(); at != 0 {
 		w.due.Delete(dueKey(at, d.Token))
 	}
-	w.domains.Delete(key)
+	w.domains.Delete(d.Token.key())
 	w.gone.add(d.Token)
 	w.delta.domain(d.Token)
 	w.settleReports(d.Name)
@@ -243,13 +241,11 @@ func (w *writer) settleReports(n zone.Name) {
 		}
 		d.Branch = branch
 		for _, t := range old.Reports {
-			if holder, _ := w.reports.Get(t.Name.Reverse()); holder == d.Token.key() {
-				w.reports.Delete(t.Name.Reverse())
-			}
+			w.reports.drop(t.Name, d.Token)
 			w.bumpPlatform(t.Platform)
 		}
 		for _, t := range reports {
-			w.reports.Set(t.Name.Reverse(), d.Token.key())
+			w.reports.add(t.Name, d.Token)
 			w.bumpPlatform(t.Platform)
 		}
 		w.put(old, &d)

@@ -2,7 +2,6 @@ package state
 
 import (
 	"slices"
-	"strings"
 
 	"authd/zone"
 )
@@ -47,7 +46,7 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 	if owner != nil {
 		w.disown(owner)
 	}
-	w.owned.Set(d.Name.Reverse(), d.Token.key())
+	w.owned.add(d.Name, d.Token)
 	w.put(old, &d)
 	result.Changed = true
 	return result
@@ -102,32 +101,17 @@ func (t *tables) checkOwnership(d *Domain, owner *Domain) *Refusal {
 			return conflict("domain", []Token{o.Token}, "%s lies within %s, which tenant %s has proven: claim %s", quoteName(d.Name), quoteName(o.Name), quote(o.Tenant), o.Token)
 		}
 	}
-	var other *Domain
-	reversed := d.Name.Reverse()
-	from := reversed + "\x00" // behind the name itself, before all below it: no label begins lower
-	for other == nil {
-		var found *Domain
-		t.owned.Ascend(from, func(key, token string) bool {
-			if key != reversed && strings.HasPrefix(key, reversed) {
-				found, _ = t.find(tokenOf(token))
-			}
-			return key == reversed
-		})
-		if found == nil {
+	prefix := d.Name.Reverse()
+	for from := prefix + belowName; ; {
+		below := t.all(t.owned.first(from, prefix))
+		if len(below) == 0 {
 			return nil
 		}
-		if found.Tenant != d.Tenant {
-			other = found
+		if o := below[0]; o.Tenant != d.Tenant {
+			return conflict("domain", []Token{o.Token}, "%s lies above %s, which tenant %s has proven: claim %s", quoteName(d.Name), quoteName(o.Name), quote(o.Tenant), o.Token)
 		}
-		from = afterSubtree(found.Name.Reverse())
+		from = afterSubtree(below[0].Name)
 	}
-	return conflict("domain", []Token{other.Token}, "%s lies above %s, which tenant %s has proven: claim %s", quoteName(d.Name), quoteName(other.Name), quote(other.Tenant), other.Token)
-}
-
-// afterSubtree is the first key behind all that begin with a reversed name,
-// whose last octet is the 0 that ends a label.
-func afterSubtree(reversed string) string {
-	return reversed[:len(reversed)-1] + "\x01"
 }
 
 // owns says whether the claim is the proven owner of its name. A leaving one
@@ -136,12 +120,11 @@ func (d *Domain) owns() bool { return d.Mode == zone.Delegated && d.ProvenAt != 
 
 // ownerOf is the proven claim to exactly a name.
 func (t *tables) ownerOf(n zone.Name) *Domain {
-	token, ok := t.owned.Get(n.Reverse())
-	if !ok {
+	owner := t.all(t.owned.at(n))
+	if len(owner) == 0 {
 		return nil
 	}
-	d, _ := t.find(tokenOf(token))
-	return d
+	return owner[0]
 }
 
 // ownerAbove is the nearest proven claim to a name or one above it.
@@ -174,6 +157,6 @@ func (w *writer) disown(old *Domain) {
 		panic("claim " + d.Token.String() + " does not render without its zone: " + err.Error() + ": this is a defect: stop this node and report it")
 	}
 	d.Branch = branch
-	w.owned.Delete(d.Name.Reverse())
+	w.owned.drop(d.Name, d.Token)
 	w.put(old, &d)
 }

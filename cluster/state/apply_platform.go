@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"sort"
-	"strings"
 
 	"authd/zone"
 )
@@ -68,18 +67,9 @@ func (w *writer) checkNewPlatform(apex zone.Name) *Refusal {
 	if p := w.platformOverlap(apex); p != nil {
 		return conflict("zone", nil, "%s and the platform zone %s lie within each other", quoteName(apex), p.Apex.Host())
 	}
-	var inside []Token
-	reversed := apex.Reverse()
-	w.claims.Ascend(reversed, func(key, list string) bool {
-		if strings.HasPrefix(key, reversed) {
-			inside = tokens(list)
-		}
-		return false
-	})
+	inside := w.claims.in(apex)
 	for above := apex.Parent(); inside == nil && above != zone.Root; above = above.Parent() {
-		if list, ok := w.claims.Get(above.Reverse()); ok {
-			inside = tokens(list)
-		}
+		inside = w.claims.at(above)
 	}
 	if inside != nil {
 		return conflict("zone", inside, "%s: a customer's claim is within it or above it: %s", quoteName(apex), tokenList(inside))
@@ -150,14 +140,7 @@ func (w *writer) dropPlatform(c DropPlatform) Result {
 	if p.domains > 0 {
 		return refused(conflict("zone", nil, "%s holds names of %d claims: customers' records point at them", c.Apex.Host(), p.domains))
 	}
-	var reported []Token
-	reversed := p.Apex.Reverse()
-	w.reports.Ascend(reversed, func(key, token string) bool {
-		if strings.HasPrefix(key, reversed) {
-			reported = tokens(token)
-		}
-		return false
-	})
+	reported := w.reports.in(p.Apex)
 	if reported != nil {
 		return refused(conflict("zone", reported, "%s takes DMARC reports of domains, claim %s for one: change their policies first", c.Apex.Host(), tokenList(reported)))
 	}
@@ -204,9 +187,8 @@ func (w *writer) putRecord(c PutRecord) Result {
 // checkUnbound keeps operator's records off the names that are, or were, bound
 // to claims: a customer's CNAME may still point there.
 func (w *writer) checkUnbound(set zone.RRset) *Refusal {
-	reversed := set.Owner.Reverse()
-	if list, ok := w.bound.Get(reversed); ok {
-		return conflict("name", tokens(list), "%s is bound to claim %s", quoteName(set.Owner), tokenList(tokens(list)))
+	if holder := w.bound.at(set.Owner); holder != nil {
+		return conflict("name", holder, "%s is bound to claim %s", quoteName(set.Owner), tokenList(holder))
 	}
 	if w.goneBound.has(hash16(string(set.Owner))) {
 		return conflict("name", nil, "%s was bound to a claim that ended: a customer's CNAME may still point there, so it stays empty for ever", quoteName(set.Owner))
@@ -214,13 +196,7 @@ func (w *writer) checkUnbound(set zone.RRset) *Refusal {
 	if !isCut(set.Type) {
 		return nil
 	}
-	var below []Token
-	w.bound.Ascend(reversed, func(key, list string) bool {
-		if strings.HasPrefix(key, reversed) {
-			below = tokens(list)
-		}
-		return false
-	})
+	below := w.bound.in(set.Owner)
 	if below != nil {
 		return conflict("name", below, "%s %s would hide a name below it that is bound to claim %s", quoteName(set.Owner), set.Type, tokenList(below))
 	}

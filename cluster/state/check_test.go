@@ -30,11 +30,11 @@ func checkMachine(t failer, m Machine) {
 	}
 	a, b := m.tables(), again.tables()
 	for _, c := range []struct{ what, kept, follows string }{
-		{"claims", dump(&a.claims), dump(&b.claims)},
-		{"signs", dump(&a.signs), dump(&b.signs)},
-		{"owned", dump(&a.owned), dump(&b.owned)},
-		{"bound", dump(&a.bound), dump(&b.bound)},
-		{"reports", dump(&a.reports), dump(&b.reports)},
+		{"claims", dump(&a.claims.pairs), dump(&b.claims.pairs)},
+		{"signs", dump(&a.signs.pairs), dump(&b.signs.pairs)},
+		{"owned", dump(&a.owned.pairs), dump(&b.owned.pairs)},
+		{"bound", dump(&a.bound.pairs), dump(&b.bound.pairs)},
+		{"reports", dump(&a.reports.pairs), dump(&b.reports.pairs)},
 		{"due", dump(&a.due), dump(&b.due)},
 		{"imported", dump(&a.imported), dump(&b.imported)},
 		{"pool ids", dump(&a.poolIDs), dump(&b.poolIDs)},

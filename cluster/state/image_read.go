@@ -357,7 +357,7 @@ func (r *imageReader) send(f frame, order, jobs chan<- job) (err error) {
 func (w *writer) restore(c claim) {
 	d := c.domain
 	w.link(d, c.ring)
-	w.domains.Load(d.Token.key(), c.record)
+	w.domains.Load(c.meta[:len(d.Token)], c.record)
 	if at := d.wakeAt(); at != 0 {
 		w.due.Set(dueKey(at, d.Token), struct{}{})
 	}

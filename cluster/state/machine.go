@@ -89,8 +89,7 @@ func (m Machine) SignerFor(n zone.Name) (*Domain, bool) {
 	if d := firstSigner(t.claimsTo(n)); d != nil {
 		return d, true
 	}
-	list, _ := t.signs.Get(n.Reverse())
-	if d := firstSigner(t.all(tokens(list))); d != nil {
+	if d := firstSigner(t.all(t.signs.at(n))); d != nil {
 		return d, true
 	}
 	return nil, false
@@ -116,8 +115,7 @@ func (d *Domain) signsBefore(o *Domain) bool {
 }
 
 func (t *tables) claimsTo(n zone.Name) []*Domain {
-	list, _ := t.claims.Get(n.Reverse())
-	return t.all(tokens(list))
+	return t.all(t.claims.at(n))
 }
 
 // all looks up claims that are known to be there.

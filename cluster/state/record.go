@@ -41,7 +41,7 @@ func appendMeta(b []byte, d *Domain) []byte {
 	}
 	b = append(b, byte(d.Mode), byte(d.State), override)
 	b = appendText(b, string(d.Name))
-	b = appendText(b, string(d.Registrable))
+	b = binary.AppendUvarint(b, uint64(len(d.Registrable))) // the end of Name
 	b = appendText(b, d.Tenant)
 	b = appendText(b, d.Pool)
 	b = appendText(b, d.DMARC)
@@ -340,7 +340,12 @@ func decodeMeta(meta string, p apexes) (*Domain, error) {
 	copy(d.Token[:], r.s)
 	r.s = r.s[len(d.Token):]
 	d.Mode, d.State, d.Override = zone.Mode(r.byte()), DomainState(r.byte()), r.byte() == 1
-	d.Name, d.Registrable = zone.Name(r.text()), zone.Name(r.text())
+	d.Name = zone.Name(r.text())
+	if n := r.uvarint(); n <= uint64(len(d.Name)) {
+		d.Registrable = d.Name[len(d.Name)-int(n):]
+	} else {
+		r.fail()
+	}
 	d.Tenant, d.Pool = r.text(), r.text()
 	d.DMARC, d.Prefix, d.AttestedBy = r.text(), r.text(), r.text()
 	d.Serial = r.uint32()

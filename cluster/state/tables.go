@@ -33,18 +33,11 @@ type tables struct {
 	tenants   btree.Map[string, *tenantEntry]
 
 	domains btree.Map[string, record]
-	// claims is all claims to a name: the reversed name, and the claims' tokens
-	// one behind the other in order.
-	claims btree.Map[string, string]
-	// signs is the same for the names of SignsFor.
-	signs btree.Map[string, string]
-	// owned is the proven delegated claims: the reversed name, and the token.
-	owned btree.Map[string, string]
-	// bound is the owner names that an admin bound to a claim's targets: the
-	// reversed name, and the token.
-	bound btree.Map[string, string]
-	// reports is which claim's branch holds a report authorisation name.
-	reports btree.Map[string, string]
+	claims  nameIndex // all claims, by what they claim
+	signs   nameIndex // by the names of SignsFor
+	owned   nameIndex // the proven delegated claims
+	bound   nameIndex // by the owner names that an admin bound to their targets
+	reports nameIndex // by the report authorisation names that their branches hold
 	// due is what the rotator looks at: the time, big-endian, and the token.
 	due btree.Map[string, struct{}]
 	// imported is the keys that operators brought: a hash of the payload and the
@@ -109,11 +102,11 @@ func (t *tables) fork() *tables {
 	n.poolIDs = forkMap(&t.poolIDs)
 	n.tenants = forkMap(&t.tenants)
 	n.domains = forkMap(&t.domains)
-	n.claims = forkMap(&t.claims)
-	n.signs = forkMap(&t.signs)
-	n.owned = forkMap(&t.owned)
-	n.bound = forkMap(&t.bound)
-	n.reports = forkMap(&t.reports)
+	n.claims = t.claims.fork()
+	n.signs = t.signs.fork()
+	n.owned = t.owned.fork()
+	n.bound = t.bound.fork()
+	n.reports = t.reports.fork()
 	n.due = forkMap(&t.due)
 	n.imported = forkMap(&t.imported)
 	n.gone = t.gone.fork()
@@ -173,39 +166,6 @@ func dueKey(at int64, t Token) string {
 	binary.BigEndian.PutUint64(b[:8], uint64(at))
 	copy(b[8:], t[:])
 	return string(b[:])
-}
-
-// addToken and dropToken edit a list of tokens as claims and signs hold it.
-func addToken(m *btree.Map[string, string], key string, t Token) {
-	list, _ := m.Get(key)
-	at := 0
-	for at < len(list) && list[at:at+len(t)] < string(t[:]) {
-		at += len(t)
-	}
-	m.Set(key, list[:at]+string(t[:])+list[at:])
-}
-
-func dropToken(m *btree.Map[string, string], key string, t Token) {
-	list, _ := m.Get(key)
-	for at := 0; at < len(list); at += len(t) {
-		if list[at:at+len(t)] == string(t[:]) {
-			if len(list) == len(t) {
-				m.Delete(key)
-			} else {
-				m.Set(key, list[:at]+list[at+len(t):])
-			}
-			return
-		}
-	}
-}
-
-// tokens splits such a list.
-func tokens(list string) []Token {
-	out := make([]Token, 0, len(list)/len(Token{}))
-	for ; len(list) >= len(Token{}); list = list[len(Token{}):] {
-		out = append(out, tokenOf(list))
-	}
-	return out
 }
 
 // apex implements apexes.

@@ -1,0 +1,68 @@
+package state
+
+import (
+	"strings"
+
+	"github.com/tidwall/btree"
+
+	"authd/zone"
+)
+
+// nameIndex is a set of pairs of a name and a claim, in canonical order of the
+// names and then of tokens. A pair is one text: the reversed name, an octet 0
+// and the token's 16. No reversed label begins with 0, so that the pairs of a
+// name come before those of all names below it, and both are one range.
+type nameIndex struct {
+	pairs btree.Map[string, struct{}]
+}
+
+const (
+	atName    = "\x00" // behind a reversed name: its own pairs
+	belowName = "\x01" // at or before the pairs of all names below it
+)
+
+func (x *nameIndex) fork() nameIndex { return nameIndex{forkMap(&x.pairs)} }
+
+func (x *nameIndex) add(n zone.Name, t Token) {
+	x.pairs.Set(n.Reverse()+atName+t.key(), struct{}{})
+}
+
+func (x *nameIndex) drop(n zone.Name, t Token) {
+	x.pairs.Delete(n.Reverse() + atName + t.key())
+}
+
+// at lists the claims of exactly a name, in order of token.
+func (x *nameIndex) at(n zone.Name) (list []Token) {
+	prefix := n.Reverse() + atName
+	x.pairs.Ascend(prefix, func(pair string, _ struct{}) bool {
+		if !strings.HasPrefix(pair, prefix) {
+			return false
+		}
+		list = append(list, tokenOf(pair[len(prefix):]))
+		return true
+	})
+	return list
+}
+
+// in gives the first claim to a name or one below it.
+func (x *nameIndex) in(n zone.Name) []Token {
+	return x.first(n.Reverse(), n.Reverse())
+}
+
+// first gives the claim of the first pair from a key on that has a prefix.
+func (x *nameIndex) first(from, prefix string) (list []Token) {
+	x.pairs.Ascend(from, func(pair string, _ struct{}) bool {
+		if strings.HasPrefix(pair, prefix) {
+			list = []Token{tokenOf(pair[len(pair)-len(Token{}):])}
+		}
+		return false
+	})
+	return list
+}
+
+// afterSubtree is the first key behind all pairs of a name and the names below
+// it: the 0 that ends its last label becomes 1.
+func afterSubtree(n zone.Name) string {
+	reversed := n.Reverse()
+	return reversed[:len(reversed)-1] + "\x01"
+}
