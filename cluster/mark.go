@@ -59,6 +59,7 @@ type mark struct {
 	dirty    bool
 	timer    *time.Timer
 	closed   bool
+	broken   error // of the first sync that did not work
 
 	// syncing serialises syncs.
 	syncing sync.Mutex
@@ -102,7 +103,9 @@ func (m *mark) load() error {
 	}
 	m.synced = m.value
 	m.writing = (m.durable + 1) % markSlots
-	return nil
+	// What was read may have been in memory alone: the process before this one was
+	// killed between a write and its sync.
+	return m.file.Sync()
 }
 
 func (m *mark) preallocate() error {
@@ -191,9 +194,9 @@ func (m *mark) sync(index uint64) error {
 	defer m.syncing.Unlock()
 
 	m.mu.Lock()
-	if m.closed || !m.dirty || index != 0 && m.synced.Index >= index {
-		m.mu.Unlock()
-		return nil
+	if m.broken != nil || m.closed || !m.dirty || index != 0 && m.synced.Index >= index {
+		defer m.mu.Unlock()
+		return m.broken
 	}
 	slot, value := m.writing, m.value
 	m.writing = 3 - slot - m.durable // the slot that is neither
@@ -201,12 +204,16 @@ func (m *mark) sync(index uint64) error {
 	m.timer.Stop()
 	m.mu.Unlock()
 
-	if err := unix.Fdatasync(int(m.file.Fd())); err != nil {
-		return fmt.Errorf("syncing mark: %w", err)
-	}
+	err := unix.Fdatasync(int(m.file.Fd()))
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		// For good: the kernel reports a lost page once, and the next sync would
+		// succeed without it.
+		m.broken = fmt.Errorf("syncing mark: %w", err)
+		return m.broken
+	}
 	m.durable, m.synced = slot, value
-	m.mu.Unlock()
 	return nil
 }
 

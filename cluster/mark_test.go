@@ -95,6 +95,18 @@ func TestMarkKeepsBaseAndDebt(t *testing.T) {
 	}
 }
 
+func TestMarkThatFailedToSyncNeverSaysThatItDid(t *testing.T) {
+	m, err := openMark(filepath.Join(t.TempDir(), "mark"), func(error) {})
+	must(t, err)
+	must(t, m.apply(1))
+	must(t, m.file.Close()) // as a disk that is gone
+	for try := range 2 {
+		if err := m.sync(1); err == nil {
+			t.Fatalf("sync %d: index 1 is on disk, it says", try+1)
+		}
+	}
+}
+
 func TestNodeWithADestroyedMarkWaitsForTheOthers(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
