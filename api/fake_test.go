@@ -285,7 +285,10 @@ func newHouse(t *testing.T) *house {
 		Replica:     h.replica, Prober: h.parent, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		NodeID: "node-1", Version: "test", Now: func() time.Time { return h.now },
 		DNSStats: func() zone.Stats {
-			return zone.Stats{Queries: map[string]uint64{"udp/ipv4/TXT": 3}, Responses: map[string]uint64{"NOERROR": 3}, Outcomes: map[string]uint64{"found": 3}}
+			return zone.Stats{Queries: map[string]uint64{"udp/ipv4/TXT": 3}, Responses: map[string]uint64{"udp/NOERROR": 3}, Outcomes: map[string]uint64{"udp/Found": 3},
+				Limited: map[string]uint64{"answer": 1}, Durations: map[string]zone.Durations{"udp": {
+					Bounds: []time.Duration{2 * time.Microsecond, 4 * time.Microsecond}, Counts: []uint64{1, 1, 1}, Sum: 10 * time.Microsecond,
+				}}}
 		},
 	})
 	if err != nil {

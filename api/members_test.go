@@ -89,8 +89,9 @@ func TestHealthReadyAndMetricsNeedNoToken(t *testing.T) {
 	h.as("", "GET", "/v1/cluster", "")
 	m := h.as("", "GET", "/metrics", "").Body.String()
 	for _, line := range []string{
-		`authd_dns_requests_total{family="ipv4",proto="udp",type="TXT"} 3`, `authd_dns_responses_total{rcode="NOERROR"} 3`,
-		`authd_dns_outcomes_total{outcome="found"} 3`, "authd_domains 1", "authd_tenants 2", "authd_raft_leader 1", "authd_machine_index ",
+		`authd_dns_requests_total{family="ipv4",proto="udp",type="TXT"} 3`, `authd_dns_responses_total{proto="udp",rcode="NOERROR"} 3`,
+		`authd_dns_outcomes_total{outcome="Found",proto="udp"} 3`, `authd_dns_rate_limited_total{limit="answer"} 1`,
+		`authd_dns_request_duration_seconds_bucket{proto="udp",le="4e-06"} 2`, `authd_dns_request_duration_seconds_count{proto="udp"} 3`, "authd_domains 1", "authd_tenants 2", "authd_raft_leader 1", "authd_machine_index ",
 		`authd_api_requests_total{code="201",route="POST /v1/tenants"} 2`, `authd_api_requests_total{code="401",route="none"} 1`, `authd_build_info{node="node-1",version="test"} 1`,
 	} {
 		if !strings.Contains(m, line) {

@@ -53,6 +53,7 @@ type collector struct {
 	dns     func() zone.Stats
 
 	queries, responses, outcomes, dropped, truncated *prometheus.Desc
+	durations, limited, cookies, open, connections   *prometheus.Desc
 	index, leader, domains, tenants, pools, build    *prometheus.Desc
 	problems                                         *prometheus.Desc
 	version                                          string
@@ -65,17 +66,23 @@ func newCollector(c Config) *collector {
 	return &collector{
 		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version,
 		queries:   desc("dns_requests_total", "DNS queries.", "proto", "family", "type"),
-		responses: desc("dns_responses_total", "DNS responses.", "rcode"),
-		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "outcome"),
+		responses: desc("dns_responses_total", "DNS responses.", "proto", "rcode"),
+		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "proto", "outcome"),
 		dropped:   desc("dns_dropped_total", "Datagrams that got no reply."),
 		truncated: desc("dns_truncated_total", "Responses cut to TC."),
-		index:     desc("machine_index", "Log index of this node's state."),
-		leader:    desc("raft_leader", "1 where this node leads."),
-		domains:   desc("domains", "Claims, pending and leaving ones included."),
-		tenants:   desc("tenants", "Tenants."),
-		pools:     desc("pools", "Pools."),
-		problems:  desc("health_problems", "What is wrong with the node, as /health lists it."),
-		build:     desc("build_info", "The version running.", "version", "node"),
+		durations: desc("dns_request_duration_seconds", "Time from reading the batch that a query came in to writing its replies.", "proto"),
+		limited:   desc("dns_rate_limited_total", "Responses past a rate limit: answers cut to TC, errors without options.", "limit"),
+		cookies:   desc("dns_cookies_total", "DNS queries by their cookie.", "cookie"),
+		open:      desc("dns_tcp_connections", "Open TCP connections."),
+		connections: desc("dns_tcp_connections_total",
+			"TCP connections: accepted, evicted for a newer one, refused.", "event"),
+		index:    desc("machine_index", "Log index of this node's state."),
+		leader:   desc("raft_leader", "1 where this node leads."),
+		domains:  desc("domains", "Claims, pending and leaving ones included."),
+		tenants:  desc("tenants", "Tenants."),
+		pools:    desc("pools", "Pools."),
+		problems: desc("health_problems", "What is wrong with the node, as /health lists it."),
+		build:    desc("build_info", "The version running.", "version", "node"),
 	}
 }
 
@@ -83,6 +90,7 @@ func newCollector(c Config) *collector {
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.queries, c.responses, c.outcomes, c.dropped, c.truncated,
+		c.durations, c.limited, c.cookies, c.open, c.connections,
 		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.build,
 	} {
 		to <- d
@@ -122,16 +130,36 @@ func (c *collector) collectDNS(to chan<- prometheus.Metric, s zone.Stats) {
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	for key, n := range s.Queries {
-		labels := append(strings.SplitN(key, "/", 3), "", "", "")[:3]
-		count(c.queries, n, labels...)
+	counts := func(d *prometheus.Desc, of map[string]uint64, labels int) {
+		for key, n := range of {
+			count(d, n, append(strings.SplitN(key, "/", labels), "", "", "")[:labels]...)
+		}
 	}
-	for rcode, n := range s.Responses {
-		count(c.responses, n, rcode)
-	}
-	for outcome, n := range s.Outcomes {
-		count(c.outcomes, n, outcome)
-	}
+	counts(c.queries, s.Queries, 3)
+	counts(c.responses, s.Responses, 2)
+	counts(c.outcomes, s.Outcomes, 2)
+	counts(c.limited, s.Limited, 1)
+	counts(c.cookies, s.Cookies, 1)
 	count(c.dropped, s.Dropped)
 	count(c.truncated, s.Truncated)
+	to <- prometheus.MustNewConstMetric(c.open, prometheus.GaugeValue, float64(s.Connections.Open))
+	count(c.connections, s.Connections.Accepted, "accepted")
+	count(c.connections, s.Connections.Evicted, "evicted")
+	count(c.connections, s.Connections.Refused, "refused")
+	for proto, d := range s.Durations {
+		to <- histogram(c.durations, d, proto)
+	}
+}
+
+// histogram turns buckets that each count for themselves into ones that count
+// everything below their bound.
+func histogram(desc *prometheus.Desc, d zone.Durations, labels ...string) prometheus.Metric {
+	below, buckets := uint64(0), make(map[float64]uint64, len(d.Bounds))
+	for i, n := range d.Counts {
+		below += n
+		if i < len(d.Bounds) {
+			buckets[d.Bounds[i].Seconds()] = below
+		}
+	}
+	return prometheus.MustNewConstHistogram(desc, below, d.Sum.Seconds(), buckets, labels...)
 }

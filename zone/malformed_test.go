@@ -71,7 +71,7 @@ func shapes(t testing.TB) []shape {
 		{"opcode 15 and garbage", raw(15<<11, 65535, 65535, 65535, 65535, "\xff\xff"), "NOTIMP qd0"},
 		// Counts.
 		{"no question", raw(0, 0, 0, 0, 0), "FORMERR qd0"},
-		{"no question but a cookie", raw(0, 0, 0, 0, 1, plainEx), "FORMERR qd0"},
+		{"no question and no cookie", raw(0, 0, 0, 0, 1, plainEx), "FORMERR qd0 opt"},
 		{"two questions", raw(0, 2, 0, 0, 0, askTXT, askTXT), "FORMERR qd0"},
 		{"65535 questions", raw(0, 65535, 0, 0, 0, askTXT), "FORMERR qd0"},
 		{"question promised and missing", raw(0, 1, 0, 0, 0), "FORMERR qd0"},

@@ -15,11 +15,13 @@ type query struct {
 	class  uint16
 	end    int // offset of the octet behind the question; headerSize where none was understood
 
-	edns    bool
-	version uint8
-	do      bool
-	size    uint16 // requestor's UDP payload size, at least 512
-	nsid    bool   // the NSID option was there (RFC 5001)
+	edns      bool
+	version   uint8
+	do        bool
+	size      uint16 // requestor's UDP payload size, at least 512
+	nsid      bool   // the NSID option was there (RFC 5001)
+	keepalive bool   // the option of RFC 7828 was there
+	cookie    []byte // of the first COOKIE option (RFC 7873); nil without one
 
 	tsig signature // of a message that carries one
 }
@@ -44,20 +46,23 @@ const (
 	refused                       // REFUSED
 	badVersion                    // BADVERS: an EDNS version that is not 0
 	unknownKey                    // NOTAUTH with BADKEY: a TSIG, and we share no key with anyone
+	cookieOnly                    // no question, only a COOKIE: NOERROR (RFC 7873 section 5.4)
 )
 
 const (
-	headerSize   = 12
-	maxName      = 255 // RFC 1035 section 2.3.4
-	maxLabel     = 63
-	recordFixed  = 10 // octets of a record between its owner and its data
-	optSize      = 1 + recordFixed
-	classIN      = 1
-	classANY     = 255
-	optionNSID   = 3
-	opcodeQuery  = 0
-	optDO        = 0x80 // of the third octet of the TTL (RFC 6891 section 6.1.3)
-	optionHeader = 4
+	headerSize     = 12
+	maxName        = 255 // RFC 1035 section 2.3.4
+	maxLabel       = 63
+	recordFixed    = 10 // octets of a record between its owner and its data
+	optSize        = 1 + recordFixed
+	classIN        = 1
+	classANY       = 255
+	optionNSID     = 3
+	optionAlive    = 11 // edns-tcp-keepalive (RFC 7828)
+	optionExtended = 15 // extended error (RFC 8914)
+	opcodeQuery    = 0
+	optDO          = 0x80 // of the third octet of the TTL (RFC 6891 section 6.1.3)
+	optionHeader   = 4
 
 	// maxAdditional is how many additional records a query may bring: OPT and a
 	// signature are all there is to bring. More is refused from the count alone,
@@ -89,6 +94,7 @@ const (
 func (q *query) parse(message []byte) verdict {
 	q.opcode, q.rd, q.asked, q.qtype, q.class, q.end = 0, false, nil, 0, 0, headerSize
 	q.edns, q.version, q.do, q.size, q.nsid = false, 0, false, MinUDP, false
+	q.keepalive, q.cookie = false, nil
 	q.tsig = signature{}
 
 	if len(message) < headerSize || message[2]&0x80 != 0 {
@@ -100,7 +106,8 @@ func (q *query) parse(message []byte) verdict {
 	if q.opcode != opcodeQuery {
 		return notImplemented // NOTIFY, UPDATE and the rest, before any further parsing
 	}
-	if binary.BigEndian.Uint16(message[4:]) != 1 || !q.question(message) {
+	questions := binary.BigEndian.Uint16(message[4:])
+	if questions > 1 || questions == 1 && !q.question(message) {
 		return malformed
 	}
 	answers := binary.BigEndian.Uint16(message[6:])
@@ -116,16 +123,20 @@ func (q *query) parse(message []byte) verdict {
 	if !q.records(message, int(authority), int(additional)) {
 		return malformed
 	}
-	return q.vet()
+	return q.vet(questions == 0)
 }
 
 // vet judges a well-formed query by what it asks.
-func (q *query) vet() verdict {
+func (q *query) vet(nothing bool) verdict {
 	switch {
+	case nothing && (q.cookie == nil || q.tsig.signed != nil):
+		return malformed
 	case q.tsig.signed != nil:
 		return unknownKey // RFC 8945 section 5.2.1
 	case q.version != 0:
 		return badVersion // RFC 6891 section 6.1.3
+	case nothing:
+		return cookieOnly
 	case q.class != classIN:
 		return refused
 	case q.qtype == typeOPT:
@@ -195,7 +206,9 @@ func (q *query) records(message []byte, authority, additional int) bool {
 }
 
 // opt reads an OPT record from its type on (RFC 6891 section 6.1.2). Flags and
-// options that we do not know are passed over.
+// options that we do not know are passed over; so are cookies after the first
+// (RFC 7873 section 5.2), and what a keepalive option says (RFC 7828 section
+// 3.2.1 has clients say nothing).
 func (q *query) opt(record []byte) bool {
 	q.size = max(MinUDP, binary.BigEndian.Uint16(record[2:]))
 	q.version = record[5]
@@ -209,8 +222,19 @@ func (q *query) opt(record []byte) bool {
 		if next > len(options) {
 			return false
 		}
-		if binary.BigEndian.Uint16(options) == optionNSID {
+		switch binary.BigEndian.Uint16(options) {
+		case optionNSID:
 			q.nsid = true
+		case optionAlive:
+			q.keepalive = true
+		case optionCookie:
+			if q.cookie != nil {
+				break
+			}
+			q.cookie = options[optionHeader:next]
+			if !cookieFits(len(q.cookie)) {
+				return false
+			}
 		}
 		options = options[next:]
 	}

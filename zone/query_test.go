@@ -41,7 +41,7 @@ func TestParserAgreesOnMutatedQueries(t *testing.T) {
 		}
 		verdicts[q.parse(message)]++
 	}
-	for v := genuine; v <= unknownKey; v++ {
+	for v := genuine; v <= cookieOnly; v++ {
 		if verdicts[v] < 100 {
 			t.Errorf("verdict %d reached %d times: the mutations no longer test it", v, verdicts[v])
 		}
@@ -66,6 +66,12 @@ func compare(message []byte) string {
 	if got == notImplemented && q.opcode != opcodeQuery || got == malformed {
 		return ""
 	}
+	if len(m.Question) == 0 {
+		if q.asked != nil {
+			return fmt.Sprintf("name %q, want none", q.asked)
+		}
+		return compareEDNS(&q, m)
+	}
 	name := make([]byte, maxName+1)
 	length, err := dns.PackDomainName(m.Question[0].Name, name, 0, nil, false)
 	if err != nil || !bytes.Equal(q.asked, name[:length]) {
@@ -77,6 +83,11 @@ func compare(message []byte) string {
 	if uint16(q.qtype) != m.Question[0].Qtype || q.class != m.Question[0].Qclass {
 		return fmt.Sprintf("type %d class %d, want %v", q.qtype, q.class, m.Question[0])
 	}
+	return compareEDNS(&q, m)
+}
+
+// compareEDNS is the part of compare about the OPT record.
+func compareEDNS(q *query, m *dns.Msg) string {
 	opt := m.IsEdns0()
 	if q.edns != (opt != nil) {
 		return fmt.Sprintf("EDNS %t, want %t", q.edns, opt != nil)
@@ -84,7 +95,13 @@ func compare(message []byte) string {
 	if opt == nil {
 		return ""
 	}
-	nsid := slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return o.Option() == dns.EDNS0NSID })
+	has := func(code uint16) bool {
+		return slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return o.Option() == code })
+	}
+	if cookie := firstCookie(opt); hex.EncodeToString(q.cookie) != cookie || q.keepalive != has(dns.EDNS0TCPKEEPALIVE) {
+		return fmt.Sprintf("cookie %x keepalive %t, want %s", q.cookie, q.keepalive, opt)
+	}
+	nsid := has(dns.EDNS0NSID)
 	if q.version != opt.Version() || q.do != opt.Do() || q.size != max(MinUDP, opt.UDPSize()) || q.nsid != nsid {
 		return fmt.Sprintf("EDNS version %d DO %t size %d NSID %t, want %s", q.version, q.do, q.size, q.nsid, opt)
 	}
@@ -133,7 +150,7 @@ func judge(message []byte) (verdict, *dns.Msg) {
 		return notImplemented, header
 	}
 	count := func(at int) int { return int(binary.BigEndian.Uint16(message[at:])) }
-	if count(4) != 1 {
+	if count(4) > 1 {
 		return malformed, header
 	}
 	readable, cleaned := walk(message)
@@ -144,7 +161,10 @@ func judge(message []byte) (verdict, *dns.Msg) {
 	if err := m.Unpack(cleaned); err != nil {
 		return malformed, header
 	}
-	question := m.Question[0]
+	question := dns.Question{Qtype: dns.TypeNone}
+	if len(m.Question) == 1 {
+		question = m.Question[0]
+	}
 	if count(6) != 0 || count(8) > 1 || count(8) == 1 && question.Qtype != dns.TypeIXFR || count(10) > 2 {
 		return malformed, m
 	}
@@ -159,13 +179,33 @@ func judge(message []byte) (verdict, *dns.Msg) {
 			if opts++; h.Name != "." || opts > 1 {
 				return malformed, m
 			}
+			if cookie := firstCookie(rr.(*dns.OPT)); cookie != "" && !cookieFits(len(cookie)/2) || cookie == "" && hasCookie(rr.(*dns.OPT)) {
+				return malformed, m
+			}
 		case isType(rr, dns.TypeTSIG):
 			if signatures++; i != len(m.Extra)-1 || h.Class != dns.ClassANY || h.Ttl != 0 {
 				return malformed, m
 			}
 		}
 	}
+	if len(m.Question) == 0 && (signatures > 0 || opts == 0 || !hasCookie(m.IsEdns0())) {
+		return malformed, m
+	}
 	return judgeQuestion(question, m, signatures > 0), m
+}
+
+func hasCookie(opt *dns.OPT) bool {
+	return slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return o.Option() == dns.EDNS0COOKIE })
+}
+
+// firstCookie is the cookie that counts, in hex.
+func firstCookie(opt *dns.OPT) string {
+	for _, o := range opt.Option {
+		if c, ok := o.(*dns.EDNS0_COOKIE); ok {
+			return c.Cookie
+		}
+	}
+	return ""
 }
 
 func isType(rr dns.RR, t uint16) bool { return rr.Header().Rrtype == t }
@@ -177,6 +217,8 @@ func judgeQuestion(question dns.Question, m *dns.Msg, signed bool) verdict {
 		return unknownKey
 	case opt != nil && opt.Version() != 0:
 		return badVersion
+	case len(m.Question) == 0:
+		return cookieOnly
 	case question.Qclass != dns.ClassINET:
 		return refused
 	case t == dns.TypeANY:
@@ -195,15 +237,18 @@ func judgeQuestion(question dns.Question, m *dns.Msg, signed bool) verdict {
 // list of differences: it says whether the message can be read by our rules, and
 // gives it without what we pass over, for miekg to read the rest.
 func walk(message []byte) (readable bool, cleaned []byte) {
-	name, at, err := dns.UnpackDomainName(message, headerSize)
-	if err != nil || at+4 > len(message) {
-		return false, nil
+	at := headerSize
+	if binary.BigEndian.Uint16(message[4:]) == 1 {
+		name, end, err := dns.UnpackDomainName(message, headerSize)
+		if err != nil || end+4 > len(message) {
+			return false, nil
+		}
+		plain := make([]byte, maxName+1)
+		if n, err := dns.PackDomainName(name, plain, 0, nil, false); err != nil || n != end-headerSize {
+			return false, nil // difference 1
+		}
+		at = end + 4
 	}
-	plain := make([]byte, maxName+1)
-	if n, err := dns.PackDomainName(name, plain, 0, nil, false); err != nil || n != at-headerSize {
-		return false, nil // difference 1
-	}
-	at += 4
 	cleaned = slices.Clone(message[:at])
 	records := 0
 	for _, count := range []int{6, 8, 10} {
@@ -226,7 +271,7 @@ func walk(message []byte) (readable bool, cleaned []byte) {
 		case t == dns.TypeOPT && len(owner) > 1:
 			return false, nil // difference 6; longer owners are wrong anyhow
 		case t == dns.TypeOPT:
-			options, ok := onlyNSID(data)
+			options, ok := knownOptions(data)
 			if !ok {
 				return false, nil
 			}
@@ -279,8 +324,9 @@ func wholeTSIG(data []byte) bool {
 	return len(data) == 16+mac+int(binary.BigEndian.Uint16(data[14+mac:]))
 }
 
-// onlyNSID keeps the NSID options of an OPT record's data.
-func onlyNSID(data []byte) (kept []byte, ok bool) {
+// knownOptions keeps the options of an OPT record's data that mean something to
+// us, without what a keepalive says.
+func knownOptions(data []byte) (kept []byte, ok bool) {
 	for len(data) > 0 {
 		if len(data) < 4 {
 			return nil, false
@@ -289,8 +335,11 @@ func onlyNSID(data []byte) (kept []byte, ok bool) {
 		if end > len(data) {
 			return nil, false
 		}
-		if binary.BigEndian.Uint16(data) == dns.EDNS0NSID {
+		switch binary.BigEndian.Uint16(data) {
+		case dns.EDNS0NSID, dns.EDNS0COOKIE:
 			kept = append(kept, data[:end]...)
+		case dns.EDNS0TCPKEEPALIVE:
+			kept = append(kept, 0, dns.EDNS0TCPKEEPALIVE, 0, 0)
 		}
 		data = data[end:]
 	}
@@ -322,6 +371,14 @@ func seedQueries(t testing.TB) [][]byte {
 		m.SetQuestion("p-dns.test.", question)
 		m.SetEdns0(1232, true)
 		m.Extra[0].(*dns.OPT).Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}}
+		add(m)
+	}
+	for _, cookie := range []string{"0123456789abcdef", "0123456789abcdef010000005cf79f111f8130c3eee29480"} {
+		m := new(dns.Msg)
+		m.SetEdns0(1232, false)
+		m.Extra[0].(*dns.OPT).Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: cookie}, &dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}}
+		add(m)
+		m.SetQuestion("p-dns.test.", dns.TypeTXT)
 		add(m)
 	}
 	ixfr := new(dns.Msg)

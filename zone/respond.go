@@ -3,6 +3,8 @@ package zone
 import (
 	"encoding/binary"
 	"slices"
+	"sync/atomic"
+	"time"
 )
 
 // Responder answers messages from a tree. Each worker has its own: it holds the
@@ -13,11 +15,59 @@ type Responder struct {
 	query  query
 	answer answer
 	tally  tally // taken by the worker that owns the responder
+
+	// What begin reads once for a batch.
+	guard   *guard // nil: nothing is limited, cookies are not looked at
+	secrets *CookieSecrets
+	now     int64  // nanoseconds since the server started
+	unix    uint32 // seconds since 1970
+
+	// Of the query at hand.
+	options replyOptions
+	cookie  [cookieSize]byte // where options has optionsCookie
 }
 
+// guard is what the responders of a server share.
+type guard struct {
+	secrets   atomic.Pointer[CookieSecrets]
+	limiter   *limiter // nil: nothing is limited
+	started   time.Time
+	keepalive uint16 // how long an idle connection lasts, in tenths of a second
+}
+
+// replyOptions are the EDNS options of a reply.
+type replyOptions struct {
+	nsid, cookie, keepalive bool
+	extended                extendedError // noExtended: none
+}
+
+// extendedError says more of a reply than its RCODE (RFC 8914 section 4). We
+// send it without text: the codes say all there is to say.
+type extendedError uint16
+
+const (
+	noExtended extendedError = 0 // "Other Error", which we never send
+	// notReady is for a node that listens before it has anything to answer from.
+	// Ours does not listen then.
+	notReady         extendedError = 14
+	notAuthoritative extendedError = 20
+	notSupported     extendedError = 21
+)
+
 // NewResponder makes a responder; nsid may be empty, and is cut at MaxNSID.
-func NewResponder(t *Tree, nsid string) *Responder {
-	return &Responder{tree: t, nsid: nsid[:min(len(nsid), MaxNSID)]}
+func NewResponder(t *Tree, nsid string) *Responder { return newResponder(t, nsid, nil) }
+
+func newResponder(t *Tree, nsid string, g *guard) *Responder {
+	return &Responder{tree: t, nsid: nsid[:min(len(nsid), MaxNSID)], guard: g}
+}
+
+// begin reads what holds for a batch of messages.
+func (r *Responder) begin(now time.Time) {
+	if r.guard == nil {
+		return
+	}
+	r.secrets = r.guard.secrets.Load()
+	r.now, r.unix = int64(now.Sub(r.guard.started)), uint32(now.Unix())
 }
 
 // Sizes of messages in octets.
@@ -34,15 +84,16 @@ const (
 // Response codes (RFC 6895 section 2.3). The upper bits of those past 15 are in
 // the OPT record.
 const (
-	rcodeSuccess  = 0
-	rcodeFormErr  = 1
-	rcodeServFail = 2
-	rcodeNXDomain = 3
-	rcodeNotImp   = 4
-	rcodeRefused  = 5
-	rcodeYXDomain = 6
-	rcodeNotAuth  = 9
-	rcodeBadVers  = 16
+	rcodeSuccess   = 0
+	rcodeFormErr   = 1
+	rcodeServFail  = 2
+	rcodeNXDomain  = 3
+	rcodeNotImp    = 4
+	rcodeRefused   = 5
+	rcodeYXDomain  = 6
+	rcodeNotAuth   = 9
+	rcodeBadVers   = 16
+	rcodeBadCookie = 23
 
 	tsigBadKey = 17 // RFC 8945 section 3; not an RCODE of the header
 )
@@ -51,23 +102,53 @@ const (
 // over TCP MaxTCP) octets more, and returns it; unchanged where there is no
 // reply. It never allocates.
 //
-// A reply that is no answer is never longer than the message it replies to,
-// but for the NSID that an EDNS query asked for.
+// A reply that is no answer is longer than the message it replies to by no more
+// than the EDNS options that we answer with, and one past a limit not even that.
 func (r *Responder) Reply(dst, message []byte, tcp bool) []byte {
+	return r.reply(dst, message, &source{tcp: tcp})
+}
+
+// reply is Reply to a source.
+func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	q := &r.query
 	v := q.parse(message)
 	if v == silent {
 		r.tally[slotDropped]++
 		return dst
 	}
-	limit := q.limit(tcp)
+	cookie := r.secrets.judge(&r.cookie, q.cookie, from, r.unix)
+	r.tally[slotCookies+int(cookie)]++
+	if v == cookieOnly && cookie == cookieNone {
+		v = malformed // as a server without cookies has it
+	}
+	rcode := v.rcode()
+	if v == genuine {
+		r.tree.lookup(q, &r.answer)
+		rcode = int(r.answer.rcode)
+		r.tally[slotOutcomes+int(r.answer.outcome)%outcomeSlots]++
+	}
+	r.choose(v, cookie, from)
+	cut := false
+	switch {
+	case cookie != cookieGood && r.limited(v, from):
+		r.options = replyOptions{}
+		if cut = r.full(v); cut {
+			rcode = r.cutRcode(cookie, message)
+		}
+	case v == cookieOnly && cookie == cookieBad:
+		rcode = rcodeBadCookie // RFC 7873 section 5.4
+	}
+
+	limit := q.limit(from.tcp)
 	dst = slices.Grow(dst, limit)
 	start := len(dst)
-	rcode := v.rcode()
 	dst = appendHead(dst, message, q, rcode)
-	if v == genuine {
-		dst = r.appendGenuine(dst, start, limit)
-		rcode = int(dst[start+3] & 0x0f)
+	switch {
+	case cut && rcode == rcodeSuccess:
+		dst[start+2] |= flagTC
+		r.tally[slotTruncated]++
+	case v == genuine && !cut:
+		dst = r.appendSections(dst, start, limit)
 	}
 	if q.edns {
 		dst = r.appendOPT(dst, start, rcode)
@@ -82,10 +163,9 @@ func (r *Responder) Reply(dst, message []byte, tcp bool) []byte {
 	return dst
 }
 
-// appendGenuine looks the question up and appends the sections of the answer.
-func (r *Responder) appendGenuine(dst []byte, start, limit int) []byte {
+// appendSections appends the sections of the answer that was looked up.
+func (r *Responder) appendSections(dst []byte, start, limit int) []byte {
 	q, a := &r.query, &r.answer
-	r.tree.lookup(q, a)
 	room := limit
 	if q.edns {
 		room -= r.optLength()
@@ -97,8 +177,64 @@ func (r *Responder) appendGenuine(dst []byte, start, limit int) []byte {
 	if truncated {
 		r.tally[slotTruncated]++
 	}
-	r.tally[slotOutcomes+int(a.outcome)%outcomeSlots]++
 	return dst
+}
+
+// choose decides which EDNS options the reply has.
+func (r *Responder) choose(v verdict, cookie cookieState, from *source) {
+	q := &r.query
+	r.options = replyOptions{nsid: q.nsid && r.nsid != "", cookie: cookie != cookieNone}
+	if !q.edns {
+		return
+	}
+	// Over UDP the option means nothing (RFC 7828 section 3.2.1).
+	r.options.keepalive = q.keepalive && from.tcp && r.guard != nil
+	switch {
+	case v == genuine && r.answer.outcome == Refused:
+		r.options.extended = notAuthoritative
+	case v == refused || v == notImplemented:
+		r.options.extended = notSupported
+	}
+}
+
+// limited counts a reply and says whether it is past a limit. TCP is not counted:
+// its addresses are not forged, and its connections have limits of their own.
+func (r *Responder) limited(v verdict, from *source) bool {
+	if from.tcp || from.length == 0 || r.guard == nil || r.guard.limiter == nil {
+		return false
+	}
+	class, owner := classError, uint64(0)
+	if r.full(v) {
+		class, owner = classAnswer, r.answer.origin
+		if r.answer.outcome == NoName {
+			class = classNoName
+		}
+	}
+	switch r.guard.limiter.take(from, r.now, class, owner) {
+	case within:
+		return false
+	case overTotal:
+		r.tally[slotLimited+int(limitClasses)]++
+	default:
+		r.tally[slotLimited+int(class)]++
+	}
+	return true
+}
+
+// full says whether the reply has anything that a limit may cut off. An error has
+// nothing but its options: TC would only make its sender ask again over TCP.
+func (r *Responder) full(v verdict) bool { return v == genuine && r.answer.outcome != Refused }
+
+// cutRcode is the response code of an answer past its limit: NOERROR, with TC; or
+// BADCOOKIE to a client whose cookie is not ours any more (RFC 7873 section
+// 5.2.3), which makes it ask again with the one that comes along. Not to one
+// that brings no server's half yet: the reply would be longer than the query.
+func (r *Responder) cutRcode(cookie cookieState, message []byte) int {
+	if cookie != cookieBad || r.query.end+optSize+optionHeader+cookieSize > len(message) {
+		return rcodeSuccess
+	}
+	r.options.cookie = true
+	return rcodeBadCookie
 }
 
 // rcode is the response code of a verdict that is the whole reply.
@@ -147,25 +283,44 @@ func appendHead(dst, message []byte, q *query, rcode int) []byte {
 
 // optLength is the length of what appendOPT appends.
 func (r *Responder) optLength() int {
-	if r.query.nsid && r.nsid != "" {
-		return optSize + optionHeader + len(r.nsid)
+	length, o := optSize, &r.options
+	if o.nsid {
+		length += optionHeader + len(r.nsid)
 	}
-	return optSize
+	if o.cookie {
+		length += optionHeader + cookieSize
+	}
+	if o.keepalive {
+		length += optionHeader + 2
+	}
+	if o.extended != noExtended {
+		length += optionHeader + 2
+	}
+	return length
 }
 
 // appendOPT appends our OPT record (RFC 6891 section 6.1): version 0, DO
-// repeated, other flags clear. NSID is the only option we answer; extended
-// errors and cookies would be appended here.
+// repeated, other flags clear, and the options chosen.
 func (r *Responder) appendOPT(dst []byte, start, rcode int) []byte {
 	var do byte
 	if r.query.do {
 		do = optDO
 	}
-	length := r.optLength() - optSize
+	length, o := r.optLength()-optSize, &r.options
 	dst = append(dst, 0, 0, byte(typeOPT), MaxUDP>>8, MaxUDP&0xff, byte(rcode>>4), 0, do, 0, byte(length>>8), byte(length))
-	if length > 0 {
+	if o.nsid {
 		dst = append(dst, 0, optionNSID, 0, byte(len(r.nsid)))
 		dst = append(dst, r.nsid...)
+	}
+	if o.cookie {
+		dst = append(dst, 0, optionCookie, 0, cookieSize)
+		dst = append(dst, r.cookie[:]...)
+	}
+	if o.keepalive {
+		dst = append(dst, 0, optionAlive, 0, 2, byte(r.guard.keepalive>>8), byte(r.guard.keepalive))
+	}
+	if o.extended != noExtended {
+		dst = append(dst, 0, optionExtended, 0, 2, byte(o.extended>>8), byte(o.extended))
 	}
 	addCount(dst[start:], countAdditional)
 	return dst

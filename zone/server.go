@@ -27,6 +27,8 @@ type ServerConfig struct {
 	// NSID identifies this node to those who ask (RFC 5001), at most MaxNSID
 	// octets; empty: not sent.
 	NSID string
+	// RateLimit bounds what one source gets; the zero value is the defaults.
+	RateLimit RateLimit
 	// Logger takes what an operator must know; queries are not logged. Required.
 	Logger *slog.Logger
 }
@@ -44,7 +46,7 @@ func (c *ServerConfig) check() error {
 	case c.Logger == nil:
 		return errors.New("no Logger to tell the operator with")
 	}
-	return nil
+	return c.RateLimit.check()
 }
 
 const (
@@ -60,14 +62,16 @@ const (
 // need not wait for them.
 type limits struct {
 	connections int           // open at once, all addresses together
+	prefix      int           // of them from one /24 or /56
 	queries     int           // a connection
 	message     time.Duration // from the first octet of a message to its last
+	stall       time.Duration // and after how much of it a connection may be evicted
 	idle        time.Duration // between messages
 	write       time.Duration // for a reader to take what it asked for
 }
 
 func defaultLimits() limits {
-	return limits{connections: 4096, queries: 4096, message: 2 * time.Second, idle: 10 * time.Second, write: 2 * time.Second}
+	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second}
 }
 
 // Server answers queries from sockets. Per address it has one UDP socket for
@@ -81,15 +85,20 @@ type Server struct {
 	listeners []*tcpListener
 	counters  []*counters
 	exchanges sync.Pool // of *tcpExchange
+	guard     *guard
 
 	closing atomic.Bool
 	stopped chan struct{} // closed when closing is set
 	running sync.WaitGroup
-	started time.Time
 
-	// mu guards conns, which accepting, ending and Close change; queries do not.
-	mu    sync.Mutex
-	conns map[*tcpConn]struct{}
+	// mu guards what follows, which accepting, ending and Close change; queries do
+	// not.
+	mu       sync.Mutex
+	conns    map[*tcpConn]struct{}
+	prefixes map[uint64]map[*tcpConn]struct{} // the same by the source's prefix
+	accepted uint64
+	evicted  uint64
+	refused  uint64
 }
 
 // Listen opens the sockets and starts answering. The error names the address.
@@ -105,8 +114,7 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 	if !sharesPorts {
 		c.Workers = 1
 	}
-	s := &Server{config: c, limits: l, stopped: make(chan struct{}), started: time.Now(), conns: map[*tcpConn]struct{}{}}
-	s.exchanges.New = func() any { return newExchange(c.Tree, c.NSID) }
+	s := newServer(c, l)
 	for _, address := range c.Listen {
 		if err := s.open(address); err != nil {
 			s.release()
@@ -121,6 +129,26 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 	}
 	return s, nil
 }
+
+// newServer makes a server without sockets.
+func newServer(c ServerConfig, l limits) *Server {
+	s := &Server{
+		config: c, limits: l, stopped: make(chan struct{}),
+		conns: map[*tcpConn]struct{}{}, prefixes: map[uint64]map[*tcpConn]struct{}{},
+		guard: &guard{limiter: newLimiter(c.RateLimit), started: time.Now(), keepalive: uint16(l.idle / (time.Second / 10))},
+	}
+	s.exchanges.New = func() any {
+		return &tcpExchange{responder: s.responder(), out: make([]byte, 0, flushAt+lengthSize+MaxTCP)}
+	}
+	return s
+}
+
+func (s *Server) responder() *Responder { return newResponder(s.config.Tree, s.config.NSID, s.guard) }
+
+// SetCookieSecrets sets what server cookies are made and recognised with, from
+// the next batch on. Until the first call there are no cookies. It may be called
+// at any time, from any goroutine.
+func (s *Server) SetCookieSecrets(c CookieSecrets) { s.guard.secrets.Store(&c) }
 
 // Addresses are the addresses answered on, in the order of ServerConfig.Listen,
 // with the ports that were taken for port 0.

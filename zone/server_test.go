@@ -263,8 +263,8 @@ func TestStatsCountWhatWasAnswered(t *testing.T) {
 	}{
 		{got.Queries, "udp/ipv4/TXT", 4}, {got.Queries, "udp/ipv6/AAAA", 1}, {got.Queries, "udp/ipv6/TXT", 1},
 		{got.Queries, "udp/ipv6/other", 1}, {got.Queries, "udp/ipv6/MX", 0},
-		{got.Responses, "NOERROR", 5}, {got.Responses, "NXDOMAIN", 1}, {got.Responses, "BADVERS", 1}, {got.Responses, "REFUSED", 1},
-		{got.Outcomes, "Found", 4}, {got.Outcomes, "NoName", 1}, {got.Outcomes, "NoData", 1}, {got.Outcomes, "Refused", 1},
+		{got.Responses, "udp/NOERROR", 4}, {got.Responses, "udp/NXDOMAIN", 1}, {got.Responses, "udp/BADVERS", 1}, {got.Responses, "udp/REFUSED", 1},
+		{got.Responses, "tcp/NOERROR", 1}, {got.Outcomes, "udp/Found", 4}, {got.Outcomes, "udp/NoName", 1}, {got.Outcomes, "tcp/NoData", 1}, {got.Outcomes, "udp/Refused", 1},
 	} {
 		if value, ok := c.counted[c.key]; !ok || value != c.want {
 			t.Errorf("%s is %d, want %d", c.key, value, c.want)
@@ -359,7 +359,7 @@ func (s *Server) busy() int {
 	defer s.mu.Unlock()
 	n := 0
 	for c := range s.conns {
-		if c.idle.Load() == connBusy {
+		if !idle(c.state.Load()) {
 			n++
 		}
 	}

@@ -1,14 +1,38 @@
 package zone
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
 
 // Stats are counters since the start, merged over the workers when read.
 type Stats struct {
-	Queries   map[string]uint64 // by "proto/family/type-group"
-	Responses map[string]uint64 // by rcode mnemonic
-	Outcomes  map[string]uint64 // by Outcome
-	Dropped   uint64            // datagrams that got no reply
-	Truncated uint64
+	Queries   map[string]uint64    // by "proto/family/type-group"
+	Responses map[string]uint64    // by "proto/rcode mnemonic"
+	Outcomes  map[string]uint64    // by "proto/Outcome"
+	Limited   map[string]uint64    // past a rate limit, by what was limited
+	Cookies   map[string]uint64    // queries by what their cookie was
+	Durations map[string]Durations // from batch in to batch out, by proto
+	Dropped   uint64               // datagrams that got no reply
+	Truncated uint64               // replies with TC, those past a limit among them
+
+	Connections ConnectionStats
+}
+
+// ConnectionStats are of TCP.
+type ConnectionStats struct {
+	Open     int
+	Accepted uint64
+	Evicted  uint64 // closed to make room for a new one
+	Refused  uint64 // new ones turned away
+}
+
+// Durations is a histogram.
+type Durations struct {
+	Bounds []time.Duration // upper, the last bucket has none
+	Counts []uint64        // one a bound and one more: each bucket for itself
+	Sum    time.Duration
 }
 
 // What a slot of a tally counts. Each worker counts into its own tally without
@@ -17,22 +41,38 @@ const (
 	slotTypes     = 0
 	slotRcodes    = slotTypes + typeGroups
 	slotOutcomes  = slotRcodes + rcodeSlots
-	slotDropped   = slotOutcomes + outcomeSlots
+	slotLimited   = slotOutcomes + outcomeSlots
+	slotCookies   = slotLimited + limitSlots
+	slotDropped   = slotCookies + int(cookieStates)
 	slotTruncated = slotDropped + 1
 	slots         = slotTruncated + 1
 
 	typeGroups   = 12
-	rcodeSlots   = 17 // 0 to BADVERS
+	rcodeSlots   = 24 // 0 to BADCOOKIE
 	outcomeSlots = 8
+	limitSlots   = int(limitClasses) + 1 // and the total of a prefix
 )
 
 type tally [slots]uint32
+
+// Buckets of the histogram: up to 2 µs, 4 µs, … 1.05 s, and above.
+const (
+	firstBucket = 2 * time.Microsecond
+	buckets     = 20
+)
+
+// bucket is which bucket a duration falls in.
+func bucket(d time.Duration) int {
+	return min(bits.Len64(uint64(max(d-1, 0)/firstBucket)), buckets)
+}
 
 // counters are what a tally is added to and Stats reads. The padding keeps two
 // workers' counters out of one cache line.
 type counters struct {
 	proto, family string // "udp", "ipv4"
 	slots         [slots]atomic.Uint64
+	durations     [buckets + 1]atomic.Uint64
+	sum           atomic.Int64 // nanoseconds
 	_             [64]byte
 }
 
@@ -44,6 +84,13 @@ func (c *counters) take(t *tally) {
 			t[i] = 0
 		}
 	}
+}
+
+// took notes how long n messages took, each from when its batch was read to when
+// the batch's replies were written.
+func (c *counters) took(n int, d time.Duration) {
+	c.durations[bucket(d)].Add(uint64(n))
+	c.sum.Add(int64(n) * int64(d))
 }
 
 // typeGroup is the group a type is counted in: those that make up the traffic
@@ -89,6 +136,7 @@ func rcodeNames() [rcodeSlots]string {
 	return [rcodeSlots]string{
 		rcodeSuccess: "NOERROR", rcodeFormErr: "FORMERR", rcodeServFail: "SERVFAIL", rcodeNXDomain: "NXDOMAIN",
 		rcodeNotImp: "NOTIMP", rcodeRefused: "REFUSED", rcodeYXDomain: "YXDOMAIN", rcodeNotAuth: "NOTAUTH", rcodeBadVers: "BADVERS",
+		rcodeBadCookie: "BADCOOKIE",
 	}
 }
 
@@ -98,27 +146,53 @@ func outcomeNames() [outcomeSlots]string {
 	}
 }
 
+func limitNames() [limitSlots]string {
+	return [limitSlots]string{classAnswer: "answer", classNoName: "nxdomain", classError: "error", limitClasses: "total"}
+}
+
+func cookieNames() [cookieStates]string {
+	return [cookieStates]string{cookieNone: "none", cookieNew: "client", cookieGood: "good", cookieBad: "bad"}
+}
+
 // Stats reads the counters. Every group, response code and outcome is there, at
 // zero where it was never seen.
 func (s *Server) Stats() Stats {
-	merged := Stats{Queries: map[string]uint64{}, Responses: map[string]uint64{}, Outcomes: map[string]uint64{}}
-	groups, rcodes, outcomes := typeGroupNames(), rcodeNames(), outcomeNames()
+	merged := Stats{
+		Queries: map[string]uint64{}, Responses: map[string]uint64{}, Outcomes: map[string]uint64{},
+		Limited: map[string]uint64{}, Cookies: map[string]uint64{}, Durations: map[string]Durations{},
+		Connections: s.connectionStats(),
+	}
+	groups, rcodes, outcomes, limits, cookies := typeGroupNames(), rcodeNames(), outcomeNames(), limitNames(), cookieNames()
 	for _, c := range s.counters {
-		for i, name := range groups {
-			merged.Queries[c.proto+"/"+c.family+"/"+name] += c.slots[slotTypes+i].Load()
-		}
-		for i, name := range rcodes {
-			if name != "" {
-				merged.Responses[name] += c.slots[slotRcodes+i].Load()
+		merge := func(into map[string]uint64, prefix string, names []string, first int) {
+			for i, name := range names {
+				if name != "" {
+					into[prefix+name] += c.slots[first+i].Load()
+				}
 			}
 		}
-		for i, name := range outcomes {
-			if name != "" {
-				merged.Outcomes[name] += c.slots[slotOutcomes+i].Load()
-			}
-		}
+		merge(merged.Queries, c.proto+"/"+c.family+"/", groups[:], slotTypes)
+		merge(merged.Responses, c.proto+"/", rcodes[:], slotRcodes)
+		merge(merged.Outcomes, c.proto+"/", outcomes[:], slotOutcomes)
+		merge(merged.Limited, "", limits[:], slotLimited)
+		merge(merged.Cookies, "", cookies[:], slotCookies)
 		merged.Dropped += c.slots[slotDropped].Load()
 		merged.Truncated += c.slots[slotTruncated].Load()
+		merged.Durations[c.proto] = c.addDurations(merged.Durations[c.proto])
 	}
 	return merged
+}
+
+func (c *counters) addDurations(to Durations) Durations {
+	if to.Counts == nil {
+		to.Counts = make([]uint64, buckets+1)
+		for i := range buckets {
+			to.Bounds = append(to.Bounds, firstBucket<<i)
+		}
+	}
+	for i := range c.durations {
+		to.Counts[i] += c.durations[i].Load()
+	}
+	to.Sum += time.Duration(c.sum.Load())
+	return to
 }

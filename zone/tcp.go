@@ -78,9 +78,9 @@ func (l *tcpListener) run() {
 type tcpConn struct {
 	conn     *net.TCPConn
 	counters *counters
-	// idle is the time since the server's start at which the connection began to
-	// wait for a message, or one of the two states below.
-	idle atomic.Int64
+	from     source
+	// state is what the connection does: waitsSince, or one of the two below.
+	state atomic.Int64
 
 	buffer [lengthSize + maxTCPQuery]byte
 	have   int       // octets in buffer
@@ -90,26 +90,30 @@ type tcpConn struct {
 }
 
 const (
-	connBusy    = -1
+	connBusy    = -1 // answering
 	connEvicted = -2
 )
 
-// admit starts serving a connection. Where there are too many, the one that has
-// been idle for longest makes room; a new one is turned away only when none is
-// idle, which lasts no longer than a message may take.
+// waitsSince is the state of a connection that waits for octets since a time
+// after the server's start: for a message, or in the middle of one.
+func waitsSince(d time.Duration, midway bool) int64 {
+	if midway {
+		return int64(d)<<1 | 1
+	}
+	return int64(d) << 1
+}
+
+// idle says whether a connection in a state waits for a message.
+func idle(state int64) bool { return state >= 0 && state&1 == 0 }
+
+// admit starts serving a connection. Where there are too many, of its prefix or
+// of all, another makes room; it is turned away only where none can, which lasts
+// no longer than limits.stall.
 func (s *Server) admit(conn *net.TCPConn, counts *counters) {
-	c := &tcpConn{conn: conn, counters: counts}
-	c.idle.Store(int64(time.Since(s.started)))
-	s.mu.Lock()
-	full := len(s.conns) >= s.limits.connections
-	if full {
-		full = !s.evict()
-	}
-	if !full {
-		s.conns[c] = struct{}{}
-	}
-	s.mu.Unlock()
-	if full {
+	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+	c := &tcpConn{conn: conn, counters: counts, from: sourceOf(remote, true)}
+	c.state.Store(waitsSince(time.Since(s.guard.started), false))
+	if !s.place(c) {
 		conn.Close()
 		return
 	}
@@ -117,33 +121,99 @@ func (s *Server) admit(conn *net.TCPConn, counts *counters) {
 		s.serve(c)
 		conn.Close()
 		s.mu.Lock()
-		delete(s.conns, c)
+		s.drop(c)
 		s.mu.Unlock()
 	})
 }
 
-// evict closes the connection that has been idle for longest and says whether
-// there was one. The caller holds mu.
-func (s *Server) evict() bool {
-	const tries = 4 // the one chosen may get a message meanwhile
+// place takes a connection in, and says whether there was room.
+func (s *Server) place(c *tcpConn) bool {
+	prefix := c.from.prefix()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := true
+	if siblings := s.prefixes[prefix]; len(siblings) >= s.limits.prefix && !s.config.RateLimit.exempt(c.from.addr().Unmap()) {
+		room = s.evict(siblings)
+	}
+	if room && len(s.conns) >= s.limits.connections {
+		room = s.evict(s.conns)
+	}
+	if !room {
+		s.refused++
+		return false
+	}
+	s.accepted++
+	s.conns[c] = struct{}{}
+	if s.prefixes[prefix] == nil {
+		s.prefixes[prefix] = map[*tcpConn]struct{}{}
+	}
+	s.prefixes[prefix][c] = struct{}{}
+	return true
+}
+
+// drop forgets a connection. The caller holds mu.
+func (s *Server) drop(c *tcpConn) {
+	delete(s.conns, c)
+	prefix := c.from.prefix()
+	delete(s.prefixes[prefix], c)
+	if len(s.prefixes[prefix]) == 0 {
+		delete(s.prefixes, prefix)
+	}
+}
+
+// evictSample bounds how many connections are looked at for one to evict. They
+// come in no order, so that with thousands to choose from the longest waiting of
+// some is taken, which is nearly the longest waiting of all.
+const evictSample = 128
+
+// evict closes a connection of a set and says whether there was one: the one
+// that has been idle for longest, or else the one that has been in the middle of
+// a message for longest, where that is longer than a client takes that sends its
+// message whole. The caller holds mu.
+func (s *Server) evict(set map[*tcpConn]struct{}) bool {
+	const tries = 4 // the one chosen may get what it waits for meanwhile
 	for range tries {
-		var oldest *tcpConn
-		var since int64
-		for c := range s.conns {
-			if at := c.idle.Load(); at >= 0 && (oldest == nil || at < since) {
-				oldest, since = c, at
-			}
-		}
+		oldest, state := s.longestWaiting(set)
 		if oldest == nil {
 			return false
 		}
-		if oldest.idle.CompareAndSwap(since, connEvicted) {
+		if oldest.state.CompareAndSwap(state, connEvicted) {
 			oldest.conn.Close()
-			delete(s.conns, oldest)
+			s.drop(oldest)
+			s.evicted++
 			return true
 		}
 	}
 	return false
+}
+
+// longestWaiting looks for the connection that evict closes.
+func (s *Server) longestWaiting(set map[*tcpConn]struct{}) (oldest *tcpConn, state int64) {
+	stalled := waitsSince(time.Since(s.guard.started)-s.limits.stall, true)
+	looked := 0
+	for c := range set {
+		if looked++; looked > evictSample {
+			break
+		}
+		at := c.state.Load()
+		if at < 0 || !idle(at) && at > stalled {
+			continue
+		}
+		better := oldest == nil || at < state
+		if oldest != nil && idle(at) != idle(state) {
+			better = idle(at)
+		}
+		if better {
+			oldest, state = c, at
+		}
+	}
+	return oldest, state
+}
+
+func (s *Server) connectionStats() ConnectionStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ConnectionStats{Open: len(s.conns), Accepted: s.accepted, Evicted: s.evicted, Refused: s.refused}
 }
 
 // closeIdle closes every connection that waits for a message. One that begins
@@ -152,7 +222,8 @@ func (s *Server) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if at := c.idle.Load(); at >= 0 && c.idle.CompareAndSwap(at, connEvicted) {
+		state := c.state.Load()
+		if idle(state) && c.state.CompareAndSwap(state, connEvicted) {
 			c.conn.Close()
 		}
 	}
@@ -174,24 +245,27 @@ func (s *Server) serve(c *tcpConn) {
 // read waits for more octets; false ends the connection.
 func (s *Server) read(c *tcpConn) bool {
 	waits := c.have == 0 && c.skip == 0
-	deadline := c.began.Add(s.limits.message)
+	began, deadline := c.began, c.began.Add(s.limits.message)
 	if waits {
-		now := time.Now()
-		deadline = now.Add(s.limits.idle)
-		c.idle.Store(int64(now.Sub(s.started)))
+		began = time.Now()
+		deadline = began.Add(s.limits.idle)
+	}
+	state := waitsSince(began.Sub(s.guard.started), !waits)
+	c.state.Store(state)
+	if waits {
 		if s.closing.Load() {
 			if c.asked > 0 {
 				return false
 			}
-			deadline = now.Add(drainFirst) // accepted while closing
+			deadline = began.Add(drainFirst) // accepted while closing
 		}
 	}
 	c.conn.SetReadDeadline(deadline)
 	n, err := c.conn.Read(c.buffer[c.have:])
+	if !c.state.CompareAndSwap(state, connBusy) {
+		return false // evicted
+	}
 	if waits {
-		if at := c.idle.Load(); at < 0 || !c.idle.CompareAndSwap(at, connBusy) {
-			return false // evicted
-		}
 		c.began = time.Now()
 	}
 	c.have += n
@@ -202,7 +276,12 @@ func (s *Server) read(c *tcpConn) bool {
 // connection.
 func (s *Server) answerBuffered(c *tcpConn) bool {
 	x := s.exchanges.Get().(*tcpExchange)
+	began, asked := time.Now(), c.asked
+	x.responder.begin(began)
 	defer func() {
+		if c.asked > asked {
+			c.counters.took(c.asked-asked, time.Since(began))
+		}
 		c.counters.take(&x.responder.tally)
 		x.out = x.out[:0]
 		s.exchanges.Put(x)
@@ -217,7 +296,7 @@ func (s *Server) answerBuffered(c *tcpConn) bool {
 			break
 		}
 		at += lengthSize
-		ok = x.reply(c.buffer[at : at+looked])
+		ok = x.reply(c.buffer[at:at+looked], &c.from)
 		at += looked
 		c.asked++
 		c.skip = length - looked
@@ -267,19 +346,12 @@ type tcpExchange struct {
 	out       []byte // whole replies with their prefixes
 }
 
-func newExchange(t *Tree, nsid string) *tcpExchange {
-	return &tcpExchange{
-		responder: NewResponder(t, nsid),
-		out:       make([]byte, 0, flushAt+lengthSize+MaxTCP),
-	}
-}
-
 // reply appends the reply to a message. A message that gets none (too short, a
 // response) is no client's: false ends the connection.
-func (x *tcpExchange) reply(message []byte) bool {
+func (x *tcpExchange) reply(message []byte, from *source) bool {
 	start := len(x.out)
 	out := append(x.out, 0, 0)
-	out = x.responder.Reply(out, message, true)
+	out = x.responder.reply(out, message, from)
 	length := len(out) - start - lengthSize
 	if length == 0 {
 		return false

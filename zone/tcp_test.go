@@ -275,7 +275,7 @@ func TestIdleConnectionsMakeRoomOldestFirst(t *testing.T) {
 
 func TestNewConnectionIsTurnedAwayWhileAllAreBusy(t *testing.T) {
 	l := defaultLimits()
-	l.connections, l.message = 2, time.Minute
+	l.connections, l.message, l.stall = 2, time.Minute, time.Minute
 	s := serve(t, l, "127.0.0.1")
 	for range 2 {
 		dial(t, "tcp", s.Addresses()[0]).Write([]byte{0})

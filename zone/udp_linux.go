@@ -76,7 +76,7 @@ func (s *Server) openUDP(address netip.AddrPort) (*udpWorker, error) {
 	}
 	w := &udpWorker{
 		server: s, conn: conn, raw: raw,
-		responder: NewResponder(s.config.Tree, s.config.NSID),
+		responder: s.responder(),
 		counters:  s.count("udp", address),
 		wildcard:  address.Addr().IsUnspecified(),
 		received:  batchSize,
@@ -125,7 +125,11 @@ func (w *udpWorker) round(fd uintptr) bool {
 	if n == 0 {
 		return false
 	}
+	// Two looks at the clock a batch: all its messages have the same time.
+	began := time.Now()
+	w.responder.begin(began)
 	w.send(fd, w.answer(n))
+	w.counters.took(n, time.Since(began))
 	w.counters.take(&w.responder.tally)
 	return true
 }
@@ -157,12 +161,14 @@ func (w *udpWorker) receive(fd uintptr) int {
 // answer makes the replies to the first n messages and returns their number.
 func (w *udpWorker) answer(n int) int {
 	ready := 0
+	var from source
 	for i := range n {
 		if !w.wanted(i) {
 			w.responder.tally[slotDropped]++
 			continue
 		}
-		reply := w.responder.Reply(w.replies[ready][:0], w.queries[i][:w.in[i].length], false)
+		w.source(i, &from)
+		reply := w.responder.reply(w.replies[ready][:0], w.queries[i][:w.in[i].length], &from)
 		if len(reply) == 0 {
 			continue
 		}
@@ -181,11 +187,21 @@ func (w *udpWorker) answer(n int) int {
 	return ready
 }
 
-// wanted judges a datagram by its source, before its octets are looked at: rate
-// limiting belongs here.
+// wanted judges a datagram by its source's port, before its octets are looked at.
 func (w *udpWorker) wanted(i int) bool {
 	// The port is at the same place in both families, in network order.
 	return !reflector(binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&w.from[i].Port))[:]))
+}
+
+// source reads the address that message i came from.
+func (w *udpWorker) source(i int, from *source) {
+	if w.from[i].Family == unix.AF_INET {
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&w.from[i]))
+		from.length = copy(from.address[:], four.Addr[:])
+		return
+	}
+	from.address = w.from[i].Addr
+	from.length = len(from.address)
 }
 
 // returnFrom turns the packet information of message i into that of its reply:

@@ -14,7 +14,7 @@ import (
 // idleWorker is a worker whose socket fills up until the test runs a round.
 func idleWorker(t *testing.T, address string) *udpWorker {
 	t.Helper()
-	s := &Server{config: ServerConfig{Tree: packetTree(t), Logger: slog.New(slog.DiscardHandler)}}
+	s := newServer(ServerConfig{Tree: packetTree(t), Logger: slog.New(slog.DiscardHandler)}, defaultLimits())
 	w, err := s.openUDP(netip.AddrPortFrom(netip.MustParseAddr(address), 0))
 	if err != nil {
 		t.Fatal(err)

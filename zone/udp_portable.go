@@ -32,7 +32,7 @@ func (s *Server) openUDP(address netip.AddrPort) (*udpWorker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &udpWorker{server: s, conn: conn, responder: NewResponder(s.config.Tree, s.config.NSID), counters: s.count("udp", address)}, nil
+	return &udpWorker{server: s, conn: conn, responder: s.responder(), counters: s.count("udp", address)}, nil
 }
 
 func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
@@ -48,11 +48,15 @@ func (w *udpWorker) run() {
 		if err != nil {
 			continue // of one datagram: too long for us, or its sender is gone
 		}
+		began := time.Now()
+		w.responder.begin(began)
+		source := sourceOf(from.Addr(), false)
 		if reflector(from.Port()) {
 			w.responder.tally[slotDropped]++
-		} else if out := w.responder.Reply(reply, query[:n], false); len(out) > 0 {
+		} else if out := w.responder.reply(reply, query[:n], &source); len(out) > 0 {
 			w.conn.WriteToUDPAddrPort(out, from)
 		}
+		w.counters.took(1, time.Since(began))
 		w.counters.take(&w.responder.tally)
 	}
 }
