@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 
+	"authd/keys"
 	"authd/zone"
 )
 
@@ -92,9 +93,9 @@ func (w *writer) apply(e Entry) Result {
 }
 
 // put stores a claim whose branch is made, and when the rotator has to look at
-// it. old is the claim as it was, nil for a new one.
-func (w *writer) put(old, d *Domain) {
-	d.DueAt = w.dueAt(d)
+// it. old is the claim as it was, nil for a new one; ring is its keys.
+func (w *writer) put(old, d *Domain, ring keys.Ring) {
+	d.DueAt = w.dueAt(d, ring)
 	meta := string(appendMeta(nil, d))
 	w.domains.Set(meta[:len(d.Token)], record{meta, d.Branch}) // one block for both
 	if old == nil || old.wakeAt() != d.wakeAt() {

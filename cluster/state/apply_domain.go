@@ -30,7 +30,7 @@ func (w *writer) addDomain(c AddDomain) Result {
 		return refused(invalid("domain", "%v", err))
 	}
 	w.link(d, ring)
-	w.put(nil, d)
+	w.put(nil, d, ring)
 	w.bumpPlatforms(d)
 	w.settleReports(d.Name)
 	return Result{Token: d.Token, Changed: true}
@@ -341,7 +341,8 @@ func (w *writer) patchDomain(c PatchDomain) Result {
 		return Result{Token: c.Token}
 	}
 	d.Serial = w.serialFor(old, d.Pool) // also where DNS shows nothing: it is the ETag
-	branch, err := w.render(&d, old.Ring())
+	ring := old.Ring()
+	branch, err := w.render(&d, ring)
 	if err != nil {
 		return Result{Token: c.Token, Refusal: invalid("dmarc", "%v", err)}
 	}
@@ -350,7 +351,7 @@ func (w *writer) patchDomain(c PatchDomain) Result {
 		w.bumpPlatforms(&d)
 	}
 	w.move(old, &d)
-	w.put(old, &d)
+	w.put(old, &d, ring)
 	if d.DMARC != old.DMARC {
 		w.settleReports(d.Name)
 	}
@@ -449,11 +450,12 @@ func (w *writer) putDomainRecord(c PutDomainRecord) Result {
 	}
 	w.touched(&d)
 	var err error
-	if d.Branch, err = w.render(&d, old.Ring()); err != nil {
+	ring := old.Ring()
+	if d.Branch, err = w.render(&d, ring); err != nil {
 		result.Refusal = invalid("values", "%v", err)
 		return result
 	}
-	w.put(old, &d)
+	w.put(old, &d, ring)
 	result.Changed = true
 	return result
 }

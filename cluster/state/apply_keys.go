@@ -32,7 +32,7 @@ func (w *writer) stepKey(c StepKey) Result {
 	if c.Step.Kind != keys.StepConfirm { // which no query sees
 		w.touched(&d)
 	}
-	if result.Refusal = w.keep(old, &d, next); result.Refusal != nil {
+	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
 	result.Changed = true
@@ -96,9 +96,9 @@ func (w *writer) checkDue(d *Domain, ring keys.Ring, policy keys.Policy, step ke
 		if p.Due <= w.time {
 			return nil
 		}
-		if w.dueAt(d) != d.DueAt {
+		if w.dueAt(d, ring) != d.DueAt {
 			next := *d
-			w.put(d, &next)
+			w.put(d, &next, ring)
 		}
 		return tooEarly("key", p.Due, "%s of a key of %s is not due yet", step.Kind, quoteName(d.Name))
 	}
@@ -132,7 +132,7 @@ func (w *writer) revokeKey(c RevokeKey) Result {
 	}
 	d := *old
 	w.touched(&d)
-	if result.Refusal = w.keep(old, &d, next); result.Refusal != nil {
+	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
 	result.Changed = true

@@ -27,13 +27,14 @@ func (w *writer) leaveDomain(c LeaveDomain) Result {
 	if old.State == Leaving {
 		return Result{Token: c.Token}
 	}
-	ring := old.Ring().Retire(w.time)
+	was := old.Ring()
+	ring := was.Retire(w.time)
 	d := *old
 	policy := w.policy(old)
 	d.State, d.LeavingAt = Leaving, w.time
 	d.GoneAt = w.time + max(leavingFor, int64((policy.SignerHold+policy.DrainFloor).Seconds()))
 	w.touched(&d)
-	if r := w.keep(old, &d, ring); r != nil {
+	if r := w.keep(old, &d, was, ring); r != nil {
 		return Result{Token: c.Token, Refusal: r}
 	}
 	return result
@@ -48,7 +49,8 @@ func (w *writer) restoreDomain(c RestoreDomain) Result {
 	if old.State != Leaving {
 		return Result{Token: c.Token}
 	}
-	ring, err := old.Ring().Revive(w.time, old.Algorithms, c.Active)
+	was := old.Ring()
+	ring, err := was.Revive(w.time, old.Algorithms, c.Active)
 	if err != nil {
 		return Result{Token: c.Token, Refusal: keyRefusal("keys", err)}
 	}
@@ -63,7 +65,7 @@ func (w *writer) restoreDomain(c RestoreDomain) Result {
 		}
 	}
 	w.touched(&d)
-	if r := w.keep(old, &d, ring); r != nil {
+	if r := w.keep(old, &d, was, ring); r != nil {
 		if old.ProvenAt != d.ProvenAt {
 			w.owned.drop(d.Name, d.Token)
 		}
@@ -94,8 +96,9 @@ func (w *writer) expireDomain(c ExpireDomain) Result {
 	return result
 }
 
-// keep renders and stores a claim with a new ring; a refusal stores nothing.
-func (w *writer) keep(old, d *Domain, ring keys.Ring) *Refusal {
+// keep renders and stores a claim whose ring was another; a refusal stores
+// nothing.
+func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
 	if r := w.checkMaterial(d, ring); r != nil {
 		return r
 	}
@@ -104,8 +107,8 @@ func (w *writer) keep(old, d *Domain, ring keys.Ring) *Refusal {
 		return invalid("domain", "%v", err)
 	}
 	d.Branch = branch
-	w.trackImported(d, old.Ring(), ring)
-	w.put(old, d)
+	w.trackImported(d, was, ring)
+	w.put(old, d, ring)
 	return nil
 }
 
@@ -235,7 +238,8 @@ func (w *writer) settleReports(n zone.Name) {
 		}
 		d := *old
 		d.Reports = reports
-		branch, err := w.render(&d, old.Ring())
+		ring := old.Ring()
+		branch, err := w.render(&d, ring)
 		if err != nil {
 			panic("report names of claim " + d.Token.String() + " do not render: " + err.Error() + ": this is a defect: stop this node and report it")
 		}
@@ -248,7 +252,7 @@ func (w *writer) settleReports(n zone.Name) {
 			w.reports.add(t.Name, d.Token)
 			w.bumpPlatform(t.Platform)
 		}
-		w.put(old, &d)
+		w.put(old, &d, ring)
 	}
 }
 

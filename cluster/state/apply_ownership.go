@@ -37,7 +37,8 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 			d.Serial += was - pool + 1
 		}
 	}
-	branch, err := w.render(&d, old.Ring())
+	ring := old.Ring()
+	branch, err := w.render(&d, ring)
 	if err != nil {
 		result.Refusal = invalid("domain", "%v", err)
 		return result
@@ -47,7 +48,7 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 		w.disown(owner)
 	}
 	w.owned.add(d.Name, d.Token)
-	w.put(old, &d)
+	w.put(old, &d, ring)
 	result.Changed = true
 	return result
 }
@@ -152,11 +153,12 @@ func (w *writer) disown(old *Domain) {
 		d.State, d.GoneAt = Pending, w.time+pendingFor
 	}
 	w.touched(&d)
-	branch, err := w.render(&d, old.Ring())
+	ring := old.Ring()
+	branch, err := w.render(&d, ring)
 	if err != nil {
 		panic("claim " + d.Token.String() + " does not render without its zone: " + err.Error() + ": this is a defect: stop this node and report it")
 	}
 	d.Branch = branch
 	w.owned.drop(d.Name, d.Token)
-	w.put(old, &d)
+	w.put(old, &d, ring)
 }

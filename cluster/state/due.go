@@ -67,8 +67,8 @@ func (t *tables) tasks(token Token, wake, at int64) []Task {
 }
 
 // dueAt is when the next step of a claim's ring is due; 0: none.
-func (t *tables) dueAt(d *Domain) int64 {
-	_, due, ok := d.Ring().Next(t.policy(d))
+func (t *tables) dueAt(d *Domain, ring keys.Ring) int64 {
+	_, due, ok := ring.Next(t.policy(d))
 	if !ok {
 		return 0
 	}
@@ -100,14 +100,14 @@ func (w *writer) reschedule() Result {
 			return false
 		}
 		looked++
-		if d := w.domain(r); d.Pool == id && w.dueAt(d) != d.DueAt {
+		if d := w.domain(r); d.Pool == id && w.dueAt(d, d.Ring()) != d.DueAt {
 			moved = append(moved, d)
 		}
 		return true
 	})
 	for _, d := range moved {
 		old := *d
-		w.put(&old, d)
+		w.put(&old, d, d.Ring())
 	}
 	if next != "" {
 		rest = append([]sweep{{Pool: s.Pool, Next: next}}, rest...)

@@ -22,6 +22,8 @@ type world struct {
 	at    int64
 	index uint64
 	who   Entry // actor and reason of the next commands
+	// logged, where not nil, gets every batch as the log has it.
+	logged func([]byte)
 }
 
 // newWorld has platform zones p-dns.test and p-dns.example, ns1 and ns2, the
@@ -112,6 +114,9 @@ func (w *world) do(c Command) Result {
 	entries, err := DecodeBatch(data)
 	if err != nil {
 		w.t.Fatalf("decoding %T: %v", c, err)
+	}
+	if w.logged != nil {
+		w.logged(data)
 	}
 	before := image(w.t, w.m)
 	w.index++

@@ -22,13 +22,21 @@ import (
 // variedWorld has one of everything that an image holds.
 func variedWorld(t testing.TB) *world {
 	w := newWorld(t)
+	w.who.Reason = "test"
+	for _, c := range variety() {
+		w.must(c)
+	}
+	return w
+}
+
+// variety is commands after founding that leave one of everything behind.
+func variety() []Command {
 	apex := name("p-dns.test")
 	long := spec()
 	long.DMARC, long.Labels = "v=DMARC1; p=none; rua=mailto:x@in.p-dns.example", map[string]string{"b": "2", "a": "1"}
 	for i := range 60 {
 		long.SPF = append(long.SPF, fmt.Sprintf("ip4:198.51.%d.0/24", 100+i))
 	}
-	w.who.Reason = "test"
 	bound := claimOf(tok(3), "bound.test", zone.CNAME, "acme")
 	bound.Bound = BoundTargets{Bounce: name("rp.old.p-dns.test")}
 	bound.DMARC, bound.Labels = "v=DMARC1; p=none; rua=mailto:x@in.p-dns.test", map[string]string{"z": "1", "y": "2"}
@@ -38,7 +46,7 @@ func variedWorld(t testing.TB) *world {
 	brought.Active[0].Imported, brought.SignsFor = true, []zone.Name{name("brought.test"), name("b.test")}
 	fast := spec()
 	fast.Policy.Period /= 2
-	for _, c := range []Command{
+	return []Command{
 		PutRecord{apex, rrset(`odd\200\000.p-dns.test`, zone.TypeTXT, 300, "x")},
 		PutPool{"second", long},
 		claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"),
@@ -53,10 +61,7 @@ func variedWorld(t testing.TB) *world {
 		SuspendTenant{"zeta", true},
 		AddAccessToken{AccessToken{ID: "a1", Hash: [32]byte{1}, Scope: ScopeRead, Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}},
 		PutPool{"default", fast}, // leaves a sweep behind
-	} {
-		w.must(c)
 	}
-	return w
 }
 
 func TestImageHoldsTheWholeMachine(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 const (
 	millionCNAME     = 700_000
 	millionDelegated = 300_000
-	gcPercent        = 20 // as authd sets it
+	gcPercent        = 10 // [runtime] gc_percent for a cluster of this size
 )
 
 // labMaterial is key material of production size that signs nothing.
@@ -94,7 +94,7 @@ func TestMillionDomains(t *testing.T) {
 	for n := range millionCNAME + millionDelegated {
 		d, ring := labClaim(t, w, random, n)
 		w.link(d, ring)
-		w.put(nil, d)
+		w.put(nil, d, ring)
 		if n%10_000 == 9_999 {
 			e := tree.Edit()
 			m = Machine{machine{w.tables}}
