@@ -3,7 +3,9 @@
 # make test    everything, the lab included: real programs in namespaces; it
 #              installs what it needs with apt where that is missing
 # make fuzz    every fuzz target for FUZZTIME
-# make bench   the benchmarks of the packages
+# make bench   authd beside knot, nsd, bind and pdns on the same data
+#              (bench/README.md); it installs what it needs with apt
+# make gobench the benchmarks of the packages
 # make build   ./authd
 
 SHELL       := bash
@@ -17,7 +19,7 @@ BENCHTIME   ?= 1s
 PROGRAMS := dig:bind9-dnsutils knotd:knot unbound:unbound ip:iproute2 \
             /usr/lib/python3/dist-packages/dkim/__init__.py:python3-dkim
 
-.PHONY: build check static unit test programs fuzz bench clean
+.PHONY: build check static unit test programs fuzz bench gobench clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o authd ./cmd/authd
@@ -70,6 +72,10 @@ fuzz:
 	done
 
 bench:
+	bench/setup
+	bench/run
+
+gobench:
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 clean:
