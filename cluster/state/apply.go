@@ -88,6 +88,8 @@ func (w *writer) apply(e Entry) Result {
 		return w.dropAccessToken(c)
 	case Reschedule:
 		return w.reschedule()
+	case SetCookieSecret:
+		return w.setCookieSecret(c)
 	}
 	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, e.Command))
 }

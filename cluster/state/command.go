@@ -34,6 +34,7 @@ const (
 	CodeDropPool        Code = 20
 	CodeDropNameServer  Code = 21
 	CodeReschedule      Code = 22
+	CodeSetCookieSecret Code = 23
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -219,6 +220,13 @@ type DropAccessToken struct {
 // whose policy changed; propose it while Machine.Rescheduling.
 type Reschedule struct{}
 
+// SetCookieSecret gives the name servers a new secret for DNS cookies (RFC 9018).
+// The one before stays good for the cookies made with it. It is random, and in
+// the log as it is: it guards rate limits, not data.
+type SetCookieSecret struct {
+	Secret zone.CookieSecret `cbor:"1,keyasint"`
+}
+
 func (SetSettings) Code() Code     { return CodeSetSettings }
 func (PutPlatform) Code() Code     { return CodePutPlatform }
 func (PutRecord) Code() Code       { return CodePutRecord }
@@ -241,3 +249,4 @@ func (DropPlatform) Code() Code    { return CodeDropPlatform }
 func (DropPool) Code() Code        { return CodeDropPool }
 func (DropNameServer) Code() Code  { return CodeDropNameServer }
 func (Reschedule) Code() Code      { return CodeReschedule }
+func (SetCookieSecret) Code() Code { return CodeSetCookieSecret }

@@ -19,7 +19,7 @@ var pinned = map[Code]string{
 	6: "AddTenant", 7: "SuspendTenant", 8: "AddDomain", 9: "PatchDomain", 10: "ProveDomain",
 	11: "LeaveDomain", 12: "RestoreDomain", 13: "ExpireDomain", 14: "PutDomainRecord", 15: "StepKey",
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
-	21: "DropNameServer", 22: "Reschedule",
+	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret",
 }
 
 // examples has one command of each code with every field set.
@@ -59,7 +59,16 @@ func examples() []Command {
 		DropPool{"default"},
 		DropNameServer{"ns1"},
 		Reschedule{},
+		SetCookieSecret{secretOf(1)},
 	}
+}
+
+// secretOf has no zero octet, as an example must.
+func secretOf(n byte) (s zone.CookieSecret) {
+	for i := range s {
+		s[i] = n
+	}
+	return s
 }
 
 func TestCommandCodesArePinned(t *testing.T) {

@@ -177,6 +177,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[DropNameServer](body)
 	case CodeReschedule:
 		return decodeBody[Reschedule](body)
+	case CodeSetCookieSecret:
+		return decodeBody[SetCookieSecret](body)
 	}
 	return nil, fmt.Errorf("unknown command code %d: this node is older than the cluster: upgrade it", code)
 }

@@ -61,6 +61,8 @@ type imageMachine struct {
 	PoolNumber     uint32   `cbor:"5,keyasint"`
 	TenantNumber   uint32   `cbor:"6,keyasint"`
 	Sweeps         []sweep  `cbor:"7,keyasint"`
+	// Cookies is nil where there are no secrets yet.
+	Cookies *CookieSecrets `cbor:"8,keyasint,omitempty"`
 }
 
 type imagePlatform struct {
@@ -130,6 +132,7 @@ func (i *imageWriter) machine(t *tables) {
 	i.object(imageMachine{
 		Index: t.index, Time: t.time, Settings: t.settings,
 		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
+		Cookies: t.cookies.image(),
 	})
 	i.begin(sectionPlatforms)
 	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {

@@ -159,6 +159,9 @@ func (w *writer) readShared(section byte, item string) error {
 		}
 		w.index, w.time, w.settings, w.sweeps = m.Index, m.Time, m.Settings, m.Sweeps
 		w.platformNumber, w.poolNumber, w.tenantNumber = m.PlatformNumber, m.PoolNumber, m.TenantNumber
+		if m.Cookies != nil {
+			w.cookies = *m.Cookies
+		}
 		return nil
 	case sectionPlatforms:
 		var p imagePlatform

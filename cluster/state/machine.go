@@ -70,6 +70,9 @@ func (m Machine) Time() int64 { return m.tables().time }
 // Settings are the cluster's settings.
 func (m Machine) Settings() Settings { return m.tables().settings }
 
+// CookieSecrets are the secrets of DNS cookies.
+func (m Machine) CookieSecrets() CookieSecrets { return m.tables().cookies }
+
 // Rescheduling says whether a pool's policy changed and its domains' due times
 // do not all follow it yet: propose Reschedule until it is false.
 func (m Machine) Rescheduling() bool { return len(m.tables().sweeps) > 0 }

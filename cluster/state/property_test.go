@@ -259,7 +259,7 @@ func (g *generator) shared(m Machine) Command {
 	pool := g.pick("pool", "default", "second", "third")
 	server := g.pick("server", "ns1", "ns2", "ns3", "ns10", "mx1")
 	g.next++
-	switch rapid.IntRange(0, 13).Draw(g.t, "shared") {
+	switch rapid.IntRange(0, 14).Draw(g.t, "shared") {
 	case 0:
 		return SetSettings{Settings{ClusterID: "test", VerificationOff: g.flag("off", 3)}}
 	case 1:
@@ -282,6 +282,8 @@ func (g *generator) shared(m Machine) Command {
 			return SuspendTenant{tenant, g.flag("suspended", 2)}
 		}
 		return AddTenant{tenant, tenant}
+	case 13:
+		return SetCookieSecret{zone.CookieSecret{byte(rapid.IntRange(0, 3).Draw(g.t, "secret"))}}
 	case 12:
 		scope := Scope(g.pick("scope", "admin", "signer", "read", "tenant:acme", "tenant:nobody", "root"))
 		return AddAccessToken{AccessToken{ID: g.pick("id", "a1", "a2", "a3"), Hash: [32]byte{byte(g.next)}, Scope: scope}}

@@ -22,6 +22,7 @@ type tables struct {
 	index    uint64
 	time     int64
 	settings Settings
+	cookies  CookieSecrets
 
 	// Numbers given last; never reused.
 	platformNumber, poolNumber, tenantNumber uint32
