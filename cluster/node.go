@@ -251,6 +251,10 @@ func (n *Node) closeStores() error {
 	return errors.Join(errs...)
 }
 
+// Needs is the index that this node's state must reach before it may answer,
+// because its disk holds less than was served from it; 0 where the disk holds all.
+func (n *Node) Needs() uint64 { return n.start.need }
+
 // Tree is the index that queries read; the same for the life of the node.
 func (n *Node) Tree() *zone.Tree { return n.fsm.tree }
 

@@ -30,7 +30,7 @@ import (
 //	exits CODE PROGRAM ARGS…     run a program that must end with that code
 //	eventually PROGRAM ARGS…     run it again until it succeeds
 //	capture NAME PATTERN         set $NAME to the pattern's group in the last output
-//	ports N                      set $PORTS_DNS and $PORTS_API to the first of N free ports
+//	ports N                      set $DNS_i, $API_i and $LINK_i to free ports for N nodes
 //	mode WANT FILE               a file's permissions, in octal
 //	rsakey FILE                  write a fresh RSA private key
 //	awaitline FILE LINE          wait until a file has a line
@@ -223,9 +223,12 @@ func cmdPorts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	dns, api, err := freePorts(n)
 	ts.Check(err)
-	ts.Setenv("PORTS_DNS", strconv.Itoa(dns))
-	ts.Setenv("PORTS_API", strconv.Itoa(api))
-	ts.Setenv("PORTS_LINK", strconv.Itoa(dns+devLinkAbove))
+	for i := range n {
+		of := strconv.Itoa(i + 1)
+		ts.Setenv("DNS_"+of, strconv.Itoa(dns+i))
+		ts.Setenv("API_"+of, strconv.Itoa(api+i))
+		ts.Setenv("LINK_"+of, strconv.Itoa(dns+devLinkAbove+i))
+	}
 }
 
 func cmdMode(ts *testscript.TestScript, neg bool, args []string) {

@@ -29,12 +29,14 @@ import (
 type serveCmd struct {
 	Config string `required:"" type:"path" placeholder:"FILE" help:"The node's configuration file."`
 	Check  bool   `help:"Only check the file: say what is wrong with it, and exit."`
+	// StaleOK is for the day on which a damaged disk is all that is left.
+	StaleOK bool `name:"stale-ok" help:"Answer although the disk holds less than was answered from it before. Only where no peer is left to learn the rest from."`
 }
 
 func (serveCmd) Help() string {
 	return `The node answers DNS from its own disk as soon as it is as far as its peers, or at once where none
-answers; it does not wait for a leader. SIGTERM and SIGINT hand leadership over, let running requests
-end, and stop it.
+answers; it does not wait for a leader. Until then the API's /ready says what it waits for. SIGTERM
+and SIGINT hand leadership over, let running requests end, and stop it.
 
 Examples:
 
@@ -71,7 +73,7 @@ func (c *serveCmd) Run(a *app) error {
 		return err
 	}
 	config.Runtime.apply()
-	s := &server{config: config, logger: logger}
+	s := &server{config: config, logger: logger, staleOK: c.StaleOK}
 	return s.run(a.ctx)
 }
 
@@ -87,16 +89,15 @@ func (c runtimeConfig) apply() {
 
 // server is a running node: what serve opened, in the order in which it opened it.
 type server struct {
-	config *nodeConfig
-	logger *slog.Logger
+	config  *nodeConfig
+	logger  *slog.Logger
+	staleOK bool
 
-	mill *keys.Mill // nil in a lab build
-	node *cluster.Node
-	dns  *zone.Server
-	api  *api.Server
-	// open says that the DNS listeners are; the API's /ready asks.
-	open  atomic.Bool
-	tasks sync.WaitGroup // founding
+	mill  *keys.Mill // nil in a lab build
+	node  *cluster.Node
+	api   *api.Server
+	dns   atomic.Pointer[zone.Server] // nil until its listeners are open
+	tasks sync.WaitGroup              // founding
 }
 
 // run starts the node, serves until ctx is done, and stops it.
@@ -122,8 +123,9 @@ func (s *server) run(ctx context.Context) error {
 	return errors.Join(err, s.stop())
 }
 
-// start opens everything: the machine from this node's own disk, Raft, DNS once
-// this node is as far as its peers, the API.
+// start opens everything: the machine from this node's own disk, Raft, the API,
+// so that an operator can see what the node waits for, and DNS once it is as far
+// as its peers.
 func (s *server) start(ctx context.Context) error {
 	if err := s.writePID(); err != nil {
 		return err
@@ -141,25 +143,27 @@ func (s *server) start(ctx context.Context) error {
 		return err
 	}
 	if s.node, err = s.openNode(keeper, source, link); err != nil {
-		return fmt.Errorf("opening node: %w", err)
+		return err // it says which node, and what
 	}
 	if err := s.node.Start(); err != nil {
-		return fmt.Errorf("starting node: %w", err)
+		return err
 	}
-	s.catchUp(ctx)
-	s.dns, err = zone.Listen(zone.ServerConfig{
+	s.tasks.Go(func() { s.found(ctx) })
+	if err := s.startAPI(); err != nil {
+		return err
+	}
+	if err := s.catchUp(ctx); err != nil {
+		return err
+	}
+	dns, err := zone.Listen(zone.ServerConfig{
 		Listen: s.config.DNS.Listen, Workers: s.config.DNS.Workers,
 		Tree: s.node.Tree(), NSID: s.nsid(), Logger: s.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("opening DNS listeners: %w", err)
 	}
-	s.open.Store(true)
+	s.dns.Store(dns)
 	s.node.SetServing(true)
-	if err := s.startAPI(); err != nil {
-		return err
-	}
-	s.tasks.Go(func() { s.found(ctx) })
 	return nil
 }
 
@@ -203,14 +207,25 @@ func (s *server) nsid() string {
 	return s.config.ID
 }
 
-// catchUp waits until this node is as far as the peers that answer. Where it
-// cannot get there in time (no leader, say) it serves what it has: answers of a
-// minute ago are better than none.
-func (s *server) catchUp(ctx context.Context) {
-	index := s.node.AskPeers(ctx)
-	if index == 0 {
-		s.logger.Info("no peer answered: serving from the own disk", "index", s.node.Machine().Index())
-		return
+// catchUp waits until this node may answer. It must reach what was answered from
+// its disk before, without limit; it should be as far as the peers that answer,
+// but where it cannot get there in time (no leader, say) it serves what it has:
+// answers of a minute ago are better than none.
+func (s *server) catchUp(ctx context.Context) error {
+	s.logger.Info("asking peers how far they are", "here", s.node.Machine().Index())
+	peers := s.node.AskPeers(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if peers == cluster.Never {
+		return fmt.Errorf("%s is no member of the cluster any more, so it must not answer: add it again with authd operator raft add-peer, or stop it for good", s.config.ID)
+	}
+	if floor := s.node.Needs(); !s.staleOK && s.node.Machine().Index() < floor {
+		s.logger.Warn("the disk holds less than was answered from it: waiting for the cluster",
+			"here", s.node.Machine().Index(), "needed", floor)
+		if err := s.node.WaitApplied(ctx, floor); err != nil {
+			return err
+		}
 	}
 	limit := time.Duration(s.config.DNS.CatchUp)
 	if limit == 0 {
@@ -218,10 +233,10 @@ func (s *server) catchUp(ctx context.Context) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := s.node.WaitApplied(bounded, index); err != nil {
-		s.logger.Warn("peers are further: serving what is here",
-			"peers", index, "here", s.node.Machine().Index(), "error", err)
+	if err := s.node.WaitApplied(bounded, peers); err != nil && ctx.Err() == nil {
+		s.logger.Warn("peers are further on: serving what is here", "error", err)
 	}
+	return ctx.Err()
 }
 
 func (s *server) startAPI() error {
@@ -235,7 +250,7 @@ func (s *server) startAPI() error {
 	handler, err := api.New(api.Config{
 		Replica: s.node, Prober: prober, Logger: s.logger,
 		NodeID: s.config.ID, Version: version(),
-		DNSStats: s.dns.Stats, Ready: s.notReady,
+		DNSStats: s.dnsStats, Ready: s.notReady,
 		Dev: s.config.Bootstrap.VerificationOff,
 	})
 	if err != nil {
@@ -249,12 +264,20 @@ func (s *server) startAPI() error {
 	return err // it says what and where
 }
 
-// notReady says what keeps this node from being ready.
-func (s *server) notReady() []string {
-	if !s.open.Load() {
-		return []string{"DNS listeners are not open"}
+// dnsStats are the counters of the DNS server, once there is one.
+func (s *server) dnsStats() zone.Stats {
+	if dns := s.dns.Load(); dns != nil {
+		return dns.Stats()
 	}
-	return nil
+	return zone.Stats{}
+}
+
+// notReady says what keeps this node from being sent traffic.
+func (s *server) notReady() []string {
+	if s.dns.Load() != nil {
+		return nil
+	}
+	return []string{"DNS listeners are not open: not as far as the cluster yet"}
 }
 
 // found makes the cluster's first state, once in its life: while it has no id,
@@ -326,10 +349,9 @@ func (s *server) stop() error {
 	if s.api != nil {
 		errs = append(errs, s.api.Close(drain))
 	}
-	if s.dns != nil {
-		s.open.Store(false)
+	if dns := s.dns.Load(); dns != nil {
 		s.node.SetServing(false)
-		errs = append(errs, s.dns.Close(drain))
+		errs = append(errs, dns.Close(drain))
 	}
 	closing, cancel := context.WithTimeout(ctx, closeTime)
 	defer cancel()
