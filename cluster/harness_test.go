@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"math/big"
 	"net"
@@ -108,6 +109,15 @@ type testCluster struct {
 
 func newTestCluster(t testing.TB, size int) *testCluster {
 	t.Helper()
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel() // they mostly wait for timers
+	}
+	return anotherCluster(t, size)
+}
+
+// anotherCluster is a second one in a test.
+func anotherCluster(t testing.TB, size int) *testCluster {
+	t.Helper()
 	c := &testCluster{
 		t: t, ca: newAuthority(t), dir: t.TempDir(), tuning: quick(),
 		nodes:  make(map[string]*Node),
@@ -121,10 +131,15 @@ func newTestCluster(t testing.TB, size int) *testCluster {
 	return c
 }
 
-// freeAddress is a loopback address that was free a moment ago.
+// freeAddress is a loopback address with a port that was free a moment ago. Each
+// test has an address of its own, so that neither other tests nor outgoing
+// connections take the port while a node is down.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	h := fnv.New32a()
+	h.Write([]byte(t.Name()))
+	ip := h.Sum32() | 1
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+ip>>24%254, ip>>16&0xff, ip&0xff))
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()

@@ -266,7 +266,8 @@ func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool)
 
 // imageAfter is an image of another cluster with that many writes.
 func imageAfter(t *testing.T, writes int) (image []byte, tenants []string) {
-	c := newTestCluster(t, 1)
+	c := anotherCluster(t, 1)
+	defer c.stopAll()
 	c.startAll()
 	seed(t, c.leader())
 	claim(t, c.leader(), "send.customer.test.")

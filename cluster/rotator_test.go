@@ -1,0 +1,240 @@
+package cluster
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/zone"
+)
+
+// testClock is a clock that stands until it is set.
+type testClock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *testClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *testClock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+const day = 24 * time.Hour
+
+// withClock gives all nodes one clock.
+func (c *testCluster) withClock() *testClock {
+	clock := &testClock{at: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
+	c.config = func(config *Config) { config.Now = clock.now }
+	return clock
+}
+
+func ring(t testing.TB, n *Node, token state.Token) keys.Ring {
+	t.Helper()
+	d, ok := n.Machine().Domain(token)
+	if !ok {
+		t.Fatalf("%s has no claim %s", n.c.ID, token)
+	}
+	return d.Ring()
+}
+
+func (c *testCluster) waitRing(what string, n *Node, token state.Token, ok func(keys.Ring) bool) keys.Ring {
+	c.t.Helper()
+	var r keys.Ring
+	eventually(c.t, what, func() bool { r = ring(c.t, n, token); return ok(r) })
+	return r
+}
+
+func TestRotatorActivatesPublishesAndConfirmsOnItsOwn(t *testing.T) {
+	c := newTestCluster(t, 3)
+	clock := c.withClock()
+	c.startAll()
+	leader := c.leader()
+	seed(t, leader)
+	token := claim(t, leader, "send.customer.test.")
+	first := c.waitRing("a confirmed standby", leader, token, func(r keys.Ring) bool {
+		k, ok := r.Standby(keys.RSA2048)
+		return ok && k.ConfirmedAt > 0
+	})
+	standby, _ := first.Standby(keys.RSA2048)
+	eventually(t, "trust in the clock", func() bool { leader.rotator.mu.Lock(); defer leader.rotator.mu.Unlock(); return leader.rotator.trusted })
+
+	clock.add(100 * day)
+	after := c.waitRing("the activation and the next standby", leader, token, func(r keys.Ring) bool {
+		a, ok := r.Active(keys.RSA2048)
+		s, ok2 := r.Standby(keys.RSA2048)
+		return ok && ok2 && a.ID == standby.ID && s.ConfirmedAt > 0
+	})
+	next, _ := after.Standby(keys.RSA2048)
+	if next.ID == standby.ID || next.ReadyAt() < next.ConfirmedAt+keys.TTLNegative {
+		t.Errorf("next standby %+v: its name was absent, which caches may still say", next)
+	}
+	c.waitAll(leader.Machine().Index())
+	for _, n := range c.nodes {
+		d, _ := n.Machine().Domain(token)
+		for _, k := range d.Ring().Keys {
+			p, err := n.OpenKey(d, k)
+			if err != nil {
+				t.Errorf("%s: key %s: %v", n.c.ID, k.Selector, err)
+			} else if p.Payload() != k.Payload {
+				t.Errorf("%s: key %s opens as another", n.c.ID, k.Selector)
+			}
+		}
+		wantNoDiff(t, n)
+	}
+}
+
+func TestRotatorWorksInSlots(t *testing.T) {
+	c := newTestCluster(t, 1)
+	clock := c.withClock()
+	c.startAll()
+	n := c.leader()
+	seed(t, n)
+	ctx := within(t, 20*time.Second)
+	token, err := n.NewToken()
+	must(t, err)
+	algorithms := []keys.Algorithm{keys.RSA2048, keys.Ed25519}
+	policy := keys.DefaultPolicy()
+	policy.Algorithms = algorithms
+	both := state.PutPool{ID: "both", Spec: state.PoolSpec{SPFAll: "~all", SPF: []string{"ip4:192.0.2.0/24"}, Policy: policy}}
+	active, standby, err := n.ClaimKeys(ctx, token, keys.Slots, algorithms)
+	must(t, err)
+	results, _, err := n.Propose(ctx, Actor{ID: "test"}, both, state.AddDomain{
+		Token: token, Name: parseName(t, "customer.test."), Mode: zone.CNAME, Tenant: "acme", Pool: "both",
+		Registrable: parseName(t, "customer.test."), Active: active, Standby: standby,
+	})
+	must(t, err)
+	for _, r := range results {
+		if r.Refusal != nil {
+			t.Fatal(r.Refusal)
+		}
+	}
+	c.waitRing("confirmed standbys", n, token, func(r keys.Ring) bool {
+		for _, a := range algorithms {
+			if k, ok := r.Standby(a); !ok || k.ConfirmedAt == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	clock.add(100 * day)
+	c.waitRing("both algorithms rotated", n, token, func(r keys.Ring) bool {
+		for _, a := range algorithms {
+			k, ok := r.Active(a)
+			s, ok2 := r.Standby(a)
+			if !ok || !ok2 || k.ActivatedAt < clock.now().Unix()-int64(day/time.Second) || s.ConfirmedAt == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	d, _ := n.Machine().Domain(token)
+	for _, k := range d.Ring().Keys {
+		if _, err := n.OpenKey(d, k); err != nil {
+			t.Errorf("key %s: %v", k.Selector, err)
+		}
+	}
+}
+
+func TestMemberThatCannotBeAskedHoldsTheStandbyAndNothingElse(t *testing.T) {
+	c := newTestCluster(t, 3)
+	clock := c.withClock()
+	c.startAll()
+	leader := c.leader()
+	seed(t, leader)
+	token := claim(t, leader, "send.customer.test.")
+	c.waitRing("a confirmed standby", leader, token, func(r keys.Ring) bool {
+		k, ok := r.Standby(keys.RSA2048)
+		return ok && k.ConfirmedAt > 0
+	})
+	eventually(t, "trust in the clock", func() bool { leader.rotator.mu.Lock(); defer leader.rotator.mu.Unlock(); return leader.rotator.trusted })
+	down := c.follower().c.ID
+	c.kill(down)
+
+	clock.add(100 * day)
+	held := c.waitRing("the activation and an unconfirmed standby", leader, token, func(r keys.Ring) bool {
+		k, ok := r.Standby(keys.RSA2048)
+		return ok && k.ConfirmedAt == 0
+	})
+	next, _ := held.Standby(keys.RSA2048)
+	eventually(t, "health that names the node", func() bool { return strings.Contains(strings.Join(leader.Health(), "; "), down) })
+	if k, _ := ring(t, leader, token).Standby(keys.RSA2048); k.ConfirmedAt != 0 {
+		t.Fatalf("standby %s confirmed without %s", k.Selector, down)
+	}
+	c.start(down)
+	c.waitRing("its confirmation", leader, token, func(r keys.Ring) bool {
+		k, ok := r.Standby(keys.RSA2048)
+		return ok && k.ID == next.ID && k.ConfirmedAt > 0
+	})
+}
+
+func TestClockBehindTheClusterRotatesNothing(t *testing.T) {
+	c := newTestCluster(t, 1)
+	clock := c.withClock()
+	c.startAll()
+	n := c.leader()
+	write(t, n, "before")
+	at := n.Machine().Time()
+	clock.add(-time.Hour)
+	n.rotator.wake()
+	eventually(t, "a word about the clock", func() bool { return strings.Contains(strings.Join(n.Health(), "; "), "behind the cluster's time") })
+	write(t, n, "after")
+	if got := n.Machine().Time(); got != at {
+		t.Errorf("machine time went from %d to %d", at, got)
+	}
+}
+
+func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
+	c := newTestCluster(t, 3)
+	clocks := make(map[string]*testClock)
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	for _, m := range c.members {
+		clocks[m.ID] = &testClock{at: start}
+	}
+	c.config = func(config *Config) { config.Now = clocks[config.ID].now }
+	c.startAll()
+	leader := c.leader()
+	write(t, leader, "before")
+	at := leader.Machine().Time()
+	clocks[leader.c.ID].add(10 * 365 * day)
+	if leader.rotator.clockAgrees() {
+		t.Fatal("agrees with the others ten years apart")
+	}
+	leader.rotator.mu.Lock()
+	leader.rotator.trusted = false // as the next comparison finds
+	leader.rotator.mu.Unlock()
+	write(t, leader, "after")
+	if got := leader.Machine().Time(); got != at {
+		t.Errorf("machine time leapt from %d to %d", at, got)
+	}
+	leader.rotator.wake()
+	eventually(t, "a word about the clock", func() bool {
+		return strings.Contains(strings.Join(leader.Health(), "; "), "no majority of nodes agrees")
+	})
+}
+
+func TestPendingClaimsExpire(t *testing.T) {
+	c := newTestCluster(t, 1)
+	clock := c.withClock()
+	c.startAll()
+	n := c.leader()
+	seed(t, n)
+	_, _, err := n.Propose(within(t, 10*time.Second), Actor{ID: "test"}, state.SetSettings{Settings: state.Settings{ClusterID: "test"}})
+	must(t, err)
+	token := claim(t, n, "send.customer.test.")
+	if d, _ := n.Machine().Domain(token); d.State != state.Pending {
+		t.Fatalf("state %d, want pending", d.State)
+	}
+	clock.add(15 * day)
+	eventually(t, "the claim's end", func() bool { return n.Machine().Tombstoned(token) })
+	wantNoDiff(t, n)
+}
