@@ -144,6 +144,7 @@ func (r *rotator) round() bool {
 		}
 		return state.StepKey{Token: t.Token, Step: t.Step}, nil
 	})
+	did = r.cookieSecret(m) || did
 	if m.Rescheduling() {
 		did = r.send([]state.Command{state.Reschedule{}}) != nil || did
 	}
