@@ -67,9 +67,10 @@ func TestColdResolverUpstreamQueries(t *testing.T) {
 // measureAuthd measures what the candidates became: authd itself behind the
 // platform's addresses, with the names that it gave the customers.
 func measureAuthd(l *lab, table *strings.Builder) {
+	binary := l.build("lab")
 	for _, mode := range []string{"delegated", "cname"} {
 		l.Run(mode, func(t *testing.T) {
-			world := startWorld((&lab{T: t, dir: t.TempDir()}).startDev(l.build("lab")))
+			world := startWorld((&lab{T: t, dir: t.TempDir()}).startDev(binary))
 			y := layout{title: "authd, " + mode}
 			w := &coldWorld{lab: world.lab, g: &world.g}
 			var zones []string

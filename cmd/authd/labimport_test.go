@@ -282,18 +282,33 @@ func mustEqual(l *lab, when string, got, want []answer) {
 	}
 }
 
-// TestImportResumesAfterLeaderKilled kills the leader in the middle of an import
-// through another node, and runs the import again.
-func TestImportResumesAfterLeaderKilled(t *testing.T) {
-	l := enterLab(t)
-	if l == nil {
-		return
+// TestImportGoesOnAfterLeaderKilled imports through one node and kills another,
+// the leader, in the middle.
+func TestImportGoesOnAfterLeaderKilled(t *testing.T) {
+	if l := enterLab(t); l != nil {
+		l.killLeaderWhileImporting(false)
 	}
+}
+
+// TestImportResumesAfterItsLeaderKilled imports through the leader itself, so
+// that the import ends with it and has to be run again at another node.
+func TestImportResumesAfterItsLeaderKilled(t *testing.T) {
+	if l := enterLab(t); l != nil {
+		l.killLeaderWhileImporting(true)
+	}
+}
+
+func (l *lab) killLeaderWhileImporting(through bool) {
+	l.Helper()
 	c, domains := l.importable()
 	leader := c.leader(1, 2, 3)
 	left := slices.DeleteFunc([]int{1, 2, 3}, func(i int) bool { return i == leader })
+	at := left[0]
+	if through {
+		at = leader
+	}
 	cmd := exec.Command(c.binary, "domain", "import", customersFile)
-	cmd.Env = append(os.Environ(), "AUTHD_ADDR="+c.apiURL(left[0]), "AUTHD_TOKEN="+c.token)
+	cmd.Env = append(os.Environ(), "AUTHD_ADDR="+c.apiURL(at), "AUTHD_TOKEN="+c.token)
 	importing := l.start("import", cmd)
 	done := 0
 	l.eventually(labSettle, "an import in its middle", func() error {
@@ -314,6 +329,9 @@ func TestImportResumesAfterLeaderKilled(t *testing.T) {
 		l.Fatalf("all %d domains were there before the leader was killed", done)
 	}
 	<-importing.done
+	if through && importing.err == nil {
+		l.Fatal("the import through the killed node says that it is done")
+	}
 	l.Logf("the leader was killed with at least %d of %d domains imported; the import ended: %v", done, domains, importing.err)
 	l.eventually(2*time.Minute, "an import resumed", func() error {
 		out, err := c.cli(left[1], "domain", "import", customersFile)
