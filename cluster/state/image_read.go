@@ -149,75 +149,76 @@ func (r *imageReader) shared(w *writer) (frame, error) {
 	}
 }
 
-// readShared reads one object. Keys must rise, as WriteImage wrote them.
+// readShared reads one object; none may be there twice.
 func (w *writer) readShared(section byte, item string) error {
 	switch section {
 	case sectionMachine:
-		var m imageMachine
-		if err := decoding.Unmarshal([]byte(item), &m); err != nil {
-			return err
-		}
-		w.index, w.time, w.settings, w.sweeps = m.Index, m.Time, m.Settings, m.Sweeps
-		w.platformNumber, w.poolNumber, w.tenantNumber = m.PlatformNumber, m.PoolNumber, m.TenantNumber
-		if m.Cookies != nil {
-			w.cookies = *m.Cookies
-		}
-		return nil
-	case sectionPlatforms:
-		var p imagePlatform
-		if err := decoding.Unmarshal([]byte(item), &p); err != nil {
-			return err
-		}
-		if !wellFormed(p.Apex) || !wellFormed(p.Contact) || !soundRecords(p.Records) || p.Number == 0 || p.Number > w.platformNumber {
-			return errDamaged
-		}
-		_, twice := w.platforms.Set(p.Number, &platformEntry{
-			Platform: Platform{p.Number, p.Apex, p.Contact, p.Serial, p.Records}, octets: rrsetsSize(p.Records),
+		return object(item, func(m imageMachine) bool {
+			w.index, w.time, w.settings, w.sweeps = m.Index, m.Time, m.Settings, m.Sweeps
+			w.platformNumber, w.poolNumber, w.tenantNumber = m.PlatformNumber, m.PoolNumber, m.TenantNumber
+			if m.Cookies != nil {
+				w.cookies = *m.Cookies
+			}
+			return true
 		})
-		return damagedIf(twice)
+	case sectionPlatforms:
+		return object(item, w.readPlatform)
 	case sectionServers:
-		var s imageServer
-		if err := decoding.Unmarshal([]byte(item), &s); err != nil {
-			return err
-		}
-		_, twice := w.servers.Set(s.Label, &serverEntry{NameServer: NameServer{s.Label, s.Addresses}})
-		return damagedIf(twice || !isServerLabel(s.Label) || !soundAddresses(s.Addresses))
+		return object(item, func(s imageServer) bool {
+			_, twice := w.servers.Set(s.Label, &serverEntry{NameServer: NameServer{s.Label, s.Addresses}})
+			return !twice && isServerLabel(s.Label) && soundAddresses(s.Addresses)
+		})
 	case sectionPools:
-		var p imagePool
-		if err := decoding.Unmarshal([]byte(item), &p); err != nil {
-			return err
-		}
-		_, twice := w.pools.Set(p.ID, &poolEntry{Pool: Pool{p.Number, p.ID, p.Serial, p.Spec}})
-		_, again := w.poolIDs.Set(p.Number, p.ID)
-		return damagedIf(twice || again || p.Number == 0 || p.Number > w.poolNumber || !p.Spec.sound())
+		return object(item, func(p imagePool) bool {
+			_, twice := w.pools.Set(p.ID, &poolEntry{Pool: Pool{p.Number, p.ID, p.Serial, p.Spec}})
+			_, again := w.poolIDs.Set(p.Number, p.ID)
+			return !twice && !again && p.Number > 0 && p.Number <= w.poolNumber && p.Spec.sound()
+		})
 	case sectionTenants:
-		var t imageTenant
-		if err := decoding.Unmarshal([]byte(item), &t); err != nil {
-			return err
-		}
-		_, twice := w.tenants.Set(t.ID, &tenantEntry{Tenant: Tenant{t.Number, t.ID, t.Name, t.Suspended, t.CreatedAt}})
-		return damagedIf(twice || t.Number == 0 || t.Number > w.tenantNumber)
+		return object(item, func(t imageTenant) bool {
+			_, twice := w.tenants.Set(t.ID, &tenantEntry{Tenant: Tenant{t.Number, t.ID, t.Name, t.Suspended, t.CreatedAt}})
+			return !twice && t.Number > 0 && t.Number <= w.tenantNumber
+		})
 	case sectionAccess:
-		var a AccessToken
-		if err := decoding.Unmarshal([]byte(item), &a); err != nil {
-			return err
-		}
-		_, twice := w.access.Set(a.ID, &a)
-		_, again := w.accessHash.Set(string(a.Hash[:]), a.ID)
-		return damagedIf(twice || again)
-	case sectionGone, sectionGoneBound:
-		if len(item) != len(Token{}) {
-			return errDamaged
-		}
-		set := &w.gone
-		if section == sectionGoneBound {
-			set = &w.goneBound
-		}
-		twice := set.has(tokenOf(item))
-		set.add(tokenOf(item))
-		return damagedIf(twice)
+		return object(item, func(a AccessToken) bool {
+			_, twice := w.access.Set(a.ID, &a)
+			_, again := w.accessHash.Set(string(a.Hash[:]), a.ID)
+			return !twice && !again
+		})
+	case sectionGone:
+		return bury(&w.gone, item)
+	case sectionGoneBound:
+		return bury(&w.goneBound, item)
 	}
 	return fmt.Errorf("unknown: this image is of a newer release: upgrade this node")
+}
+
+func (w *writer) readPlatform(p imagePlatform) bool {
+	if !wellFormed(p.Apex) || !wellFormed(p.Contact) || !soundRecords(p.Records) {
+		return false
+	}
+	_, twice := w.platforms.Set(p.Number, &platformEntry{
+		Platform: Platform{p.Number, p.Apex, p.Contact, p.Serial, p.Records}, octets: rrsetsSize(p.Records),
+	})
+	return !twice && p.Number > 0 && p.Number <= w.platformNumber
+}
+
+// object decodes one object and hands it on; keep says whether it is sound.
+func object[T any](item string, keep func(T) bool) error {
+	var v T
+	if err := decoding.Unmarshal([]byte(item), &v); err != nil {
+		return err
+	}
+	return damagedIf(!keep(v))
+}
+
+// bury adds a tombstone.
+func bury(set *graves, item string) error {
+	if len(item) != len(Token{}) || set.has(tokenOf(item)) {
+		return errDamaged
+	}
+	set.add(tokenOf(item))
+	return nil
 }
 
 func damagedIf(bad bool) error {
