@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"authd/zone"
 )
 
 // nodeConfig is one node's file: what this machine may decide alone. What nodes
@@ -54,6 +56,28 @@ type dnsConfig struct {
 	// CatchUp bounds how long the node, started beside peers that are further,
 	// waits to be as far as they are before it opens its listeners; 0: 10 s.
 	CatchUp duration `toml:"catch_up"`
+	// RateLimit bounds what one source gets over UDP.
+	RateLimit rateLimitConfig `toml:"rate_limit"`
+}
+
+// rateLimitConfig bounds, per second, what one source prefix (/24 of IPv4, /56 of
+// IPv6) gets over UDP without a DNS cookie of ours. Past a limit answers are cut
+// to TC, so that a real client comes back over TCP; nothing stays unanswered.
+type rateLimitConfig struct {
+	// Off turns it off.
+	Off bool `toml:"off"`
+	// Answers for one existing name; 0: 200. However many different names a prefix
+	// asks for, it is not limited by this.
+	Answers int `toml:"answers"`
+	// NoNames is answers that a name does not exist, in one zone; 0: 50.
+	NoNames int `toml:"no_names"`
+	// Errors is FORMERR, NOTIMP, REFUSED and such with EDNS options; 0: 50.
+	Errors int `toml:"errors"`
+	// Total is replies of all kinds; 0: 50000.
+	Total int `toml:"total"`
+	// Exempt are prefixes without any of these limits, and without the one of 64
+	// TCP connections; where it is not there: loopback.
+	Exempt []netip.Prefix `toml:"exempt"`
 }
 
 // apiConfig is where this node takes admin requests.
@@ -266,10 +290,35 @@ func (c *nodeConfig) checkNumbers() error {
 		return fmt.Errorf("keys.stock: %d is not between 0 and %d", c.Keys.Stock, maxStock)
 	case c.DNS.CatchUp < 0:
 		return fmt.Errorf("dns.catch_up: %s is negative", time.Duration(c.DNS.CatchUp))
+	case c.DNS.RateLimit.checkNumbers() != nil:
+		return c.DNS.RateLimit.checkNumbers()
 	case c.Verify.Timeout < 0:
 		return fmt.Errorf("verify.timeout: %s is negative", time.Duration(c.Verify.Timeout))
 	case c.Runtime.GCPercent < 0:
 		return fmt.Errorf("runtime.gc_percent: %d is negative", c.Runtime.GCPercent)
+	}
+	return nil
+}
+
+func (c rateLimitConfig) zone() zone.RateLimit { return zone.RateLimit(c) }
+
+func (c rateLimitConfig) checkNumbers() error {
+	const maxRate, maxExempt = 100_000_000, 256
+	for _, n := range []struct {
+		key  string
+		rate int
+	}{{"answers", c.Answers}, {"no_names", c.NoNames}, {"errors", c.Errors}, {"total", c.Total}} {
+		if n.rate < 0 || n.rate > maxRate {
+			return fmt.Errorf("dns.rate_limit.%s: %d is not between 0 and %d", n.key, n.rate, maxRate)
+		}
+	}
+	if len(c.Exempt) > maxExempt {
+		return fmt.Errorf("dns.rate_limit.exempt: %d prefixes, at most %d", len(c.Exempt), maxExempt)
+	}
+	for i, p := range c.Exempt {
+		if p.Addr().Is4In6() || p != p.Masked() {
+			return fmt.Errorf("dns.rate_limit.exempt[%d]: %s is not a prefix without bits behind its length: %s is", i, p, p.Masked())
+		}
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func TestExampleConfigHasEveryKey(t *testing.T) {
 	if time.Duration(c.DNS.CatchUp) != defaultCatchUp {
 		t.Errorf("the example's dns.catch_up is %s, the default %s", time.Duration(c.DNS.CatchUp), defaultCatchUp)
 	}
-	var walk func(kind reflect.Type, table string)
+	var walk func(kind reflect.Type, table string) // "" or "dns."
 	walk = func(kind reflect.Type, table string) {
 		for i := range kind.NumField() {
 			f := kind.Field(i)
@@ -141,12 +141,12 @@ func TestExampleConfigHasEveryKey(t *testing.T) {
 			case key == "":
 				t.Errorf("field %s of %s has no key", f.Name, kind.Name())
 			case f.Type.Kind() == reflect.Struct:
-				if !strings.Contains(string(text), "\n["+key+"]\n") {
-					t.Errorf("%s has no table [%s]", example, key)
+				if !strings.Contains(string(text), "\n["+table+key+"]\n") {
+					t.Errorf("%s has no table [%s%s]", example, table, key)
 				}
-				walk(f.Type, key)
+				walk(f.Type, table+key+".")
 			case !strings.Contains(string(text), "\n"+key+" = "):
-				t.Errorf("%s has no key %s in [%s]", example, key, table)
+				t.Errorf("%s has no key %s%s", example, table, key)
 			}
 		}
 	}

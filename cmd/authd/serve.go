@@ -53,6 +53,7 @@ const (
 	drainTime      = 5 * time.Second  // for running requests and TCP exchanges
 	closeTime      = 10 * time.Second // for the stores
 	foundPoll      = 100 * time.Millisecond
+	cookiePoll     = time.Second // until then another node's new cookies count as old
 )
 
 func (c *serveCmd) Run(a *app) error {
@@ -97,7 +98,7 @@ type server struct {
 	node  *cluster.Node
 	api   *api.Server
 	dns   atomic.Pointer[zone.Server] // nil until its listeners are open
-	tasks sync.WaitGroup              // founding
+	tasks sync.WaitGroup              // founding, cookies
 }
 
 // run starts the node, serves until ctx is done, and stops it.
@@ -158,10 +159,12 @@ func (s *server) start(ctx context.Context) error {
 	dns, err := zone.Listen(zone.ServerConfig{
 		Listen: s.config.DNS.Listen, Workers: s.config.DNS.Workers,
 		Tree: s.node.Tree(), NSID: s.nsid(), Logger: s.logger,
+		RateLimit: zone.RateLimit(s.config.DNS.RateLimit),
 	})
 	if err != nil {
 		return fmt.Errorf("opening DNS listeners: %w", err)
 	}
+	s.tasks.Go(func() { s.shareCookies(ctx, dns) })
 	s.dns.Store(dns)
 	s.node.SetServing(true)
 	return nil
@@ -270,6 +273,24 @@ func (s *server) dnsStats() zone.Stats {
 		return dns.Stats()
 	}
 	return zone.Stats{}
+}
+
+// shareCookies gives the DNS server the secrets of cookies that the cluster
+// agreed on, whenever they change.
+func (s *server) shareCookies(ctx context.Context, dns *zone.Server) {
+	tick := time.NewTicker(cookiePoll)
+	defer tick.Stop()
+	for known := (zone.CookieSecrets{}); ; {
+		if now := s.node.Machine().CookieSecrets().Served(); now != known {
+			dns.SetCookieSecrets(now)
+			known = now
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // notReady says what keeps this node from being sent traffic.
