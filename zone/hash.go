@@ -74,13 +74,22 @@ func hashLabel(parent uint64, label []byte) uint64 {
 		label = label[8:]
 	}
 	if len(label) > 0 {
-		var tail uint64
-		for i, c := range label {
-			tail |= uint64(c) << (8 * i)
-		}
-		h = mix(h^tail, hashMul)
+		h = mix(h^tailOf(label), hashMul)
 	}
 	return mix(h, hashEnd)
+}
+
+// tailOf is up to seven octets as a number. Labels are parts of names mostly,
+// with room behind them, which one load may read too.
+func tailOf(label []byte) uint64 {
+	if cap(label) >= 8 {
+		return binary.LittleEndian.Uint64(label[:8]) & (1<<(8*len(label)) - 1)
+	}
+	var tail uint64
+	for i, c := range label {
+		tail |= uint64(c) << (8 * i)
+	}
+	return tail
 }
 
 func mix(a, b uint64) uint64 {
@@ -96,7 +105,7 @@ func (p *path) tokenKey(d int) (uint64, bool) {
 		return 0, false
 	}
 	token := p.label(d)
-	if !tokenShaped(token) || !reservedLabel(string(p.label(d-1))) {
+	if !reservedLabel(string(p.label(d-1))) || !tokenShaped(token) {
 		return 0, false
 	}
 	return hashLabel(tokenHash, token), true
@@ -115,18 +124,30 @@ func (p *path) key(d int, kind anchorKind) uint64 {
 // tokenLength is the length of a claim's token in names: 128 bits in base32.
 const tokenLength = 26
 
-func tokenShaped[T string | []byte](label T) bool {
+// tokenShaped says whether a label is 26 characters of a-z and 2-7. It looks at
+// eight at a time, at the last eight from behind.
+func tokenShaped(label []byte) bool {
 	if len(label) != tokenLength {
 		return false
 	}
-	for i := 0; i < len(label); i++ {
-		c := label[i]
-		if (c < 'a' || c > 'z') && (c < '2' || c > '7') {
-			return false
-		}
-	}
-	return true
+	le := binary.LittleEndian
+	return tokenOctets(le.Uint64(label))&tokenOctets(le.Uint64(label[8:]))&
+		tokenOctets(le.Uint64(label[16:]))&tokenOctets(le.Uint64(label[tokenLength-8:])) == highBits
 }
+
+// tokenOctets has the high bit of each of eight octets set that is a character
+// of a token.
+func tokenOctets(x uint64) uint64 {
+	low := x &^ highBits
+	letter := (low + (0x80-'a')*eachOctet) &^ (low + (0x80-'z'-1)*eachOctet)
+	number := (low + (0x80-'2')*eachOctet) &^ (low + (0x80-'7'-1)*eachOctet)
+	return (letter | number) &^ x & highBits
+}
+
+const (
+	eachOctet = 0x0101010101010101
+	highBits  = 0x80 * eachOctet
+)
 
 // reservedLabel says whether a label directly below a platform zone's apex
 // belongs to authd: the parents of targets and the name servers' names.

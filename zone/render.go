@@ -214,7 +214,7 @@ func (b *builder) target(t Target) (*buildNode, error) {
 		return nil, fmt.Errorf("target %s: used twice, or not below a platform zone", t.Name)
 	}
 	parent := t.Name.Parent()
-	if !tokenShaped(parent.Label()) || parent.Parent().Label() != "dkim" {
+	if !tokenShaped([]byte(parent.Label())) || parent.Parent().Label() != "dkim" {
 		return b.anchorAt(anchorTarget, t.Platform, t.Name), nil
 	}
 	b.anchorAt(anchorTarget, t.Platform, parent)

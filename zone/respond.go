@@ -25,6 +25,8 @@ type Responder struct {
 	// Of the query at hand.
 	options replyOptions
 	cookie  [cookieSize]byte // where options has optionsCookie
+
+	expecting expecting // of the batch at hand
 }
 
 // guard is what the responders of a server share.

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -335,4 +336,38 @@ func (w *world) describe(have claims) string {
 		fmt.Fprintf(&b, "%+v\n", *p)
 	}
 	return b.String()
+}
+
+// TestTokensAreToldFromOtherLabels holds the reading of eight octets at a time to
+// that of one.
+func TestTokensAreToldFromOtherLabels(t *testing.T) {
+	token := []byte("abcdefghijklmnopqrstuvwxyz")
+	for at := range token {
+		for c := range 256 {
+			label := slices.Clone(token)
+			label[at] = byte(c)
+			want := 'a' <= c && c <= 'z' || '2' <= c && c <= '7'
+			if got := tokenShaped(label); got != want {
+				t.Fatalf("%q: shaped like a token: %t, want %t", label, got, want)
+			}
+		}
+	}
+	for _, other := range []string{"", "abcdefghijklmnopqrstuvwxy", "abcdefghijklmnopqrstuvwxyza"} {
+		if tokenShaped([]byte(other)) {
+			t.Errorf("%q is shaped like a token", other)
+		}
+	}
+}
+
+// TestHashesDoNotDependOnWhatIsBehind: the tail of a label is read with what
+// follows it where there is room.
+func TestHashesDoNotDependOnWhatIsBehind(t *testing.T) {
+	for length := range 64 {
+		label := bytes.Repeat([]byte("x"), length)
+		tight := slices.Clip(slices.Clone(label))
+		roomy := append(slices.Clone(label), "behind it"...)[:length]
+		if hashLabel(rootHash, tight) != hashLabel(rootHash, roomy) {
+			t.Errorf("a label of %d octets has another hash with room behind it", length)
+		}
+	}
 }

@@ -60,6 +60,7 @@ type udpWorker struct {
 	inData, outData [batchSize]unix.Iovec
 	from            [batchSize]unix.RawSockaddrInet6 // room for IPv4 too
 	control         [batchSize][controlWords]uint64
+	messages        [batchSize][]byte // those of the batch, in queries
 	queries         *[batchSize][querySize]byte
 	replies         *[batchSize][MaxUDP]byte
 }
@@ -163,12 +164,16 @@ func (w *udpWorker) answer(n int) int {
 	ready := 0
 	var from source
 	for i := range n {
+		w.messages[i] = w.queries[i][:w.in[i].length]
+	}
+	w.responder.Expect(w.messages[:n])
+	for i := range n {
 		if !w.wanted(i) {
 			w.responder.tally[slotDropped]++
 			continue
 		}
 		w.source(i, &from)
-		reply := w.responder.reply(w.replies[ready][:0], w.queries[i][:w.in[i].length], &from)
+		reply := w.responder.reply(w.replies[ready][:0], w.messages[i], &from)
 		if len(reply) == 0 {
 			continue
 		}
