@@ -53,7 +53,6 @@ const (
 	drainTime      = 5 * time.Second  // for running requests and TCP exchanges
 	closeTime      = 10 * time.Second // for the stores
 	foundPoll      = 100 * time.Millisecond
-	cookiePoll     = time.Second // until then another node's new cookies count as old
 )
 
 func (c *serveCmd) Run(a *app) error {
@@ -164,7 +163,7 @@ func (s *server) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening DNS listeners: %w", err)
 	}
-	s.tasks.Go(func() { s.shareCookies(ctx, dns) })
+	s.followCookies(ctx, dns)
 	s.dns.Store(dns)
 	s.node.SetServing(true)
 	return nil
@@ -273,24 +272,6 @@ func (s *server) dnsStats() zone.Stats {
 		return dns.Stats()
 	}
 	return zone.Stats{}
-}
-
-// shareCookies gives the DNS server the secrets of cookies that the cluster
-// agreed on, whenever they change.
-func (s *server) shareCookies(ctx context.Context, dns *zone.Server) {
-	tick := time.NewTicker(cookiePoll)
-	defer tick.Stop()
-	for known := (zone.CookieSecrets{}); ; {
-		if now := s.node.Machine().CookieSecrets().Served(); now != known {
-			dns.SetCookieSecrets(now)
-			known = now
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // notReady says what keeps this node from being sent traffic.
