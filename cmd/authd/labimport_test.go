@@ -290,8 +290,8 @@ func TestImportGoesOnAfterLeaderKilled(t *testing.T) {
 	}
 }
 
-// TestImportResumesAfterItsLeaderKilled imports through the leader itself, so
-// that the import ends with it and has to be run again at another node.
+// TestImportResumesAfterItsLeaderKilled imports through the leader itself: the
+// import, which has nobody to speak to, is stopped and run again at another node.
 func TestImportResumesAfterItsLeaderKilled(t *testing.T) {
 	if l := enterLab(t); l != nil {
 		l.killLeaderWhileImporting(true)
@@ -327,6 +327,9 @@ func (l *lab) killLeaderWhileImporting(through bool) {
 	c.kill(leader)
 	if done >= domains {
 		l.Fatalf("all %d domains were there before the leader was killed", done)
+	}
+	if through {
+		importing.end(syscall.SIGTERM)
 	}
 	<-importing.done
 	if through && importing.err == nil {
