@@ -85,6 +85,8 @@ func TestConfigRefusals(t *testing.T) {
 		"unproven in public":    {[]string{`"127.0.0.1:5301"`, `"192.0.2.1:53"`, "[bootstrap]\n", "[bootstrap]\nverification_off = true\n"}, "bootstrap.verification_off: not with 192.0.2.1:53"},
 		"link without port":     {[]string{`listen    = "127.0.0.1:7301"`, `listen = "127.0.0.1"`}, "link.listen: "},
 		"too much stock":        {[]string{"[keys]\n", "[keys]\nstock = 501\n"}, "keys.stock: 501 is not between 0 and 500"},
+		"negative rate":         {[]string{"[dns]\n", "[dns.rate_limit]\nno_names = -1\n[dns]\n"}, "dns.rate_limit.no_names: -1 is not between 0 and"},
+		"bits behind a prefix":  {[]string{"[dns]\n", "[dns.rate_limit]\nexempt = [\"192.0.2.1/24\"]\n[dns]\n"}, "dns.rate_limit.exempt[0]: 192.0.2.1/24 is not a prefix without bits behind its length: 192.0.2.0/24 is"},
 		"unknown log level":     {[]string{"[dns]\n", "[log]\nlevel = \"loud\"\n[dns]\n"}, `log.level: "loud" is not`},
 		"unknown log format":    {[]string{"[dns]\n", "[log]\nformat = \"xml\"\n[dns]\n"}, `log.format: "xml" is not`},
 		"secret is not there":   {[]string{`"kek"`, `"kek2"`}, "keys.kek_file: "},
@@ -151,6 +153,18 @@ func TestExampleConfigHasEveryKey(t *testing.T) {
 		}
 	}
 	walk(reflect.TypeFor[nodeConfig](), "")
+}
+
+func TestNobodyIsExemptWhereTheListIsEmpty(t *testing.T) {
+	for text, want := range map[string]bool{"": true, "[dns.rate_limit]\nexempt = []\n": false} {
+		c, err := parseConfig("node.toml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.DNS.RateLimit.zone().Exempt == nil; got != want {
+			t.Errorf("%q: loopback exempt %t, want %t", text, got, want)
+		}
+	}
 }
 
 func FuzzParseConfig(f *testing.F) {
