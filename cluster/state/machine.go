@@ -51,12 +51,12 @@ const (
 func (r *Refusal) Error() string { return r.Message }
 
 // Empty is the machine before the first entry.
-func Empty() Machine { return Machine{machine{new(tables)}} }
+func Empty() Machine { return Machine{machine{newTables()}} }
 
 // tables gives what to read; the zero Machine reads as Empty.
 func (m Machine) tables() *tables {
 	if m.t == nil {
-		return new(tables)
+		return newTables()
 	}
 	return m.t
 }

@@ -56,6 +56,21 @@ type tables struct {
 	sweeps []sweep
 }
 
+// degree is half of what a node of the large maps holds. A change copies a node
+// a level: smaller nodes than the library's own 32 cost less of that.
+const degree = 16
+
+// newTables are those of the machine before the first entry.
+func newTables() *tables {
+	t := new(tables)
+	t.domains = *btree.NewMap[string, record](degree)
+	for _, x := range []*nameIndex{&t.claims, &t.signs, &t.owned, &t.bound, &t.reports} {
+		x.pairs = *btree.NewMap[string, struct{}](degree)
+	}
+	t.due = *btree.NewMap[string, struct{}](degree)
+	return t
+}
+
 // sweep is the progress of rescheduling one pool's domains.
 type sweep struct {
 	Pool uint32 `cbor:"1,keyasint"`
