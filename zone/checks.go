@@ -94,13 +94,8 @@ func (b *builder) extra(anchor int, s RRset) error {
 // DNAME is above them, and DS without a cut. All nodes must be there.
 func (b *builder) checkCuts(sets []RRset) error {
 	for _, s := range sets {
-		at := b.nodes[s.Owner]
-		address := s.Type == TypeA || s.Type == TypeAAAA
-		switch {
-		case s.Type == TypeDS && at.flags&nodeCut == 0:
-			return fmt.Errorf("%s DS: only beside an NS record that makes a cut (RFC 4035 section 2.4)", s.Owner)
-		case at.flags&nodeCut != 0 && s.Type != TypeNS && s.Type != TypeDS && !address:
-			return fmt.Errorf("%s %s: hidden by the delegation there", s.Owner, s.Type)
+		if err := b.checkCut(s); err != nil {
+			return err
 		}
 	}
 	if b.flags&flagCuts == 0 {
@@ -110,6 +105,19 @@ func (b *builder) checkCuts(sets []RRset) error {
 		if err := b.checkHidden(at); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkCut checks one RRset beside the others of its name.
+func (b *builder) checkCut(s RRset) error {
+	at := b.nodes[s.Owner]
+	address := s.Type == TypeA || s.Type == TypeAAAA
+	switch {
+	case s.Type == TypeDS && at.flags&nodeCut == 0:
+		return fmt.Errorf("%s DS: only beside an NS record that makes a cut (RFC 4035 section 2.4)", s.Owner)
+	case at.flags&nodeCut != 0 && s.Type != TypeNS && s.Type != TypeDS && !address:
+		return fmt.Errorf("%s %s: hidden by the delegation there", s.Owner, s.Type)
 	}
 	return nil
 }

@@ -100,6 +100,16 @@ const (
 // managedNames are names of a delegated zone whose records are ours.
 type managedNames struct{ bounce, click, dmarc, keys Name }
 
+// managedNamesOf are those of a zone. Where the apex is too long for one there
+// is none, and Render refuses the zone.
+func managedNamesOf(apex Name) (m managedNames) {
+	m.bounce, _ = apex.Child(labelBounce)
+	m.click, _ = apex.Child(labelClick)
+	m.dmarc, _ = apex.Child(labelDMARC)
+	m.keys, _ = apex.Child(labelKeys)
+	return m
+}
+
 // managed adds what every delegated zone has: the pool's mail and tracking
 // names, the policy and the keys.
 func (b *builder) managed(p *Plan) (m managedNames, err error) {

@@ -45,14 +45,19 @@ func servedBy(b block, views map[int]*view) []RRset {
 			out = append(out, v.served(n)...)
 		}
 	}
-	keys := make(map[Name]string, len(out))
-	for _, s := range out {
+	sortSets(out)
+	return out
+}
+
+// sortSets puts RRsets into canonical order of their owners, then by type.
+func sortSets(sets []RRset) {
+	keys := make(map[Name]string, len(sets))
+	for _, s := range sets {
 		keys[s.Owner] = s.Owner.Reverse()
 	}
-	slices.SortFunc(out, func(x, y RRset) int {
+	slices.SortFunc(sets, func(x, y RRset) int {
 		return cmp.Or(strings.Compare(keys[x.Owner], keys[y.Owner]), cmp.Compare(x.Type, y.Type))
 	})
-	return out
 }
 
 // served lists the RRsets of one node.
