@@ -159,6 +159,19 @@ func (d *devCluster) path(elements ...string) string {
 	return filepath.Join(append([]string{d.dir}, elements...)...)
 }
 
+// shown is a path as people can copy it: relative to where they are, if it lies below.
+func (d *devCluster) shown(elements ...string) string {
+	path := d.path(elements...)
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if relative, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(relative) {
+		return relative
+	}
+	return path
+}
+
 func nodeName(i int) string { return "node-" + strconv.Itoa(i) }
 
 // dns, link and api are node i's addresses; nodes count from 1.
@@ -233,7 +246,7 @@ const devStock = 8
 // up starts the nodes, waits until all are ready, seeds a new cluster, and
 // prints what to try.
 func (d *devCluster) up(demo bool) error {
-	fmt.Fprintf(d.stdout, "starting %s in %s\n", plural(d.nodes, "node"), d.dir)
+	fmt.Fprintf(d.stdout, "starting %s in %s\n", plural(d.nodes, "node"), d.shown())
 	for i := 1; i <= d.nodes; i++ {
 		if err := d.fleet.start(nodeName(i)); err != nil {
 			return err
@@ -305,7 +318,7 @@ func (d *devCluster) watch() {
 			return
 		case e := <-d.fleet.exits:
 			fmt.Fprintf(d.stdout, "%s ended (%s); bring it back with: authd serve --config %s\n",
-				e.name, e.why, d.path(e.name+".toml"))
+				e.name, e.why, d.shown(e.name+".toml"))
 		}
 	}
 }

@@ -129,7 +129,7 @@ func (d *devCluster) visible(ctx context.Context) error {
 func (d *devCluster) invite(ctx context.Context, c *client) {
 	w := d.stdout
 	for i := 1; i <= d.nodes; i++ {
-		fmt.Fprintf(w, "  %s  DNS %s  API http://%s  pid file %s\n", nodeName(i), d.dns(i), d.api(i), d.path(nodeName(i), "pid"))
+		fmt.Fprintf(w, "  %s  DNS %s  API http://%s  pid file %s\n", nodeName(i), d.dns(i), d.api(i), d.shown(nodeName(i), "pid"))
 	}
 	dig := func(i int) string { return fmt.Sprintf("dig @127.0.0.1 -p %d", int(d.dnsPort)+min(i, d.nodes)-1) }
 	fmt.Fprintf(w, "\nTry:\n  %s %s NS\n", dig(1), devZone)
@@ -146,13 +146,13 @@ func (d *devCluster) invite(ctx context.Context, c *client) {
 		}
 	}
 	self := invocation()
-	fmt.Fprintf(w, "\n  . %s\n", d.path("env"))
+	fmt.Fprintf(w, "\n  . %s\n", d.shown("env"))
 	fmt.Fprintf(w, "  curl -H \"Authorization: Bearer $AUTHD_TOKEN\" $AUTHD_ADDR/v1/domains\n")
 	fmt.Fprintf(w, "  %s domain list\n", self)
 	fmt.Fprintf(w, "  %s tenant add initech && %s domain add send.initech.example --tenant initech\n", self, self)
 	fmt.Fprintf(w, "  %s key rotate send.initech.example\n", self)
 	if d.nodes > 2 {
-		fmt.Fprintf(w, "  kill -9 $(cat %s); %s domain list --addr http://%s\n", d.path(nodeName(1), "pid"), self, d.api(2))
+		fmt.Fprintf(w, "  kill -9 $(cat %s); %s domain list --addr http://%s\n", d.shown(nodeName(1), "pid"), self, d.api(2))
 	}
 	fmt.Fprintln(w)
 }
