@@ -88,6 +88,8 @@ func (w *writer) apply(e Entry) Result {
 		return w.dropAccessToken(c)
 	case Reschedule:
 		return w.reschedule()
+	case SetDomainRecords:
+		return w.setDomainRecords(c)
 	case SetCookieSecret:
 		return w.setCookieSecret(c)
 	}

@@ -12,29 +12,30 @@ import (
 type Code uint16
 
 const (
-	CodeSetSettings     Code = 1
-	CodePutPlatform     Code = 2
-	CodePutRecord       Code = 3
-	CodePutNameServer   Code = 4
-	CodePutPool         Code = 5
-	CodeAddTenant       Code = 6
-	CodeSuspendTenant   Code = 7
-	CodeAddDomain       Code = 8
-	CodePatchDomain     Code = 9
-	CodeProveDomain     Code = 10
-	CodeLeaveDomain     Code = 11
-	CodeRestoreDomain   Code = 12
-	CodeExpireDomain    Code = 13
-	CodePutDomainRecord Code = 14
-	CodeStepKey         Code = 15
-	CodeRevokeKey       Code = 16
-	CodeAddAccessToken  Code = 17
-	CodeDropAccessToken Code = 18
-	CodeDropPlatform    Code = 19 // refused while a domain or pool uses it
-	CodeDropPool        Code = 20
-	CodeDropNameServer  Code = 21
-	CodeReschedule      Code = 22
-	CodeSetCookieSecret Code = 23
+	CodeSetSettings      Code = 1
+	CodePutPlatform      Code = 2
+	CodePutRecord        Code = 3
+	CodePutNameServer    Code = 4
+	CodePutPool          Code = 5
+	CodeAddTenant        Code = 6
+	CodeSuspendTenant    Code = 7
+	CodeAddDomain        Code = 8
+	CodePatchDomain      Code = 9
+	CodeProveDomain      Code = 10
+	CodeLeaveDomain      Code = 11
+	CodeRestoreDomain    Code = 12
+	CodeExpireDomain     Code = 13
+	CodePutDomainRecord  Code = 14
+	CodeStepKey          Code = 15
+	CodeRevokeKey        Code = 16
+	CodeAddAccessToken   Code = 17
+	CodeDropAccessToken  Code = 18
+	CodeDropPlatform     Code = 19 // refused while a domain or pool uses it
+	CodeDropPool         Code = 20
+	CodeDropNameServer   Code = 21
+	CodeReschedule       Code = 22
+	CodeSetCookieSecret  Code = 23
+	CodeSetDomainRecords Code = 24
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -186,6 +187,17 @@ type PutDomainRecord struct {
 	Admin bool       `cbor:"3,keyasint"`
 }
 
+// SetDomainRecords sets the extra RRsets of a delegated domain: all of them, or
+// with Replace unset those of the same owners and types. All or none. Sets are in
+// canonical order of owners, then types. Admin says that NS and DNAME may be
+// added, changed and removed.
+type SetDomainRecords struct {
+	Token   Token        `cbor:"1,keyasint"`
+	Sets    []zone.RRset `cbor:"2,keyasint"`
+	Replace bool         `cbor:"3,keyasint"`
+	Admin   bool         `cbor:"4,keyasint"`
+}
+
 // StepKey takes one step of a domain's ring.
 type StepKey struct {
 	Token    Token          `cbor:"1,keyasint"`
@@ -227,26 +239,27 @@ type SetCookieSecret struct {
 	Secret zone.CookieSecret `cbor:"1,keyasint"`
 }
 
-func (SetSettings) Code() Code     { return CodeSetSettings }
-func (PutPlatform) Code() Code     { return CodePutPlatform }
-func (PutRecord) Code() Code       { return CodePutRecord }
-func (PutNameServer) Code() Code   { return CodePutNameServer }
-func (PutPool) Code() Code         { return CodePutPool }
-func (AddTenant) Code() Code       { return CodeAddTenant }
-func (SuspendTenant) Code() Code   { return CodeSuspendTenant }
-func (AddDomain) Code() Code       { return CodeAddDomain }
-func (PatchDomain) Code() Code     { return CodePatchDomain }
-func (ProveDomain) Code() Code     { return CodeProveDomain }
-func (LeaveDomain) Code() Code     { return CodeLeaveDomain }
-func (RestoreDomain) Code() Code   { return CodeRestoreDomain }
-func (ExpireDomain) Code() Code    { return CodeExpireDomain }
-func (PutDomainRecord) Code() Code { return CodePutDomainRecord }
-func (StepKey) Code() Code         { return CodeStepKey }
-func (RevokeKey) Code() Code       { return CodeRevokeKey }
-func (AddAccessToken) Code() Code  { return CodeAddAccessToken }
-func (DropAccessToken) Code() Code { return CodeDropAccessToken }
-func (DropPlatform) Code() Code    { return CodeDropPlatform }
-func (DropPool) Code() Code        { return CodeDropPool }
-func (DropNameServer) Code() Code  { return CodeDropNameServer }
-func (Reschedule) Code() Code      { return CodeReschedule }
-func (SetCookieSecret) Code() Code { return CodeSetCookieSecret }
+func (SetSettings) Code() Code      { return CodeSetSettings }
+func (PutPlatform) Code() Code      { return CodePutPlatform }
+func (PutRecord) Code() Code        { return CodePutRecord }
+func (PutNameServer) Code() Code    { return CodePutNameServer }
+func (PutPool) Code() Code          { return CodePutPool }
+func (AddTenant) Code() Code        { return CodeAddTenant }
+func (SuspendTenant) Code() Code    { return CodeSuspendTenant }
+func (AddDomain) Code() Code        { return CodeAddDomain }
+func (PatchDomain) Code() Code      { return CodePatchDomain }
+func (ProveDomain) Code() Code      { return CodeProveDomain }
+func (LeaveDomain) Code() Code      { return CodeLeaveDomain }
+func (RestoreDomain) Code() Code    { return CodeRestoreDomain }
+func (ExpireDomain) Code() Code     { return CodeExpireDomain }
+func (PutDomainRecord) Code() Code  { return CodePutDomainRecord }
+func (StepKey) Code() Code          { return CodeStepKey }
+func (RevokeKey) Code() Code        { return CodeRevokeKey }
+func (AddAccessToken) Code() Code   { return CodeAddAccessToken }
+func (DropAccessToken) Code() Code  { return CodeDropAccessToken }
+func (DropPlatform) Code() Code     { return CodeDropPlatform }
+func (DropPool) Code() Code         { return CodeDropPool }
+func (DropNameServer) Code() Code   { return CodeDropNameServer }
+func (Reschedule) Code() Code       { return CodeReschedule }
+func (SetCookieSecret) Code() Code  { return CodeSetCookieSecret }
+func (SetDomainRecords) Code() Code { return CodeSetDomainRecords }

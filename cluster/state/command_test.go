@@ -19,7 +19,7 @@ var pinned = map[Code]string{
 	6: "AddTenant", 7: "SuspendTenant", 8: "AddDomain", 9: "PatchDomain", 10: "ProveDomain",
 	11: "LeaveDomain", 12: "RestoreDomain", 13: "ExpireDomain", 14: "PutDomainRecord", 15: "StepKey",
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
-	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret",
+	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 }
 
 // examples has one command of each code with every field set.
@@ -51,6 +51,7 @@ func examples() []Command {
 		RestoreDomain{tok(1), []keys.Material{m}},
 		ExpireDomain{tok(1)},
 		PutDomainRecord{tok(1), rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1"), true},
+		SetDomainRecords{tok(1), []zone.RRset{rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1")}, true, true},
 		StepKey{tok(1), keys.Step{Kind: keys.StepPublish, Algorithm: keys.Ed25519, Key: 3}, &m, "2601-aaaaaa", true},
 		RevokeKey{tok(1), "2601-aaaaaa", true},
 		AddAccessToken{AccessToken{"a1", [32]byte{1}, ScopeAdmin, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 5, 6, "note"}},

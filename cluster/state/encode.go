@@ -177,6 +177,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[DropNameServer](body)
 	case CodeReschedule:
 		return decodeBody[Reschedule](body)
+	case CodeSetDomainRecords:
+		return decodeBody[SetDomainRecords](body)
 	case CodeSetCookieSecret:
 		return decodeBody[SetCookieSecret](body)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -241,8 +242,10 @@ func (g *generator) command(m Machine) Command {
 		return ExpireDomain{Token: g.token(m)}
 	case n < 67:
 		return g.patch(m)
-	case n < 74:
+	case n < 72:
 		return g.domainRecord(m)
+	case n < 74:
+		return g.domainRecords(m)
 	case n < 79:
 		return g.step(m)
 	case n < 83:
@@ -451,6 +454,18 @@ func (g *generator) domainRecord(m Machine) Command {
 		domain = d.Name.Host()
 	}
 	c.Set = g.rrset(owner + domain)
+	return c
+}
+
+func (g *generator) domainRecords(m Machine) Command {
+	c := SetDomainRecords{Token: g.token(m), Replace: g.flag("replace", 2), Admin: g.flag("admin", 2)}
+	for range rapid.IntRange(0, 4).Draw(g.t, "sets") {
+		one := g.domainRecord(m).(PutDomainRecord).Set
+		if d, ok := m.Domain(c.Token); ok && len(one.Data) > 0 && one.Owner.In(d.Name) {
+			c.Sets = append(c.Sets, one)
+		}
+	}
+	slices.SortFunc(c.Sets, compareRecords)
 	return c
 }
 

@@ -1,0 +1,113 @@
+package state
+
+import (
+	"slices"
+
+	"authd/zone"
+)
+
+// setDomainRecords sets many extra RRsets of a delegated domain, or none of them.
+func (w *writer) setDomainRecords(c SetDomainRecords) Result {
+	old, r := w.claim(c.Token)
+	if r != nil {
+		return refused(r)
+	}
+	result := Result{Token: c.Token}
+	d := *old
+	if d.Mode != zone.Delegated {
+		result.Refusal = invalid("domain", "%s is in mode cname: its other records stay in the customer's own zone", quoteName(d.Name))
+		return result
+	}
+	if d.Records, result.Refusal = mergeRecords(old.Records, c, d.Name); result.Refusal != nil {
+		return result
+	}
+	if !c.Admin {
+		if result.Refusal = checkSameCuts(old.Records, d.Records); result.Refusal != nil {
+			return result
+		}
+	}
+	if slices.EqualFunc(old.Records, d.Records, equalRRsets) {
+		return result
+	}
+	w.touched(&d)
+	var err error
+	ring := old.Ring()
+	if d.Branch, err = w.render(&d, ring); err != nil {
+		result.Refusal = invalid("sets", "%v", err)
+		return result
+	}
+	w.put(old, &d, ring)
+	result.Changed = true
+	return result
+}
+
+// mergeRecords are the extra records after a command, in the order in which they
+// are kept.
+func mergeRecords(old []zone.RRset, c SetDomainRecords, apex zone.Name) ([]zone.RRset, *Refusal) {
+	if len(c.Sets) > MaxDomainRecords {
+		return nil, invalid("sets", "%d record sets: at most %d", len(c.Sets), MaxDomainRecords)
+	}
+	for i, s := range c.Sets {
+		if r := checkRRset(s, apex); r != nil {
+			r.Message = quoteName(s.Owner) + " " + s.Type.String() + ": " + r.Message
+			r.Field = element("sets", i) + "." + r.Field
+			return nil, r
+		}
+		if len(s.Data) == 0 {
+			return nil, invalid(element("sets", i), "%s %s: no values", quoteName(s.Owner), s.Type)
+		}
+		if i > 0 && !recordBefore(&c.Sets[i-1], &s) {
+			return nil, invalid(element("sets", i), "%s %s: not in canonical order, or there twice", quoteName(s.Owner), s.Type)
+		}
+	}
+	next := slices.Clone(c.Sets)
+	if !c.Replace {
+		for _, s := range old {
+			at, there := slices.BinarySearchFunc(c.Sets, s, compareRecords)
+			if !there {
+				next = append(next, s)
+			} else if equalRRsets(c.Sets[at], s) {
+				next[at] = s // shared with the older machine
+			}
+		}
+		slices.SortFunc(next, compareRecords)
+	}
+	if len(next) > MaxDomainRecords {
+		return nil, invalid("sets", "%d record sets in all: at most %d", len(next), MaxDomainRecords)
+	}
+	if size := rrsetsSize(next); size > MaxDomainOctets {
+		return nil, invalid("sets", "%d octets of records in all: at most %d", size, MaxDomainOctets)
+	}
+	return next, nil
+}
+
+func compareRecords(a, b zone.RRset) int {
+	switch {
+	case recordBefore(&a, &b):
+		return -1
+	case recordBefore(&b, &a):
+		return 1
+	}
+	return 0
+}
+
+// checkSameCuts refuses a change of what is handed to others.
+func checkSameCuts(old, next []zone.RRset) *Refusal {
+	cuts := func(list []zone.RRset) (out []zone.RRset) {
+		for _, s := range list {
+			if isCut(s.Type) {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	was, now := cuts(old), cuts(next)
+	for _, pair := range [...]struct{ some, others []zone.RRset }{{now, was}, {was, now}} {
+		for _, s := range pair.some {
+			if !slices.ContainsFunc(pair.others, func(o zone.RRset) bool { return equalRRsets(s, o) }) {
+				return invalid("sets", "%s %s needs admin scope to be added, changed or removed: it hands a part of the domain to others", quoteName(s.Owner), s.Type)
+			}
+		}
+	}
+	return nil
+}
