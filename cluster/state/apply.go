@@ -25,8 +25,10 @@ func (m Machine) Apply(index uint64, entries []Entry) (Machine, []Result, Delta)
 // refused command leaves no trace.
 type writer struct {
 	*tables
-	delta Delta
-	entry Entry
+	delta  Delta
+	entry  Entry
+	about  about       // the command applied now, for its audit entry
+	imaged *imageAudit // of an image that is read
 }
 
 // done and same are the results of commands that concern no claim.
@@ -37,13 +39,30 @@ var (
 
 func refused(r *Refusal) Result { return Result{Refusal: r} }
 
-// apply branches; each command's work is in the file of its theme.
+// apply decides one command, unless it happened already, and keeps what came of
+// it: the audit entry of a change, and the result for the same request again.
 func (w *writer) apply(e Entry) Result {
 	if e.At > w.time {
 		w.time = e.At
 	}
-	w.entry = e
-	switch c := e.Command.(type) {
+	if first, ok := w.once(e.Once); ok {
+		return first
+	}
+	w.entry, w.about = e, about{}
+	result := w.decide(e.Command)
+	if result.Refusal != nil {
+		return result
+	}
+	w.remember(e.Once, result)
+	if result.Changed {
+		w.record(e, result)
+	}
+	return result
+}
+
+// decide branches; each command's work is in the file of its theme.
+func (w *writer) decide(c Command) Result {
+	switch c := c.(type) {
 	case SetSettings:
 		return w.setSettings(c)
 	case PutPlatform:
@@ -93,13 +112,14 @@ func (w *writer) apply(e Entry) Result {
 	case SetCookieSecret:
 		return w.setCookieSecret(c)
 	}
-	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, e.Command))
+	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, c))
 }
 
 // put stores a claim whose branch is made, and when the rotator has to look at
 // it. old is the claim as it was, nil for a new one; ring is its keys.
 func (w *writer) put(old, d *Domain, ring keys.Ring) {
 	d.DueAt = w.dueAt(d, ring)
+	w.sawDomain(d)
 	meta := string(appendMeta(nil, d))
 	w.domains.Set(meta[:len(d.Token)], record{meta, d.Branch}) // one block for both
 	if old == nil || old.wakeAt() != d.wakeAt() {

@@ -35,6 +35,7 @@ func (w *writer) stepKey(c StepKey) Result {
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
+	w.sawStep(&d, ring, next, c.Step)
 	result.Changed = true
 	return result
 }
@@ -135,6 +136,7 @@ func (w *writer) revokeKey(c RevokeKey) Result {
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
+	w.about.key = d.Selector(key)
 	result.Changed = true
 	return result
 }

@@ -136,6 +136,7 @@ func (w *writer) link(d *Domain, ring keys.Ring) {
 // tombstones for ever, so that no stale delegation or CNAME can be picked up by
 // anyone else.
 func (w *writer) remove(d *Domain) {
+	w.sawDomain(d)
 	w.bumpPlatforms(d)
 	w.claims.drop(d.Name, d.Token)
 	for _, n := range d.SignsFor {

@@ -49,6 +49,7 @@ type Entry struct {
 	Actor   string // token id, "rotator", "dev", …
 	Source  string // client address, where there is one
 	Reason  string
+	Once    Once // of a caller who may ask again; zero: none
 	Command Command
 }
 

@@ -93,7 +93,7 @@ func TestEveryCommandSurvivesTheLog(t *testing.T) {
 	for _, c := range examples() {
 		t.Run(reflect.TypeOf(c).Name(), func(t *testing.T) {
 			requireEveryFieldSet(t, reflect.ValueOf(c), reflect.TypeOf(c).Name())
-			want := Entry{At: start, Actor: "admin-1", Source: "192.0.2.9:1234", Reason: "é", Command: c}
+			want := Entry{At: start, Actor: "admin-1", Source: "192.0.2.9:1234", Reason: "é", Once: MakeOnce("admin-1", "key", []byte("x")), Command: c}
 			data, err := EncodeBatch([]Entry{want, want})
 			if err != nil {
 				t.Fatal(err)

@@ -9,7 +9,12 @@ import (
 
 // batchVersion is the first octet of a log entry. A change of the envelope gets
 // a new one; DecodeBatch goes on reading the old.
-const batchVersion = 1
+//
+// keyedVersion has a Once with each entry; it is written where one has one.
+const (
+	batchVersion = 1
+	keyedVersion = 2
+)
 
 // envelope is one entry in the log.
 type envelope struct {
@@ -20,6 +25,18 @@ type envelope struct {
 	Source string
 	Reason string
 	Body   cbor.RawMessage
+}
+
+// keyedEnvelope is an envelope of keyedVersion.
+type keyedEnvelope struct {
+	_      struct{} `cbor:",toarray"`
+	Code   Code
+	At     int64
+	Actor  string
+	Source string
+	Reason string
+	Body   cbor.RawMessage
+	Once   Once
 }
 
 // encoding writes the deterministic form of RFC 8949 section 4.2.1. Strings are
@@ -58,7 +75,8 @@ func EncodeBatch(entries []Entry) ([]byte, error) {
 	if len(entries) == 0 || len(entries) > MaxBatch {
 		return nil, fmt.Errorf("encoding batch: %d commands, want 1 to %d", len(entries), MaxBatch)
 	}
-	out := make([]envelope, len(entries))
+	out := make([]keyedEnvelope, len(entries))
+	version := byte(batchVersion)
 	for i, e := range entries {
 		if e.Command == nil {
 			return nil, fmt.Errorf("encoding batch: entry %d has no command", i)
@@ -70,16 +88,46 @@ func EncodeBatch(entries []Entry) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encoding batch: entry %d, code %d: %w", i, e.Command.Code(), err)
 		}
-		out[i] = envelope{Code: e.Command.Code(), At: e.At, Actor: e.Actor, Source: e.Source, Reason: e.Reason, Body: body}
+		out[i] = keyedEnvelope{Code: e.Command.Code(), At: e.At, Actor: e.Actor, Source: e.Source, Reason: e.Reason, Body: body, Once: e.Once}
+		if e.Once.asked() {
+			version = keyedVersion
+		}
 	}
-	data, err := encoding.Marshal(out)
+	data, err := marshalEnvelopes(version, out)
 	if err != nil {
 		return nil, fmt.Errorf("encoding batch: %w", err)
 	}
 	if len(data)+1 > MaxBatchBytes {
 		return nil, fmt.Errorf("encoding batch: %d octets, at most %d", len(data)+1, MaxBatchBytes)
 	}
-	return append([]byte{batchVersion}, data...), nil
+	return append([]byte{version}, data...), nil
+}
+
+func marshalEnvelopes(version byte, all []keyedEnvelope) ([]byte, error) {
+	if version == keyedVersion {
+		return encoding.Marshal(all)
+	}
+	plain := make([]envelope, len(all))
+	for i, v := range all {
+		plain[i] = envelope{Code: v.Code, At: v.At, Actor: v.Actor, Source: v.Source, Reason: v.Reason, Body: v.Body}
+	}
+	return encoding.Marshal(plain)
+}
+
+func unmarshalEnvelopes(version byte, data []byte) ([]keyedEnvelope, error) {
+	var all []keyedEnvelope
+	if version == keyedVersion {
+		err := decoding.Unmarshal(data, &all)
+		return all, err
+	}
+	var plain []envelope
+	if err := decoding.Unmarshal(data, &plain); err != nil {
+		return nil, err
+	}
+	for _, v := range plain {
+		all = append(all, keyedEnvelope{Code: v.Code, At: v.At, Actor: v.Actor, Source: v.Source, Reason: v.Reason, Body: v.Body})
+	}
+	return all, nil
 }
 
 // check bounds what a proposer stamps on a command.
@@ -106,11 +154,11 @@ func DecodeBatch(data []byte) ([]Entry, error) {
 	if len(data) > MaxBatchBytes {
 		return nil, fmt.Errorf("decoding batch: %d octets, at most %d", len(data), MaxBatchBytes)
 	}
-	if data[0] != batchVersion {
-		return nil, fmt.Errorf("decoding batch: version %d, this release reads %d: upgrade this node", data[0], batchVersion)
+	if data[0] != batchVersion && data[0] != keyedVersion {
+		return nil, fmt.Errorf("decoding batch: version %d, this release reads %d: upgrade this node", data[0], keyedVersion)
 	}
-	var in []envelope
-	if err := decoding.Unmarshal(data[1:], &in); err != nil {
+	in, err := unmarshalEnvelopes(data[0], data[1:])
+	if err != nil {
 		return nil, fmt.Errorf("decoding batch: %w", err)
 	}
 	if len(in) == 0 || len(in) > MaxBatch {
@@ -122,7 +170,7 @@ func DecodeBatch(data []byte) ([]Entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decoding batch: entry %d: %w", i, err)
 		}
-		entries[i] = Entry{At: v.At, Actor: v.Actor, Source: v.Source, Reason: v.Reason, Command: c}
+		entries[i] = Entry{At: v.At, Actor: v.Actor, Source: v.Source, Reason: v.Reason, Once: v.Once, Command: c}
 		if err := entries[i].check(); err != nil {
 			return nil, fmt.Errorf("decoding batch: entry %d: %w", i, err)
 		}

@@ -90,6 +90,7 @@ func writeHistory(t *testing.T, path string) {
 	}
 	w.later(10 * day)
 	w.runDue()
+	w.who.Once = MakeOnce("admin-1", "key-1", []byte("request"))
 	w.must(PutDomainRecord{Token: tok(1), Set: rrset("sub.send.customer.test", zone.TypeNS, 300, "ns.other.test."), Admin: true})
 	for suffix, data := range map[string][]byte{".image": image(t, w.m), ".log": log} {
 		if err := os.WriteFile(path+suffix, data, 0o644); err != nil {

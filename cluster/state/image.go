@@ -38,6 +38,8 @@ const (
 	sectionGone      = 7 // tombstones, 16 octets each
 	sectionGoneBound = 8
 	sectionDomains   = 9
+	sectionAudit     = 10 // the window of changes
+	sectionOnce      = 11 // results of requests with a key
 	sectionEnd       = 255
 )
 
@@ -63,6 +65,8 @@ type imageMachine struct {
 	Sweeps         []sweep  `cbor:"7,keyasint"`
 	// Cookies is nil where there are no secrets yet.
 	Cookies *CookieSecrets `cbor:"8,keyasint,omitempty"`
+	// Audit is nil where nothing changed yet.
+	Audit *imageAudit `cbor:"9,keyasint,omitempty"`
 }
 
 type imagePlatform struct {
@@ -132,7 +136,7 @@ func (i *imageWriter) machine(t *tables) {
 	i.object(imageMachine{
 		Index: t.index, Time: t.time, Settings: t.settings,
 		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
-		Cookies: t.cookies.image(),
+		Cookies: t.cookies.image(), Audit: t.audit.image(),
 	})
 	i.begin(sectionPlatforms)
 	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {
@@ -156,6 +160,7 @@ func (i *imageWriter) machine(t *tables) {
 	t.goneBound.each(func(v [16]byte) bool { return i.item(v[:]) })
 	i.begin(sectionDomains)
 	t.domains.Scan(func(_ string, r record) bool { return i.item(appendDomain(nil, t.domain(r), r)) })
+	i.audit(t)
 	i.flush()
 }
 

@@ -44,7 +44,10 @@ func readImage(source io.Reader) (*tables, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.domains(w, next); err != nil {
+	if next, err = r.domains(w, next); err != nil {
+		return nil, err
+	}
+	if err := r.history(w, next); err != nil {
 		return nil, err
 	}
 	if _, err := r.r.ReadByte(); err != io.EOF {
@@ -159,6 +162,7 @@ func (w *writer) readShared(section byte, item string) error {
 			if m.Cookies != nil {
 				w.cookies = *m.Cookies
 			}
+			w.imaged = m.Audit
 			return true
 		})
 	case sectionPlatforms:
@@ -290,9 +294,10 @@ type job struct {
 	out   chan claims
 }
 
-// domains reads the claims. Frames are decoded and rendered on all cores, a
-// bounded number at a time, and stored in order.
-func (r *imageReader) domains(w *writer, f frame) error {
+// domains reads the claims, and gives the first frame that is none of them.
+// Frames are decoded and rendered on all cores, a bounded number at a time, and
+// stored in order.
+func (r *imageReader) domains(w *writer, f frame) (frame, error) {
 	workers := runtime.GOMAXPROCS(0)
 	jobs := make(chan job)
 	order := make(chan job, 2*workers)
@@ -311,7 +316,7 @@ func (r *imageReader) domains(w *writer, f frame) error {
 	all.Go(func() {
 		defer close(order)
 		defer close(jobs)
-		failed = r.send(f, order, jobs)
+		f, failed = r.send(f, order, jobs)
 	})
 	var err error
 	last := ""
@@ -334,26 +339,23 @@ func (r *imageReader) domains(w *writer, f frame) error {
 	}
 	all.Wait()
 	if failed != nil {
-		return failed
+		return f, failed
 	}
-	return err
+	return f, err
 }
 
 // send hands the frames of claims to the decoders, and to the one who stores
 // them in the same order.
-func (r *imageReader) send(f frame, order, jobs chan<- job) (err error) {
-	for f.section != sectionEnd {
-		if f.section != sectionDomains {
-			return fmt.Errorf("section %d is unknown: this image is of a newer release: upgrade this node", f.section)
-		}
+func (r *imageReader) send(f frame, order, jobs chan<- job) (next frame, err error) {
+	for f.section == sectionDomains {
 		j := job{f, make(chan claims, 1)}
 		order <- j
 		jobs <- j
 		if f, err = r.next(); err != nil {
-			return err
+			return f, err
 		}
 	}
-	return nil
+	return f, nil
 }
 
 // restore stores a claim as it was: its place in the queue too, which a policy

@@ -59,6 +59,17 @@ const (
 	// MaxRRset is the number of records in one RRset.
 	MaxRRset = 100
 
+	// MaxAudit is how many changes the machine remembers, and MaxAuditOctets how
+	// much of them: entries are about 150 octets, reasons may make them longer.
+	// Each node writes all of them to files besides.
+	MaxAudit       = 100_000
+	MaxAuditOctets = 64 << 20
+
+	// OnceFor is how long, in seconds, a request with an Idempotency-Key is known
+	// again, and MaxOnce how many are.
+	OnceFor = 3600
+	MaxOnce = 200_000
+
 	// maxPayload is the length of a DKIM record: RSA with 4096 bits needs 750.
 	maxPayload = 2048
 	// maxSealed is the size of a sealed half: RSA with 4096 bits needs 290.

@@ -22,6 +22,9 @@ type Result struct {
 	Token Token
 	// Changed is false where the state already was as asked.
 	Changed bool
+	// First is the index of the entry that did this where it was done before, by
+	// the same request with the same Once; 0: it was done now.
+	First uint64
 }
 
 // Refusal is a deterministic no.

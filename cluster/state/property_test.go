@@ -220,6 +220,9 @@ func (g *generator) entry(m Machine) Entry {
 	if !g.flag("no reason", 4) {
 		e.Reason = "drawn"
 	}
+	if g.flag("key", 8) {
+		e.Once = MakeOnce("admin-1", g.pick("which", "a", "b", "c", "d", "e"), []byte(g.pick("what", "x", "y")))
+	}
 	return e
 }
 

@@ -51,6 +51,9 @@ type tables struct {
 	access     btree.Map[string, *AccessToken]
 	accessHash btree.Map[string, string] // SHA-256 of the text, and the id
 
+	audit   audit
+	results results // of commands with a key
+
 	// sweeps are the pools whose policy changed and whose domains are not all
 	// rescheduled yet, oldest first.
 	sweeps []sweep
@@ -129,6 +132,8 @@ func (t *tables) fork() *tables {
 	n.goneBound = t.goneBound.fork()
 	n.access = forkMap(&t.access)
 	n.accessHash = forkMap(&t.accessHash)
+	n.audit = t.audit.fork()
+	n.results = t.results.fork()
 	return &n
 }
 

@@ -1,0 +1,195 @@
+package state
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"authd/keys"
+	"authd/zone"
+)
+
+// Bounds of one entry: it is small, so that the window is.
+const (
+	maxAuditSummary = 200 // octets
+	maxAuditList    = 4   // elements of a list that a summary names
+)
+
+// about is what a command noted of itself for its audit entry.
+type about struct {
+	domains []*Domain // that it stored or removed
+	key     string    // selector
+	step    string
+}
+
+// sawDomain notes a claim that was stored or removed. Commands that touch many
+// concern none of them.
+func (w *writer) sawDomain(d *Domain) {
+	if len(w.about.domains) < maxAuditList {
+		w.about.domains = append(w.about.domains, d)
+	}
+}
+
+// sawStep notes which key of a ring a step was for; before is the ring without it.
+func (w *writer) sawStep(d *Domain, before, after keys.Ring, step keys.Step) {
+	w.about.step = step.Kind.String()
+	k, ok := before.ByID(step.Key)
+	if step.Kind == keys.StepPublish {
+		k, ok = after.Standby(step.Algorithm)
+	}
+	if ok {
+		w.about.key = d.Selector(k)
+	}
+}
+
+// record adds the entry of a command that changed something.
+func (w *writer) record(e Entry, r Result) {
+	a := AuditEntry{
+		Seq: w.audit.seq + 1, Index: w.index, At: time.Unix(w.time, 0).UTC(),
+		Actor: plain(e.Actor, maxActor), Source: plain(e.Source, maxSource), Reason: plain(e.Reason, maxReason),
+		Command: strings.TrimPrefix(fmt.Sprintf("%T", e.Command), "state."), Key: w.about.key,
+	}
+	if r.Token != (Token{}) {
+		a.Kind, a.Subject = "domain", r.Token.String()
+		for _, d := range w.about.domains {
+			if d.Token == r.Token {
+				a.Name, a.Tenant = d.Name.Host(), d.Tenant
+			}
+		}
+	}
+	w.describe(&a, e.Command)
+	a.Summary = plain(a.Summary, maxAuditSummary)
+	w.audit.push(a.canonical())
+}
+
+// plain bounds a text and makes it one that JSON carries unchanged.
+func plain(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// describe says what a command was done to and what it said. Secrets, sealed
+// halves and hashes of tokens are never part of it.
+func (w *writer) describe(a *AuditEntry, c Command) {
+	on := func(kind, subject, format string, args ...any) {
+		a.Kind, a.Subject, a.Summary = kind, plain(subject, maxAuditSummary), fmt.Sprintf(format, args...)
+	}
+	switch c := c.(type) {
+	case SetSettings:
+		on("cluster", c.Settings.ClusterID, "verification off: %t", c.Settings.VerificationOff)
+	case PutPlatform:
+		on("zone", c.Apex.Host(), "contact %s", c.Contact.Host())
+	case DropPlatform:
+		on("zone", c.Apex.Host(), "removed")
+	case PutRecord:
+		on("zone", c.Apex.Host(), "%s", describeSet(c.Set))
+	case PutNameServer:
+		on("nameserver", c.Label, "addresses %s", listOf(c.Addresses))
+	case DropNameServer:
+		on("nameserver", c.Label, "removed")
+	case PutPool:
+		on("pool", c.ID, "%s", describePool(c.Spec))
+	case DropPool:
+		on("pool", c.ID, "removed")
+	case AddTenant:
+		on("tenant", c.ID, "added as %s", quote(c.Name))
+		a.Tenant = c.ID
+	case SuspendTenant:
+		on("tenant", c.ID, "%s", either(c.Suspended, "suspended", "resumed"))
+		a.Tenant = c.ID
+	case AddAccessToken:
+		on("token", c.Access.ID, "scope %s, note %s", c.Access.Scope, quote(c.Access.Note))
+		a.Tenant, _ = strings.CutPrefix(string(c.Access.Scope), "tenant:")
+		if a.Tenant == string(c.Access.Scope) {
+			a.Tenant = ""
+		}
+	case DropAccessToken:
+		on("token", c.ID, "revoked")
+	case Reschedule:
+		on("cluster", w.settings.ClusterID, "due times follow changed policies")
+	case SetCookieSecret:
+		on("cluster", w.settings.ClusterID, "a new secret of DNS cookies")
+	default:
+		a.Summary = w.describeClaim(c)
+	}
+}
+
+// describeClaim says what a command to a claim said.
+func (w *writer) describeClaim(c Command) string {
+	switch c := c.(type) {
+	case AddDomain:
+		return fmt.Sprintf("%s, pool %s, %d keys", either(c.Mode == zone.CNAME, "cname", "delegated"), c.Pool, len(c.Active)+len(c.Standby))
+	case PatchDomain:
+		return describePatch(c)
+	case ProveDomain:
+		if c.Attested {
+			return "attested"
+		}
+		return "proven by " + listOf(c.Servers)
+	case LeaveDomain:
+		return either(c.Now, "ended at once", "leaving")
+	case RestoreDomain:
+		return "restored"
+	case ExpireDomain:
+		return "ended"
+	case PutDomainRecord:
+		return describeSet(c.Set)
+	case SetDomainRecords:
+		return fmt.Sprintf("%s %d record sets", either(c.Replace, "replaced all records by", "set"), len(c.Sets))
+	case StepKey:
+		return w.about.step + either(c.Manual, " by hand", "")
+	case RevokeKey:
+		return "revoke by hand" + either(c.Force, ", forced", "")
+	}
+	return ""
+}
+
+func describeSet(s zone.RRset) string {
+	if len(s.Data) == 0 {
+		return fmt.Sprintf("removed %s %s", s.Owner.Host(), s.Type)
+	}
+	return fmt.Sprintf("set %s %s, %d values, TTL %d", s.Owner.Host(), s.Type, len(s.Data), s.TTL)
+}
+
+func describePool(s PoolSpec) string {
+	return fmt.Sprintf("spf %s %s, %d mx, period %s, algorithms %s, dmarc %s",
+		listOf(s.SPF), s.SPFAll, len(s.MX), s.Policy.Period, listOf(s.Policy.Algorithms), quote(s.DMARC))
+}
+
+func describePatch(c PatchDomain) string {
+	var said []string
+	if c.Pool != nil {
+		said = append(said, "pool "+*c.Pool)
+	}
+	if c.DMARC != nil {
+		said = append(said, "dmarc "+quote(*c.DMARC))
+	}
+	if c.Labels != nil {
+		said = append(said, fmt.Sprintf("%d labels", len(*c.Labels)))
+	}
+	if c.SignsFor != nil {
+		said = append(said, fmt.Sprintf("signs for %d names", len(*c.SignsFor)))
+	}
+	return strings.Join(said, ", ")
+}
+
+// listOf names the first elements of a list.
+func listOf[T any](list []T) string {
+	var said []string
+	for _, v := range list[:min(len(list), maxAuditList)] {
+		said = append(said, fmt.Sprint(v))
+	}
+	if more := len(list) - len(said); more > 0 {
+		said = append(said, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(said, " ")
+}
+
+func either(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
