@@ -166,6 +166,9 @@ func (s *server) start(ctx context.Context) error {
 	s.followCookies(ctx, dns)
 	s.dns.Store(dns)
 	s.node.SetServing(true)
+	// Reading the state in left as much garbage as state, and an idle node would
+	// keep it: nothing is allocated that would bring the collector.
+	s.tasks.Go(debug.FreeOSMemory)
 	return nil
 }
 
