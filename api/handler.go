@@ -117,10 +117,10 @@ type Handler struct {
 // route is what ServeHTTP must know of a route before it is entered.
 type route struct {
 	need    access
-	limit   int64 // octets of the body
-	bulk    bool  // may take bulkTime
-	ifMatch bool  // If-Match is honoured
-	binary  bool  // the body is not JSON
+	limit   int64  // octets of the body
+	bulk    bool   // may take bulkTime
+	ifMatch bool   // If-Match is honoured
+	media   string // of the body, where it is not JSON
 }
 
 // New makes the handler.
@@ -165,6 +165,7 @@ func (h *Handler) register() {
 	h.registerTenants()
 	h.registerDomains()
 	h.registerRecords()
+	h.registerZoneText()
 	h.registerKeys()
 	h.registerDKIM()
 	h.registerImport()
@@ -277,9 +278,13 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who id
 		return problem(http.StatusRequestEntityTooLarge, codeTooLarge, "",
 			"the body has %d octets; at most %d are taken", r.ContentLength, to.limit).with("Connection", "close")
 	}
-	if given := r.Header.Get("Content-Type"); given != "" && !to.binary && r.ContentLength != 0 && !isJSON(given) {
+	if given := r.Header.Get("Content-Type"); given != "" && r.ContentLength != 0 && !to.takes(given) {
+		want := "JSON and say so: Content-Type: application/json"
+		if to.media != "" {
+			want = "Content-Type: " + to.media
+		}
 		return problem(http.StatusUnsupportedMediaType, codeMediaType, "Content-Type",
-			"a body of type %q is not taken; send JSON and say so: Content-Type: application/json", bounded(given))
+			"a body of type %q is not taken; send %s", bounded(given), want)
 	}
 	if to.bulk {
 		until := time.Now().Add(bulkTime)
@@ -288,6 +293,19 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who id
 		_, _ = c.SetReadDeadline(until), c.SetWriteDeadline(until)
 	}
 	return nil
+}
+
+// takes says whether a route takes a body of a media type. Images of the machine
+// come as anything.
+func (to route) takes(contentType string) bool {
+	switch to.media {
+	case "":
+		return isJSON(contentType)
+	case textZone:
+		kind, _, err := mime.ParseMediaType(contentType)
+		return err == nil && (kind == textZone || kind == "text/plain")
+	}
+	return true
 }
 
 // isJSON says whether a media type is JSON (RFC 6839 section 3.1).

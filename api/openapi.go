@@ -64,8 +64,10 @@ func (h *Handler) addRaw(op huma.Operation, need access, handle http.HandlerFunc
 
 func (h *Handler) prepare(op *huma.Operation, need access) {
 	to := route{need: need, limit: MaxBody, ifMatch: need&conditional != 0}
-	if op.RequestBody != nil && op.RequestBody.Content["application/octet-stream"] != nil {
-		to.binary = true
+	if op.RequestBody != nil {
+		for media := range op.RequestBody.Content {
+			to.media = media // the only one
+		}
 	}
 	if op.MaxBodyBytes != 0 {
 		to.limit, to.bulk = op.MaxBodyBytes, true
