@@ -36,6 +36,43 @@ func BenchmarkReply(b *testing.B) {
 	}
 }
 
+// BenchmarkGuarded is what cookies and limits add to BenchmarkReply's answer: a
+// quiet prefix, one that asks for many names, as a benchmark's only client does,
+// a flood for one name, and the three kinds of cookies.
+func BenchmarkGuarded(b *testing.B) {
+	plain := ask(b, "key.p-dns.test.", dns.TypeTXT, edns(1232))
+	with := func(cookie string) []byte {
+		return ask(b, "key.p-dns.test.", dns.TypeTXT, edns(1232, cookieOption(cookie)))
+	}
+	r := guarded(b, RateLimit{Total: maxRate})
+	buffer := make([]byte, 0, MaxUDP)
+	good := cookieOf(unpack(b, r.reply(nil, with(clientCookie), udpFrom("192.0.2.1"))))
+	for _, c := range []struct {
+		name    string
+		message []byte
+		step    time.Duration // between messages
+	}{
+		{"quiet", plain, time.Second}, {"flood", plain, time.Microsecond},
+		{"client cookie", with(clientCookie), time.Second}, {"good cookie", with(good), 0}, {"bad cookie", with(good[:46] + "00"), time.Second},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			from := udpFrom("192.0.2.1")
+			b.ReportAllocs()
+			for b.Loop() {
+				r.now += int64(c.step)
+				r.reply(buffer, c.message, from)
+			}
+		})
+	}
+	b.Run("limiter alone, distinct names of a busy prefix", func(b *testing.B) {
+		l, from, i := r.guard.limiter, udpFrom("198.51.100.1"), 0
+		for b.Loop() {
+			i++
+			l.take(from, int64(i)*2000, classAnswer, distinct(i))
+		}
+	})
+}
+
 // BenchmarkServerUDP asks over loopback sockets and counts answers: client and
 // server share the machine, so that it compares changes, not servers. For
 // those, load the server from another core (bench).

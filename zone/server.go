@@ -65,7 +65,7 @@ type limits struct {
 	prefix      int           // of them from one /24 or /56
 	queries     int           // a connection
 	message     time.Duration // from the first octet of a message to its last
-	stall       time.Duration // and after how much of it a connection may be evicted
+	stall       time.Duration // how long a new connection and a new message are not taken for abuse
 	idle        time.Duration // between messages
 	write       time.Duration // for a reader to take what it asked for
 }

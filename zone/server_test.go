@@ -275,6 +275,70 @@ func TestStatsCountWhatWasAnswered(t *testing.T) {
 	}
 }
 
+func TestBucketsOfDurations(t *testing.T) {
+	for d, want := range map[time.Duration]int{
+		-1: 0, 0: 0, 1: 0, 2000: 0, 2001: 1, 4000: 1, 4001: 2, 8000: 2, time.Millisecond: 9, time.Second: 19, 2 * time.Second: 20, time.Hour: 20,
+	} {
+		if got := bucket(d); got != want {
+			t.Errorf("%s falls in bucket %d, want %d", d, got, want)
+		}
+	}
+}
+
+func TestEveryMessageHasADuration(t *testing.T) {
+	s := serve(t, defaultLimits(), "127.0.0.1")
+	udp, tcp := dial(t, "udp", s.Addresses()[0]), dial(t, "tcp", s.Addresses()[0])
+	const messages = 10
+	for i := range messages {
+		exchangeUDP(t, udp, numbered(t, "short.p-dns.test.", i))
+		tcp.Write(framed(numbered(t, "short.p-dns.test.", i), numbered(t, "big.p-dns.test.", i)))
+		mustRead(t, tcp)
+		mustRead(t, tcp)
+	}
+	count := func(proto string) (n uint64) {
+		for _, c := range s.Stats().Durations[proto].Counts {
+			n += c
+		}
+		return n
+	}
+	waitFor(t, func() bool { return count("udp") == messages && count("tcp") == 2*messages })
+	for proto, d := range s.Stats().Durations {
+		if len(d.Counts) != len(d.Bounds)+1 || d.Sum <= 0 || d.Bounds[0] != 2*time.Microsecond {
+			t.Errorf("%s: %+v", proto, d)
+		}
+	}
+}
+
+func TestServerLimitsAndRecognisesItsClients(t *testing.T) {
+	s, err := Listen(ServerConfig{
+		Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("[::1]:0")}, Tree: packetTree(t),
+		RateLimit: RateLimit{Answers: 1, NoNames: 1, Errors: 1, Exempt: []netip.Prefix{}}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(t.Context())
+	s.SetCookieSecrets(testSecrets)
+	for i, address := range s.Addresses() {
+		conn := dial(t, "udp", address)
+		good := cookieOf(unpack(t, exchangeUDP(t, conn, ask(t, "short.p-dns.test.", dns.TypeTXT, edns(1232, cookieOption(clientCookie))))))
+		for range 20 {
+			exchangeUDP(t, conn, ask(t, "key.p-dns.test.", dns.TypeTXT))
+		}
+		if m := unpack(t, exchangeUDP(t, conn, ask(t, "key.p-dns.test.", dns.TypeTXT))); !m.Truncated {
+			t.Errorf("%s: not limited", address)
+		}
+		if m := unpack(t, exchangeUDP(t, conn, ask(t, "key.p-dns.test.", dns.TypeTXT, edns(1232, cookieOption(good))))); len(m.Answer) != 1 || cookieOf(m) != good {
+			t.Errorf("%s: with our cookie %s", address, m)
+		}
+		waitFor(t, func() bool { return s.Stats().Cookies["good"] == uint64(i+1) })
+	}
+	got := s.Stats()
+	if got.Limited["answer"] < 20 || got.Truncated != got.Limited["answer"] || got.Cookies["client"] != 2 || got.Cookies["bad"] != 0 {
+		t.Errorf("limited %v truncated %d cookies %v", got.Limited, got.Truncated, got.Cookies)
+	}
+}
+
 func TestSuccessorTakesTheAddressOver(t *testing.T) {
 	first := serve(t, defaultLimits(), "127.0.0.1")
 	address := first.Addresses()[0]
@@ -325,6 +389,8 @@ func TestErrorsOfListenNameTheirCause(t *testing.T) {
 		{"Tree", func(c *ServerConfig) { c.Tree = nil }},
 		{"NSID", func(c *ServerConfig) { c.NSID = strings.Repeat("n", MaxNSID+1) }},
 		{"Logger", func(c *ServerConfig) { c.Logger = nil }},
+		{"RateLimit.Answers", func(c *ServerConfig) { c.RateLimit.Answers = -1 }},
+		{"RateLimit.Exempt", func(c *ServerConfig) { c.RateLimit.Exempt = []netip.Prefix{{}} }},
 		{"192.0.2.1:5353", func(c *ServerConfig) { c.Listen = append(c.Listen, netip.MustParseAddrPort("192.0.2.1:5353")) }},
 		{"invalid", func(c *ServerConfig) { c.Listen = []netip.AddrPort{{}} }},
 	} {

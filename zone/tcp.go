@@ -96,23 +96,47 @@ const (
 
 // waitsSince is the state of a connection that waits for octets since a time
 // after the server's start: for a message, or in the middle of one.
-func waitsSince(d time.Duration, midway bool) int64 {
+func waitsSince(d time.Duration, midway, served bool) int64 {
+	state := int64(d) << 2
 	if midway {
-		return int64(d)<<1 | 1
+		state |= waitsMidway
 	}
-	return int64(d) << 1
+	if served {
+		state |= waitsServed
+	}
+	return state
 }
 
+const (
+	waitsMidway = 1 // in the middle of a message
+	waitsServed = 2 // had an answer before
+)
+
 // idle says whether a connection in a state waits for a message.
-func idle(state int64) bool { return state >= 0 && state&1 == 0 }
+func idle(state int64) bool { return state >= 0 && state&waitsMidway == 0 }
+
+// spare is how soon a waiting connection makes room, lowest first: one that has
+// nothing to lose, having had its answers or never asked for any; one that stopped
+// in the middle of a message; last those that came only now and may be as good as
+// the newcomer. patience is since when a client would have sent its message.
+func spare(state int64, patience time.Duration) int {
+	old := time.Duration(state>>2) <= patience
+	switch {
+	case idle(state) && (old || state&waitsServed != 0):
+		return 0
+	case old:
+		return 1
+	}
+	return 2
+}
 
 // admit starts serving a connection. Where there are too many, of its prefix or
-// of all, another makes room; it is turned away only where none can, which lasts
-// no longer than limits.stall.
+// of all, one that waits makes room; it is turned away only where all are being
+// answered.
 func (s *Server) admit(conn *net.TCPConn, counts *counters) {
 	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
 	c := &tcpConn{conn: conn, counters: counts, from: sourceOf(remote, true)}
-	c.state.Store(waitsSince(time.Since(s.guard.started), false))
+	c.state.Store(waitsSince(time.Since(s.guard.started), false, false))
 	if !s.place(c) {
 		conn.Close()
 		return
@@ -166,20 +190,18 @@ func (s *Server) drop(c *tcpConn) {
 // some is taken, which is nearly the longest waiting of all.
 const evictSample = 128
 
-// evict closes a connection of a set and says whether there was one: the one
-// that has been idle for longest, or else the one that has been in the middle of
-// a message for longest, where that is longer than a client takes that sends its
-// message whole. The caller holds mu.
+// evict closes a connection of a set that waits and says whether there was one.
+// The caller holds mu.
 func (s *Server) evict(set map[*tcpConn]struct{}) bool {
 	const tries = 4 // the one chosen may get what it waits for meanwhile
 	for range tries {
-		oldest, state := s.longestWaiting(set)
-		if oldest == nil {
+		c, state := s.choose(set)
+		if c == nil {
 			return false
 		}
-		if oldest.state.CompareAndSwap(state, connEvicted) {
-			oldest.conn.Close()
-			s.drop(oldest)
+		if c.state.CompareAndSwap(state, connEvicted) {
+			c.conn.Close()
+			s.drop(c)
 			s.evicted++
 			return true
 		}
@@ -187,27 +209,25 @@ func (s *Server) evict(set map[*tcpConn]struct{}) bool {
 	return false
 }
 
-// longestWaiting looks for the connection that evict closes.
-func (s *Server) longestWaiting(set map[*tcpConn]struct{}) (oldest *tcpConn, state int64) {
-	stalled := waitsSince(time.Since(s.guard.started)-s.limits.stall, true)
-	looked := 0
+// choose looks for the connection that evict closes: of those most to spare the
+// one that has waited for longest.
+func (s *Server) choose(set map[*tcpConn]struct{}) (chosen *tcpConn, state int64) {
+	patience := time.Since(s.guard.started) - s.limits.stall
+	best, looked := 0, 0
 	for c := range set {
 		if looked++; looked > evictSample {
 			break
 		}
 		at := c.state.Load()
-		if at < 0 || !idle(at) && at > stalled {
+		if at < 0 {
 			continue
 		}
-		better := oldest == nil || at < state
-		if oldest != nil && idle(at) != idle(state) {
-			better = idle(at)
-		}
-		if better {
-			oldest, state = c, at
+		rank := spare(at, patience)
+		if chosen == nil || rank < best || rank == best && at < state {
+			chosen, state, best = c, at, rank
 		}
 	}
-	return oldest, state
+	return chosen, state
 }
 
 func (s *Server) connectionStats() ConnectionStats {
@@ -250,7 +270,7 @@ func (s *Server) read(c *tcpConn) bool {
 		began = time.Now()
 		deadline = began.Add(s.limits.idle)
 	}
-	state := waitsSince(began.Sub(s.guard.started), !waits)
+	state := waitsSince(began.Sub(s.guard.started), !waits, c.asked > 0)
 	c.state.Store(state)
 	if waits {
 		if s.closing.Load() {

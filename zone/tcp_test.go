@@ -273,14 +273,17 @@ func TestIdleConnectionsMakeRoomOldestFirst(t *testing.T) {
 	}
 }
 
-func TestNewConnectionIsTurnedAwayWhileAllAreBusy(t *testing.T) {
+func TestNewConnectionIsTurnedAwayWhileAllAreAnswered(t *testing.T) {
 	l := defaultLimits()
-	l.connections, l.message, l.stall = 2, time.Minute, time.Minute
+	l.connections = 2
 	s := serve(t, l, "127.0.0.1")
 	for range 2 {
-		dial(t, "tcp", s.Addresses()[0]).Write([]byte{0})
+		dial(t, "tcp", s.Addresses()[0])
 	}
-	waitFor(t, func() bool { return s.busy() == 2 })
+	waitFor(t, func() bool { return len(s.snapshot()) == 2 })
+	for _, c := range s.snapshot() {
+		c.state.Store(connBusy)
+	}
 	ended(t, dial(t, "tcp", s.Addresses()[0]))
 }
 

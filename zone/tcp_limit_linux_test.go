@@ -1,0 +1,180 @@
+//go:build !portable
+
+package zone
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// crowd is a server on loopback whose clients can come from any of its
+// addresses, none of them exempt.
+func crowd(t testing.TB, l limits) *Server {
+	t.Helper()
+	s, err := listen(ServerConfig{
+		Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Tree: packetTree(t),
+		RateLimit: RateLimit{Exempt: []netip.Prefix{netip.MustParsePrefix("127.200.0.0/16")}},
+		Logger:    slog.New(slog.DiscardHandler),
+	}, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s.Close(ctx)
+	})
+	return s
+}
+
+// dialFrom connects from an address of loopback.
+func dialFrom(t testing.TB, s *Server, from string) net.Conn {
+	t.Helper()
+	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", s.Addresses()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+func TestPrefixMakesRoomForItself(t *testing.T) {
+	l := defaultLimits()
+	l.prefix, l.connections = 4, 100
+	s := crowd(t, l)
+	query := framed(numbered(t, "short.p-dns.test.", 1))
+	answered := func(conn net.Conn) { conn.Write(query); mustRead(t, conn) }
+	neighbour := dialFrom(t, s, "127.0.2.1") // idle for longer than all others
+	answered(neighbour)
+	var conns []net.Conn
+	for i := range 12 {
+		conn := dialFrom(t, s, fmt.Sprintf("127.0.1.%d", i+1))
+		answered(conn)
+		waitFor(t, func() bool { return s.busy() == 0 })
+		conns = append(conns, conn)
+	}
+	for _, conn := range conns[:8] {
+		ended(t, conn)
+	}
+	for _, conn := range append(conns[8:], neighbour) {
+		answered(conn)
+	}
+	if got := s.Stats().Connections; got != (ConnectionStats{Open: 5, Accepted: 13, Evicted: 8}) {
+		t.Errorf("counted %+v", got)
+	}
+	for range 12 { // an exempt prefix has as many as it likes
+		conn := dialFrom(t, s, "127.200.0.1")
+		answered(conn)
+		conns = append(conns, conn)
+	}
+	if got := s.Stats().Connections.Open; got != 17 {
+		t.Errorf("%d connections open, want 17", got)
+	}
+}
+
+func TestStalledMessagesMakeRoomAfterIdleConnections(t *testing.T) {
+	l := defaultLimits()
+	l.prefix, l.message, l.stall = 3, time.Minute, 0
+	s := crowd(t, l)
+	query := framed(numbered(t, "short.p-dns.test.", 1))
+	stalled := []net.Conn{dialFrom(t, s, "127.0.1.1"), dialFrom(t, s, "127.0.1.2")}
+	for i, conn := range stalled {
+		conn.Write(query[:5])
+		waitFor(t, func() bool { return s.busy() == i+1 })
+	}
+	idle := dialFrom(t, s, "127.0.1.3")
+	idle.Write(query)
+	mustRead(t, idle)
+	waitFor(t, func() bool { return s.busy() == 2 })
+	for i, gone := range []net.Conn{idle, stalled[0], stalled[1]} {
+		conn := dialFrom(t, s, fmt.Sprintf("127.0.1.%d", 10+i))
+		conn.Write(query[:5]) // from now on stalled as well
+		ended(t, gone)
+		waitFor(t, func() bool { return s.busy() == 3 && len(s.snapshot()) == 3 })
+	}
+}
+
+// The acceptance in short; crowd_lab_test.go has it in full.
+func TestClientGetsThroughACrowdOfConnections(t *testing.T) {
+	l := defaultLimits()
+	l.connections, l.prefix, l.stall, l.message = 128, 32, 20*time.Millisecond, 300*time.Millisecond
+	testCrowd(t, l, crowdOf{idle: 300, slow: 200, prefixes: 20, pause: 200 * time.Millisecond}, 100)
+}
+
+// crowdOf is connections that are idle and others that stop in the middle of a
+// message, from some prefixes, the client's own among them. Each is opened again
+// a while after it is closed.
+type crowdOf struct {
+	idle, slow, prefixes int
+	pause                time.Duration
+}
+
+// testCrowd has a client ask in a crowd.
+func testCrowd(t *testing.T, l limits, c crowdOf, tries int) {
+	s := crowd(t, l)
+	address := s.Addresses()[0].String()
+	query := framed(numbered(t, "short.p-dns.test.", 1))
+	stop := make(chan struct{})
+	var attackers sync.WaitGroup
+	for i := range c.idle + c.slow {
+		octets := 0
+		if i >= c.idle {
+			octets = 5
+		}
+		from := fmt.Sprintf("127.0.%d.%d", i%c.prefixes, 2+i/c.prefixes%250)
+		attackers.Go(func() { attack(address, from, query[:octets], c.pause, stop) })
+	}
+	waitFor(t, func() bool { return s.Stats().Connections.Accepted >= uint64(c.idle+c.slow) })
+	answered, failures := 0, map[string]int{}
+	var longest time.Duration
+	for range tries {
+		client := dns.Client{Net: "tcp", Timeout: 5 * time.Second}
+		m := new(dns.Msg).SetQuestion("short.p-dns.test.", dns.TypeTXT)
+		if reply, took, err := client.Exchange(m, address); err == nil && len(reply.Answer) == 1 {
+			answered++
+			longest = max(longest, took)
+		} else {
+			failures[fmt.Sprint(err)]++
+		}
+		if open := len(s.snapshot()); open > l.connections {
+			t.Fatalf("%d connections, at most %d", open, l.connections)
+		}
+	}
+	t.Logf("%d of %d answered, the last after %s; %+v", answered, tries, longest, s.Stats().Connections)
+	if answered < tries*99/100 {
+		t.Errorf("%d of %d answered, want 99 of 100: %v", answered, tries, failures)
+	}
+	close(stop)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s.Close(ctx)
+	attackers.Wait()
+}
+
+// attack keeps a connection up that sends some octets and waits.
+func attack(address, from string, octets []byte, pause time.Duration, stop <-chan struct{}) {
+	const wait = 2 * time.Second
+	for {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: time.Second}).Dial("tcp", address)
+		if err == nil {
+			conn.Write(octets)
+			conn.SetReadDeadline(time.Now().Add(wait))
+			conn.Read(make([]byte, 1)) // until it is closed
+			conn.Close()
+		}
+		select {
+		case <-stop:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
