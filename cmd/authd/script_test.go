@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,7 +59,8 @@ func TestScripts(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building authd: %v\n%s", err, out)
 	}
-	dir, dnsPort, apiPort := startShared(t, filepath.Join(bin, "authd"))
+	ports := newPortPool()
+	dir, dnsPort, apiPort := startShared(t, filepath.Join(bin, "authd"), ports)
 	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
 	if err != nil {
 		t.Fatal(err)
@@ -77,17 +79,17 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "eventually": cmdEventually, "capture": cmdCapture, "ports": cmdPorts,
+			"exits": cmdExits, "eventually": cmdEventually, "capture": cmdCapture, "ports": ports.cmdPorts,
 			"mode": cmdMode, "rsakey": cmdRSAKey, "awaitline": cmdAwaitLine, "signal": cmdSignal,
 		},
 	})
 }
 
 // startShared starts the cluster that the scripts share, and ends it with the test.
-func startShared(t *testing.T, binary string) (dir string, dnsPort, apiPort int) {
+func startShared(t *testing.T, binary string, ports *portPool) (dir string, dnsPort, apiPort int) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "shared")
-	dnsPort, apiPort, err := freePorts(scriptNodes)
+	dnsPort, apiPort, err := ports.take(scriptNodes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,40 +137,57 @@ func startShared(t *testing.T, binary string) (dir string, dnsPort, apiPort int)
 	return dir, dnsPort, apiPort
 }
 
-// freePorts finds the first of n ports for DNS, with room for the node links
-// above, and of n for the API.
-func freePorts(n int) (dns, api int, err error) {
-	free := func(port int) bool {
-		l, err := net.Listen("tcp", loopback(port))
-		if err != nil {
-			return false
-		}
-		l.Close()
-		p, err := net.ListenPacket("udp", loopback(port))
-		if err != nil {
-			return false
-		}
-		p.Close()
-		return true
-	}
-	const tries = 200
-	for range tries {
-		l, err := net.Listen("tcp", loopback(0))
-		if err != nil {
-			return 0, 0, err
-		}
-		dns = l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		api = dns + n
-		all := dns+devLinkAbove+n < 65536
+// portPool gives ports to the clusters of a test run. They lie below the range
+// from which the kernel takes ports for outgoing connections, so that none is
+// taken between its choice and its use.
+type portPool struct {
+	mu   sync.Mutex // guards next; scripts run at the same time
+	next int
+}
+
+// Ports of the pool: DNS, with the links devLinkAbove them, and the API's.
+const (
+	poolDNS   = 12_000
+	poolAPI   = 16_000
+	poolPorts = devLinkAbove - 2*devMaxNodes
+)
+
+func newPortPool() *portPool {
+	// Another run of the tests begins elsewhere.
+	return &portPool{next: os.Getpid() % poolPorts}
+}
+
+// take finds the first of n ports for DNS, with room for the node links above,
+// and of n for the API.
+func (p *portPool) take(n int) (dns, api int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range poolPorts {
+		dns, api = poolDNS+p.next, poolAPI+p.next
+		p.next = (p.next + n) % poolPorts
+		all := true
 		for i := range n {
-			all = all && free(dns+i) && free(api+i) && free(dns+devLinkAbove+i)
+			all = all && freePort(dns+i) && freePort(api+i) && freePort(dns+devLinkAbove+i)
 		}
 		if all {
 			return dns, api, nil
 		}
 	}
 	return 0, 0, errors.New("no free ports found")
+}
+
+func freePort(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	p, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return false
+	}
+	p.Close()
+	return true
 }
 
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
@@ -215,13 +234,13 @@ func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], found[1])
 }
 
-func cmdPorts(ts *testscript.TestScript, neg bool, args []string) {
+func (p *portPool) cmdPorts(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: ports N")
 	}
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	dns, api, err := freePorts(n)
+	dns, api, err := p.take(n)
 	ts.Check(err)
 	for i := range n {
 		of := strconv.Itoa(i + 1)
