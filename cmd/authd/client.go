@@ -137,6 +137,11 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 			return nil, fmt.Errorf("encoding request: %w", err)
 		}
 	}
+	return c.exchange(ctx, method, path, query, "application/json", text, into)
+}
+
+// exchange makes one call with a body as it is (empty: none).
+func (c *client) exchange(ctx context.Context, method, path string, query url.Values, contentType string, text []byte, into any) ([]byte, error) {
 	if c.wait && method != http.MethodGet && !strings.HasPrefix(path, "/v1/cluster") { // membership waits for nobody
 		query = maps.Clone(query)
 		if query == nil {
@@ -144,7 +149,7 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 		}
 		query.Set("wait", "served")
 	}
-	reply, err := c.send(ctx, method, path, query, "application/json", bytes.NewReader(text), len(text) > 0)
+	reply, err := c.send(ctx, method, path, query, contentType, bytes.NewReader(text), len(text) > 0)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,8 @@ type domainCmd struct {
 	Attest  domainAttestCmd  `cmd:"" help:"Count a delegated domain as proven without asking its parent."`
 	Verify  domainVerifyCmd  `cmd:"" help:"Ask the parent's name servers for the delegation now."`
 	Records domainRecordsCmd `cmd:"" help:"Extra records inside a delegated domain."`
+
+	ImportZone domainImportZoneCmd `cmd:"" help:"Set a delegated domain's extra records from a zone file."`
 }
 
 type domainAddCmd struct {
