@@ -124,6 +124,7 @@ type Node struct {
 	met     *met
 	peers   peers
 	rotator *rotator
+	trail   *trail
 
 	closing sync.Once
 	closed  error
@@ -158,10 +159,12 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.snaps.written = n.store.continues
 	n.fsm.adopted = func(meta *raft.SnapshotMeta) error {
 		n.snaps.adopt(meta.ID)
+		n.trail.restored.Store(true)
 		return n.store.superseded(meta.Index, meta.Term)
 	}
 	n.tail.init(n.start)
 	n.rotator = newRotator(n)
+	n.trail = newTrail(c.DataDir)
 	if n.start.need > 0 {
 		n.logger.Warn("state on disk is older than what this node had served; it must catch up first",
 			"index", n.start.machine.Index(), "need", n.start.need)
@@ -343,5 +346,6 @@ func (n *Node) Health() []string {
 	if members := n.members(); len(members) > 0 && !contains(members, n.c.ID) {
 		say("not a member of the cluster")
 	}
+	problems = append(problems, n.trail.problems()...)
 	return append(problems, n.rotator.problems()...)
 }

@@ -32,6 +32,9 @@ type Actor struct {
 	ID     string // token id
 	Source string // client address
 	Reason string
+	// Once makes the commands happen once however often they are proposed; the
+	// zero value: each time.
+	Once state.Once
 }
 
 // Propose stamps and replicates commands as one batch, through the leader
@@ -42,7 +45,7 @@ type Actor struct {
 func (n *Node) Propose(ctx context.Context, who Actor, commands ...state.Command) ([]state.Result, uint64, error) {
 	entries := make([]state.Entry, len(commands))
 	for i, c := range commands {
-		entries[i] = state.Entry{Actor: who.ID, Source: who.Source, Reason: who.Reason, Command: c}
+		entries[i] = state.Entry{Actor: who.ID, Source: who.Source, Reason: who.Reason, Once: who.Once.At(i), Command: c}
 	}
 	batches, err := cut(entries)
 	if err != nil {

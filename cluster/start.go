@@ -33,6 +33,7 @@ func (n *Node) Start() error {
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)
 	n.wg.Go(n.keepSnapshots)
+	n.wg.Go(n.keepAudit)
 	return nil
 }
 
