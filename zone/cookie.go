@@ -99,41 +99,41 @@ func (s *CookieSecret) hash(cookie []byte, from *source) uint64 {
 // sipHash is SipHash-2-4 with 64 bits of output.
 func sipHash(key *CookieSecret, data []byte) uint64 {
 	k0, k1 := binary.LittleEndian.Uint64(key[:]), binary.LittleEndian.Uint64(key[8:])
-	v := sipState{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573}
+	v0, v1 := k0^0x736f6d6570736575, k1^0x646f72616e646f6d
+	v2, v3 := k0^0x6c7967656e657261, k1^0x7465646279746573
 	last := uint64(len(data)) << 56
-	for len(data) >= 8 {
-		v.add(binary.LittleEndian.Uint64(data))
-		data = data[8:]
+	for ; len(data) >= 8; data = data[8:] {
+		word := binary.LittleEndian.Uint64(data)
+		v3 ^= word
+		v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)
+		v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)
+		v0 ^= word
 	}
 	for i, c := range data {
 		last |= uint64(c) << (8 * i)
 	}
-	v.add(last)
-	v.v2 ^= 0xff
+	v3 ^= last
+	v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)
+	v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)
+	v0 ^= last
+	v2 ^= 0xff
 	for range 4 {
-		v.round()
+		v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)
 	}
-	return v.v0 ^ v.v1 ^ v.v2 ^ v.v3
+	return v0 ^ v1 ^ v2 ^ v3
 }
 
-type sipState struct{ v0, v1, v2, v3 uint64 }
-
-func (v *sipState) add(word uint64) {
-	v.v3 ^= word
-	v.round()
-	v.round()
-	v.v0 ^= word
-}
-
-func (v *sipState) round() {
-	v.v0 += v.v1
-	v.v2 += v.v3
-	v.v1 = bits.RotateLeft64(v.v1, 13) ^ v.v0
-	v.v3 = bits.RotateLeft64(v.v3, 16) ^ v.v2
-	v.v0 = bits.RotateLeft64(v.v0, 32)
-	v.v2 += v.v1
-	v.v0 += v.v3
-	v.v1 = bits.RotateLeft64(v.v1, 17) ^ v.v2
-	v.v3 = bits.RotateLeft64(v.v3, 21) ^ v.v0
-	v.v2 = bits.RotateLeft64(v.v2, 32)
+// sipRound takes and gives values, so that they stay in registers.
+func sipRound(v0, v1, v2, v3 uint64) (uint64, uint64, uint64, uint64) {
+	v0 += v1
+	v2 += v3
+	v1 = bits.RotateLeft64(v1, 13) ^ v0
+	v3 = bits.RotateLeft64(v3, 16) ^ v2
+	v0 = bits.RotateLeft64(v0, 32)
+	v2 += v1
+	v0 += v3
+	v1 = bits.RotateLeft64(v1, 17) ^ v2
+	v3 = bits.RotateLeft64(v3, 21) ^ v0
+	v2 = bits.RotateLeft64(v2, 32)
+	return v0, v1, v2, v3
 }

@@ -98,3 +98,14 @@ func TestLengthsOfCookies(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkServerCookie(b *testing.B) {
+	from := sourceOf(netip.MustParseAddr("198.51.100.100"), false)
+	secrets := CookieSecrets{Current: CookieSecret{1}}
+	var reply [cookieSize]byte
+	secrets.judge(&reply, make([]byte, clientCookieSize), &from, 1000)
+	cookie := append([]byte(nil), reply[:]...)
+	for b.Loop() {
+		secrets.judge(&reply, cookie, &from, 1000)
+	}
+}
