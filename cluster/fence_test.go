@@ -66,13 +66,13 @@ func TestEntryOfALaterReleaseFencesInsteadOfBeingSkipped(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	n := c.leader()
-	before := write(t, n, "before")
-	n.raft.Apply([]byte("no batch of this release"), time.Second)
+	write(t, n, "before")
+	n.raft().Apply([]byte("no batch of this release"), time.Second)
 	eventually(t, "the fence", func() bool { return n.fence.err() != nil })
 	if h := strings.Join(n.Health(), "; "); !strings.Contains(h, "upgrade") {
 		t.Errorf("health %q does not say what to do", h)
 	}
-	if n.Machine().Index() != before {
+	if n.Machine().Index() >= n.raft().LastIndex() {
 		t.Error("the entry was skipped")
 	}
 }

@@ -115,7 +115,7 @@ func (n *Node) snapshot() error {
 	entries, octets := n.tail.entries, n.tail.octets
 	n.tail.mu.Unlock()
 	began := time.Now()
-	err := n.raft.ReloadConfig(raft.ReloadableConfig{
+	err := n.raft().ReloadConfig(raft.ReloadableConfig{
 		TrailingLogs:      n.tail.trailing(n.tuning.trailing),
 		SnapshotInterval:  24 * time.Hour,
 		SnapshotThreshold: math.MaxUint64,
@@ -124,7 +124,7 @@ func (n *Node) snapshot() error {
 	})
 	if err == nil {
 		done := make(chan error, 1)
-		go func() { done <- n.raft.Snapshot().Error() }() // blocks for ever on a fenced node
+		go func() { done <- n.raft().Snapshot().Error() }() // blocks for ever on a fenced node
 		select {
 		case err = <-done:
 		case <-n.fence.tripped:

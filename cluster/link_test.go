@@ -17,8 +17,14 @@ import (
 // testLink is one end of a node link.
 func testLink(t *testing.T, c *tls.Config, id string, members ...string) *link {
 	t.Helper()
+	return patientLink(t, handshakeTime, c, id, members...)
+}
+
+func patientLink(t *testing.T, patience time.Duration, c *tls.Config, id string, members ...string) *link {
+	t.Helper()
 	l, err := newLink(id, c, slog.New(slog.DiscardHandler))
 	must(t, err)
+	l.patience = patience
 	l.member = func(id string) bool {
 		for _, m := range members {
 			if m == id {
@@ -129,8 +135,7 @@ func isTimeout(err error) bool {
 
 func TestSilentConnectionsAreBoundedAndDropped(t *testing.T) {
 	ca := newAuthority(t)
-	l := testLink(t, ca.tls("node-1"), "node-1", "node-1", "node-2")
-	l.patience = 300 * time.Millisecond
+	l := patientLink(t, 300*time.Millisecond, ca.tls("node-1"), "node-1", "node-1", "node-2")
 	conns := make([]net.Conn, maxStrangers+8)
 	for i := range conns {
 		c, err := net.Dial("tcp", l.listener.Addr().String())

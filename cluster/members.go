@@ -30,8 +30,8 @@ func server(m Member) raft.Server {
 // configuration, before Raft what the disk says, on a founder what it was told.
 func (n *Node) members() []Member {
 	servers := n.start.members.Servers
-	if n.raft != nil {
-		if f := n.raft.GetConfiguration(); f.Error() == nil {
+	if n.raft() != nil {
+		if f := n.raft().GetConfiguration(); f.Error() == nil {
 			servers = f.Configuration().Servers
 		}
 	}
@@ -237,13 +237,13 @@ func (n *Node) change(ctx context.Context, a changeAsk) error {
 	var f raft.Future
 	switch {
 	case a.Op == changeAdd && a.Member.Voter:
-		f = n.raft.AddVoter(s.ID, s.Address, 0, enqueueTime)
+		f = n.raft().AddVoter(s.ID, s.Address, 0, enqueueTime)
 	case a.Op == changeAdd && n.votes(a.Member.ID):
-		f = n.raft.DemoteVoter(s.ID, 0, enqueueTime)
+		f = n.raft().DemoteVoter(s.ID, 0, enqueueTime)
 	case a.Op == changeAdd:
-		f = n.raft.AddNonvoter(s.ID, s.Address, 0, enqueueTime)
+		f = n.raft().AddNonvoter(s.ID, s.Address, 0, enqueueTime)
 	case a.Op == changeRemove:
-		f = n.raft.RemoveServer(s.ID, 0, enqueueTime)
+		f = n.raft().RemoveServer(s.ID, 0, enqueueTime)
 	case a.Op == changeTransfer:
 		return n.transfer(ctx, a.Member.ID)
 	default:
@@ -289,7 +289,7 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 	if heir.ID == "" {
 		return fmt.Errorf("transferring leadership to %q: not a member", to)
 	}
-	if err := n.await(ctx, n.raft.LeadershipTransferToServer(raft.ServerID(heir.ID), raft.ServerAddress(heir.Address))); err != nil {
+	if err := n.await(ctx, n.raft().LeadershipTransferToServer(raft.ServerID(heir.ID), raft.ServerAddress(heir.Address))); err != nil {
 		return fmt.Errorf("transferring leadership to %s: %w", heir.ID, err)
 	}
 	return nil

@@ -111,7 +111,7 @@ type Node struct {
 	link  *link
 
 	// Set by Start.
-	raft      *raft.Raft
+	library   atomic.Pointer[raft.Raft]
 	transport *transport
 	batcher   *batcher
 	ctx       context.Context
@@ -258,6 +258,9 @@ func (n *Node) closeStores() error {
 // because its disk holds less than was served from it; 0 where the disk holds all.
 func (n *Node) Needs() uint64 { return n.start.need }
 
+// raft is the library once Start has started it, else nil.
+func (n *Node) raft() *raft.Raft { return n.library.Load() }
+
 // Tree is the index that queries read; the same for the life of the node.
 func (n *Node) Tree() *zone.Tree { return n.fsm.tree }
 
@@ -276,16 +279,16 @@ func (n *Node) SetServing(serving bool) { n.serving.Store(serving) }
 
 // Leader is the leader's ID; empty where there is none.
 func (n *Node) Leader() string {
-	if n.raft == nil || n.fence.err() != nil {
+	if n.raft() == nil || n.fence.err() != nil {
 		return ""
 	}
-	_, id := n.raft.LeaderWithID()
+	_, id := n.raft().LeaderWithID()
 	return string(id)
 }
 
 // leads says whether this node takes writes.
 func (n *Node) leads() bool {
-	return n.raft != nil && n.fence.err() == nil && n.raft.State() == raft.Leader
+	return n.raft() != nil && n.fence.err() == nil && n.raft().State() == raft.Leader
 }
 
 // abstains says whether this node must keep out of elections.
@@ -338,7 +341,7 @@ func (n *Node) Health() []string {
 	if n.abstains() {
 		say("lost log entries: takes no part in elections until it has caught up")
 	}
-	if n.raft == nil {
+	if n.raft() == nil {
 		say("Raft is not started")
 	} else if n.fence.err() == nil && n.Leader() == "" {
 		say("no leader known")

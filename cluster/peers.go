@@ -128,7 +128,7 @@ func (n *Node) status(peer string) statusReply {
 		Knows:   n.met.has(peer),
 		Fenced:  n.fence.err() != nil,
 	}
-	if !n.start.fresh || n.raft != nil {
+	if !n.start.fresh || n.raft() != nil {
 		r.Members = n.members()
 	}
 	return r

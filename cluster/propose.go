@@ -111,7 +111,7 @@ func failed(kind, cause error) outcome { return outcome{err: kindError{kind, cau
 // proposeBatch finds the leader and hands it the batch. It tries again only where
 // the batch certainly was not taken.
 func (n *Node) proposeBatch(ctx context.Context, b batch) outcome {
-	if n.raft == nil {
+	if n.raft() == nil {
 		return failed(ErrNotCommitted, errors.New("the node is not started"))
 	}
 	patience := time.NewTimer(n.tuning.patience)
@@ -311,7 +311,7 @@ func (b *batcher) send(group []*proposal) {
 		tell(failed(ErrNotCommitted, err))
 		return
 	}
-	future := b.node.raft.Apply(data, enqueueTime)
+	future := b.node.raft().Apply(data, enqueueTime)
 	b.node.wg.Go(func() { tell(b.result(future, len(entries))) })
 }
 

@@ -151,14 +151,17 @@ func TestGivenUpBeforeItWasTakenDidNotHappen(t *testing.T) {
 	c.startAll()
 	leader := c.leader()
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
 	// Nobody takes it: this batcher does not run.
 	idle := newBatcher(leader)
-	o := idle.submit(ctx, batch{entries: []state.Entry{{Command: state.AddTenant{ID: "x", Name: "x"}}}})
-	if !errors.Is(o.err, ErrNotCommitted) || errors.Is(o.err, ErrUnknown) {
+	done := make(chan outcome)
+	go func() {
+		done <- idle.submit(ctx, batch{entries: []state.Entry{{Command: state.AddTenant{ID: "x", Name: "x"}}}})
+	}()
+	p := <-idle.queue
+	cancel()
+	if o := <-done; !errors.Is(o.err, ErrNotCommitted) || errors.Is(o.err, ErrUnknown) {
 		t.Errorf("%v, want not committed", o.err)
 	}
-	p := <-idle.queue
 	if group, _ := idle.gather(p); len(group) != 0 {
 		t.Error("a proposal whose owner was told that it did not happen was taken")
 	}

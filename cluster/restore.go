@@ -60,7 +60,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 		defer n.fsm.forced.Store(false)
 		// Raft takes an index above both its own and the image's.
 		meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: m.Index(), Size: size}
-		done <- n.raft.Restore(meta, file, enqueueTime)
+		done <- n.raft().Restore(meta, file, enqueueTime)
 	}()
 	select {
 	case err = <-done:
@@ -73,7 +73,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 		return fmt.Errorf("restoring snapshot: %w", writeError(err))
 	}
 	// As after an election: the no-op that follows a restore is not fed to machines.
-	if err := n.await(ctx, n.raft.Apply(nil, enqueueTime)); err != nil {
+	if err := n.await(ctx, n.raft().Apply(nil, enqueueTime)); err != nil {
 		return kindError{ErrUnknown, fmt.Errorf("restoring snapshot: %w", err)}
 	}
 	n.logger.Info("state restored from an image", "image", m.Index(), "index", n.fsm.current().Index())

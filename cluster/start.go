@@ -79,9 +79,11 @@ func (n *Node) startRaft() error {
 	}
 	n.batcher = newBatcher(n)
 	n.store.running.Store(true)
-	if n.raft, err = newRaft(c, n.fsm, cache, n.store, n.snaps, n.transport); err != nil {
+	r, err := newRaft(c, n.fsm, cache, n.store, n.snaps, n.transport)
+	if err != nil {
 		return err
 	}
+	n.library.Store(r)
 	n.link.accept()
 	return nil
 }
@@ -136,12 +138,26 @@ func (n *Node) bootstrap(c *raft.Config) error {
 func (n *Node) lead() {
 	for {
 		select {
-		case won := <-n.raft.LeaderCh():
+		case won := <-n.raft().LeaderCh():
 			if won {
 				n.logger.Info("this node leads")
-				n.raft.Apply(nil, transportTime)
+				n.openTerm()
 			}
 			n.rotator.wake()
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// openTerm appends the empty entry, again if need be while this node leads.
+func (n *Node) openTerm() {
+	for n.leads() {
+		if n.await(n.ctx, n.raft().Apply(nil, enqueueTime)) == nil {
+			return
+		}
+		select {
+		case <-time.After(retryPause):
 		case <-n.ctx.Done():
 			return
 		}
@@ -169,7 +185,7 @@ func (n *Node) Close(ctx context.Context) error {
 }
 
 func (n *Node) close(ctx context.Context) error {
-	if n.raft != nil && n.leads() && len(n.members()) > 1 {
+	if n.raft() != nil && n.leads() && len(n.members()) > 1 {
 		ctx, cancel := context.WithTimeout(ctx, handOver)
 		if err := n.transfer(ctx, ""); err != nil {
 			n.logger.Warn("handing over leadership", "error", err)
@@ -177,10 +193,10 @@ func (n *Node) close(ctx context.Context) error {
 		cancel()
 	}
 	n.cancel()
-	if n.raft != nil {
+	if n.raft() != nil {
 		// Parked goroutines of the library end; those that wait for them follow.
 		n.fence.free()
-		if err := n.raft.Shutdown().Error(); err != nil {
+		if err := n.raft().Shutdown().Error(); err != nil {
 			n.logger.Warn("stopping Raft", "error", err)
 		}
 	}

@@ -45,7 +45,7 @@ func BenchmarkVisibleOnAllThree(b *testing.B) {
 				_, index, err := leader.Propose(b.Context(), Actor{ID: "test"}, state.AddTenant{ID: fmt.Sprintf("t%d", i), Name: "x"})
 				must(b, err)
 				if s.barrier {
-					leader.raft.Barrier(0)
+					leader.raft().Barrier(0)
 				}
 				c.waitAll(index)
 				took = append(took, time.Since(began))
