@@ -51,7 +51,6 @@ type replica struct {
 	// follows: another node leads, until leadership is asked for.
 	follows bool
 	peers   []cluster.Status
-	restore []byte
 }
 
 func newReplica() *replica {

@@ -169,7 +169,7 @@ func (w *writer) readShared(section byte, item string) error {
 		return object(item, w.readPlatform)
 	case sectionServers:
 		return object(item, func(s imageServer) bool {
-			_, twice := w.servers.Set(s.Label, &serverEntry{NameServer: NameServer{s.Label, s.Addresses}})
+			_, twice := w.servers.Set(s.Label, &serverEntry{NameServer: NameServer(s)})
 			return !twice && isServerLabel(s.Label) && soundAddresses(s.Addresses)
 		})
 	case sectionPools:
@@ -180,7 +180,7 @@ func (w *writer) readShared(section byte, item string) error {
 		})
 	case sectionTenants:
 		return object(item, func(t imageTenant) bool {
-			_, twice := w.tenants.Set(t.ID, &tenantEntry{Tenant: Tenant{t.Number, t.ID, t.Name, t.Suspended, t.CreatedAt}})
+			_, twice := w.tenants.Set(t.ID, &tenantEntry{Tenant: Tenant(t)})
 			return !twice && t.Number > 0 && t.Number <= w.tenantNumber
 		})
 	case sectionAccess:
@@ -202,7 +202,7 @@ func (w *writer) readPlatform(p imagePlatform) bool {
 		return false
 	}
 	_, twice := w.platforms.Set(p.Number, &platformEntry{
-		Platform: Platform{p.Number, p.Apex, p.Contact, p.Serial, p.Records}, octets: rrsetsSize(p.Records),
+		Platform: Platform(p), octets: rrsetsSize(p.Records),
 	})
 	return !twice && p.Number > 0 && p.Number <= w.platformNumber
 }

@@ -44,7 +44,9 @@ func (d *Delta) serial(number uint32) {
 	if d.platforms == nil {
 		d.platforms = make(map[uint32]bool)
 	}
-	d.platforms[number] = d.platforms[number]
+	if !d.platforms[number] {
+		d.platforms[number] = false // the serial alone, unless more has changed
+	}
 }
 
 // Merge adds what another delta changed.

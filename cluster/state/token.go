@@ -64,8 +64,3 @@ func tokenOf(key string) (t Token) {
 	copy(t[:], key)
 	return t
 }
-
-// jitter spreads rotations: a fixed number from -1000 to 1000 for every claim.
-func (t Token) jitter() int16 {
-	return int16((uint32(t[0])<<8|uint32(t[1]))%2001) - 1000
-}
