@@ -126,7 +126,8 @@ func ParseHost(text string) (Name, error) {
 	return n, nil
 }
 
-// String is the presentation form with the final dot.
+// String is the presentation form with the final dot. It ends for any octets, so
+// that an error can quote what is no name.
 func (n Name) String() string {
 	if n == "" {
 		return ""
@@ -135,7 +136,7 @@ func (n Name) String() string {
 		return "."
 	}
 	var b strings.Builder
-	for rest := n; rest != Root; rest = rest.Parent() {
+	for rest := n; len(rest) > 1; rest = rest.Parent() {
 		for _, c := range []byte(rest.Label()) {
 			switch {
 			case strings.IndexByte(`."\();@$`, c) >= 0:
@@ -178,7 +179,7 @@ func (n Name) Parent() Name {
 	if len(n) < 2 {
 		return n
 	}
-	return n[1+n[0]:]
+	return n[min(1+int(n[0]), len(n)):]
 }
 
 // Label is the first label without its length octet; empty for the root.
@@ -186,7 +187,7 @@ func (n Name) Label() string {
 	if len(n) < 2 {
 		return ""
 	}
-	return string(n[1 : 1+n[0]])
+	return string(n[1:min(1+int(n[0]), len(n))])
 }
 
 // Labels counts the labels without the root's.

@@ -172,3 +172,11 @@ func FuzzName(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsNoNameCanBePrinted(t *testing.T) {
+	for _, n := range []Name{"\x03abc", "\x09abc", "abc", "\x01a\x05bc"} {
+		if !strings.ContainsAny(n.String(), "abc") || !strings.ContainsAny(n.Host(), "abc") {
+			t.Errorf("%q prints as %q and %q", string(n), n.String(), n.Host())
+		}
+	}
+}
