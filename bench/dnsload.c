@@ -286,10 +286,10 @@ static void tcp(struct sockaddr_in *a, int nsock, int window, int each, double s
 
 int main(int argc, char **argv)
 {
-	const char *addr = "127.0.0.1", *file = NULL;
+	const char *addr = "127.0.0.1", *file = NULL, *source = NULL;
 	int port = 53, nsock = 16, window = 512, batch = 32, check = 1, each = 0, o;
 	double secs = 5, warm = 1, rate = 0;
-	while ((o = getopt(argc, argv, "s:p:d:c:q:b:l:w:Q:P:T:n")) != -1)
+	while ((o = getopt(argc, argv, "s:p:d:c:q:b:l:w:Q:P:T:B:n")) != -1)
 		switch (o) {
 		case 's': addr = optarg; break;
 		case 'p': port = atoi(optarg); break;
@@ -301,9 +301,10 @@ int main(int argc, char **argv)
 		case 'w': warm = atof(optarg); break;    // seconds of warm-up
 		case 'Q': rate = atof(optarg); break;    // offered queries a second, 0: closed loop
 		case 'T': each = atoi(optarg); break;    // TCP, queries a connection
+		case 'B': source = optarg; break;        // UDP: socket i is bound to this address + 256 i, a /24 each
 		case 'n': check = 0; break;              // don't check rcode and answer count
 		case 'P': for (char *s = strtok(optarg, ","); s && npid < 256; s = strtok(NULL, ",")) pids[npid++] = atoi(s); break;
-		default: errx(2, "usage: dnsload -d FILE [-s addr] [-p port] [-c socks] [-q window] [-b batch] [-l secs] [-w warm] [-Q qps] [-P pid,..] [-T queries] [-n]");
+		default: errx(2, "usage: dnsload -d FILE [-s addr] [-p port] [-c socks] [-q window] [-b batch] [-l secs] [-w warm] [-Q qps] [-P pid,..] [-T queries] [-B source] [-n]");
 		}
 	if (!file)
 		errx(2, "-d FILE is missing");
@@ -327,6 +328,11 @@ int main(int argc, char **argv)
 		pf[i] = (struct pollfd){.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), .events = POLLIN};
 		setsockopt(pf[i].fd, SOL_SOCKET, SO_RCVBUF, &b, sizeof b);
 		setsockopt(pf[i].fd, SOL_SOCKET, SO_SNDBUF, &b, sizeof b);
+		struct sockaddr_in from = {.sin_family = AF_INET};
+		if (source && (inet_pton(AF_INET, source, &from.sin_addr) != 1 ||
+			       (from.sin_addr.s_addr = htonl(ntohl(from.sin_addr.s_addr) + 256 * i),
+				bind(pf[i].fd, (void *)&from, sizeof from))))
+			err(1, "bind %s", source);
 		if (connect(pf[i].fd, (void *)&a, sizeof a))
 			err(1, "connect");
 	}

@@ -34,7 +34,7 @@ for (kind, workload), servers in runs.items():
     for server, r in sorted(servers.items(), key=lambda x: -median(x[1], "qps") if most else median(x[1], "us_per_q")):
         rate, cost = [x["qps"] for x in r], [x["us_per_q"] for x in r]
         ratio = ("", "")
-        if ours and server != "authd":
+        if ours and server != "authd" and median(r, "qps") > 0:
             ratio = (f"{median(ours, 'qps') / median(r, 'qps'):.2f}", f"{median(ours, 'us_per_q') / median(r, 'us_per_q'):.2f}")
         print(f"| {server} | {median(r, 'qps'):,.0f} | {min(rate):,.0f}-{max(rate):,.0f} | {median(r, 'us_per_q'):.2f} "
               f"| {min(cost):.2f}-{max(cost):.2f} | {median(r, 'sys_per_q'):.2f} | {ratio[0]} | {ratio[1]} "

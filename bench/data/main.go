@@ -28,7 +28,6 @@ type options struct {
 	cnames    int
 	delegated int
 	questions int
-	workers   int
 	seed      uint64
 }
 
@@ -39,7 +38,6 @@ func main() {
 	flag.IntVar(&o.cnames, "n", 100_000, "CNAME customers")
 	flag.IntVar(&o.delegated, "m", 10_000, "delegated zones")
 	flag.IntVar(&o.questions, "q", 1_000_000, "questions a file")
-	flag.IntVar(&o.workers, "w", 1, "workers of each peer")
 	flag.Uint64Var(&o.seed, "seed", 1, "of all that is drawn")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -49,7 +47,7 @@ func main() {
 }
 
 func run(o options) (err error) {
-	if o.dir == "" || o.cnames < 1 || o.delegated < 1 || o.questions < 1 || o.workers < 1 {
+	if o.dir == "" || o.cnames < 1 || o.delegated < 1 || o.questions < 1 {
 		return fmt.Errorf("-dir is missing, or a number is below 1")
 	}
 	if o.dir, err = filepath.Abs(o.dir); err != nil {

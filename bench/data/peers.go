@@ -10,7 +10,7 @@ import (
 )
 
 // configure writes the peers' configurations, all with the same zones, the same
-// number of workers, minimal responses where that is not the default, no rate
+// number of workers (which bench/run fills in), minimal responses where that is not the default, no rate
 // limiting and no query log. bench/run knows the ports.
 func (w *world) configure() error {
 	zones := make([]string, w.delegated)
@@ -20,9 +20,9 @@ func (w *world) configure() error {
 	values := struct {
 		Dir, Apex string
 		Zones     []string
-		Workers   int
-	}{w.dir, apex, zones, w.workers}
-	for _, dir := range []string{"conf", "run/knot", "run/nsd", "run/bind", "run/pdns"} {
+		Workers   string
+	}{w.dir, apex, zones, "@WORKERS@"}
+	for _, dir := range []string{"template", "run/knot", "run/nsd", "run/bind", "run/pdns"} {
 		if err := os.MkdirAll(filepath.Join(w.dir, filepath.FromSlash(dir)), 0o755); err != nil {
 			return err
 		}
@@ -32,7 +32,7 @@ func (w *world) configure() error {
 		if err := template.Must(template.New(file).Parse(text)).Execute(&b, values); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(w.dir, "conf", file), []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(w.dir, "template", file), []byte(b.String()), 0o644); err != nil {
 			return err
 		}
 	}
@@ -131,17 +131,13 @@ security-poll-suffix=
 `,
 	"Corefile": `{{.Apex}}:5505 {
   bind 127.0.0.1
-{{- if gt .Workers 1}}
   multisocket {{.Workers}}
-{{- end}}
   minimal
   file {{.Dir}}/zones/{{.Apex}}.zone
 }
 test:5505 {
   bind 127.0.0.1
-{{- if gt .Workers 1}}
   multisocket {{.Workers}}
-{{- end}}
   minimal
   auto {
     directory {{.Dir}}/zones/d (.*)\.zone {1}
