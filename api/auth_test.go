@@ -99,7 +99,8 @@ func TestScopesAllowWhatTheyAreFor(t *testing.T) {
 		{"POST", "/v1/cluster/snapshot", "", 403, 403, 403, 403},
 		{"POST", "/v1/cluster/leader", `{}`, 403, 403, 403, 403},
 		{"POST", "/v1/import", `{"items":[]}`, 403, 403, 403, 403},
-		{"GET", "/v1/audit", "", 501, 501, 501, 501},
+		{"GET", "/v1/audit", "", 403, 403, 200, 200},
+		{"GET", "/v1/domains/" + d.Token + "/timeline", "", 200, 403, 200, 404},
 	} {
 		for scope, want := range map[string]int{"read": c.read, "signer": c.signer, "tenant:acme": c.acme, "tenant:globex": c.foreign} {
 			if a := h.as(scope, c.method, c.path, c.body); a.Code != want {

@@ -130,8 +130,9 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		"a method that is none":        {[3]string{"DELETE", "/v1/tenants", ""}, 405, "", "DELETE"},
 		"a preflight":                  {[3]string{"OPTIONS", "/v1/tenants", ""}, 405, "", "OPTIONS"},
 		"a long URI":                   {[3]string{"GET", "/v1/domains/" + strings.Repeat("a", 9000), ""}, 414, "", "8192"},
-		"the events":                   {[3]string{"GET", "/v1/events", ""}, 501, "", "not implemented"},
-		"the audit log":                {[3]string{"GET", "/v1/audit", ""}, 501, "", "not implemented"},
+		"events after no number":       {[3]string{"GET", "/v1/events?after=x", ""}, 422, "after", "number"},
+		"changes after no number":      {[3]string{"GET", "/v1/audit?after=x", ""}, 422, "after", ""},
+		"a timeline of nobody":         {[3]string{"GET", "/v1/domains/nobody.example/timeline", ""}, 404, "domain", "no domain"},
 		"a fleet rotation":             {[3]string{"POST", "/v1/rotations", `{}`}, 501, "", "not implemented"},
 		"one selector's document":      {[3]string{"GET", "/v1/dkim/send.customer.example/s1", ""}, 501, "", "not implemented"},
 		"the KV version 2 shape":       {[3]string{"GET", "/v1/secret/data/dkim/send.customer.example", ""}, 501, "", "not implemented"},
@@ -210,7 +211,8 @@ func TestHeadersThatAreRefused(t *testing.T) {
 		"a compressed body":     {"Content-Encoding", "gzip", 415, "Content-Encoding"},
 		"an unknown media type": {"Content-Type", "text/csv", 415, "Content-Type"},
 		"a form":                {"Content-Type", "application/x-www-form-urlencoded", 415, "Content-Type"},
-		"an idempotency key":    {"Idempotency-Key", "abc", 501, "Idempotency-Key"},
+		"a key with a control":  {"Idempotency-Key", "a\tb", 422, "Idempotency-Key"},
+		"a key without an end":  {"Idempotency-Key", strings.Repeat("a", 256), 422, "Idempotency-Key"},
 		"a condition":           {"If-Match", `"1"`, 501, "If-Match"},
 	} {
 		t.Run(name, func(t *testing.T) {

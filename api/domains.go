@@ -24,6 +24,15 @@ type (
 		ETag string `header:"ETag" doc:"The domain's serial, for If-Match."`
 		Body Domain
 	}
+	leaveReply struct {
+		Status int
+		Body   *Domain
+	}
+	claimReply struct {
+		Created
+		ETag string `header:"ETag"`
+		Body Domain
+	}
 )
 
 func (h *Handler) registerDomains() {
@@ -119,15 +128,14 @@ func (h *Handler) addDomain(ctx context.Context, in *struct {
 	Wait
 	Reason
 	Body NewDomain
-}) (*struct {
-	Created
-	ETag string `header:"ETag"`
-	Body Domain
-}, error) {
+}) (*claimReply, error) {
 	req := from(ctx)
 	_, ok := req.machine.Tenant(in.Tenant)
 	if !ok || !req.who.sees(in.Tenant) {
 		return nil, noTenant(in.Tenant)
+	}
+	if first, done, err := h.again(ctx, in.Wait); done {
+		return h.claimed(first.Token, err)
 	}
 	claim, err := readClaim(req.machine, in.Tenant, in.Body, req.who.admin())
 	if err != nil {
@@ -139,18 +147,20 @@ func (h *Handler) addDomain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {
-		return nil, err
-	}
-	d, err := h.domainNow(command.Token)
+	result, err := h.write(ctx, in.Wait, in.Reason.Reason, command)
+	return h.claimed(result.Token, err) // the same request at the same moment may have been first
+}
+
+// claimed is the reply to a claim.
+func (h *Handler) claimed(t state.Token, err error) (*claimReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &struct {
-		Created
-		ETag string `header:"ETag"`
-		Body Domain
-	}{Created{"/v1/domains/" + d.Body.Token}, d.ETag, d.Body}, nil
+	d, err := h.domainNow(t)
+	if err != nil {
+		return nil, err
+	}
+	return &claimReply{Created{"/v1/domains/" + d.Body.Token}, d.ETag, d.Body}, nil
 }
 
 func (h *Handler) listDomains(ctx context.Context, in *struct {
@@ -238,11 +248,11 @@ func (h *Handler) leaveDomain(ctx context.Context, in *struct {
 	Wait
 	Reason
 	Now bool `query:"now" doc:"Gone at once, without the 14 days. Needs scope admin and a reason."`
-}) (*struct {
-	Status int
-	Body   *Domain
-}, error) {
+}) (*leaveReply, error) {
 	req := from(ctx)
+	if first, done, err := h.again(ctx, in.Wait); done {
+		return h.left(first.Token, err)
+	}
 	d, err := req.domain(in.Domain)
 	if err != nil {
 		return nil, err
@@ -253,14 +263,17 @@ func (h *Handler) leaveDomain(ctx context.Context, in *struct {
 	if in.Now && in.Reason.Reason == "" {
 		return nil, invalid("reason", "ending a domain at once needs a reason")
 	}
-	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.LeaveDomain{Token: d.Token, Now: in.Now}); err != nil {
+	_, err = h.write(ctx, in.Wait, in.Reason.Reason, state.LeaveDomain{Token: d.Token, Now: in.Now})
+	return h.left(d.Token, err)
+}
+
+// left is the reply to a domain's end: nothing where it came at once.
+func (h *Handler) left(t state.Token, err error) (*leaveReply, error) {
+	if err != nil {
 		return nil, err
 	}
-	out := &struct {
-		Status int
-		Body   *Domain
-	}{Status: http.StatusNoContent}
-	if left, err := h.domainNow(d.Token); err == nil {
+	out := &leaveReply{Status: http.StatusNoContent}
+	if left, err := h.domainNow(t); err == nil {
 		out.Status, out.Body = http.StatusOK, &left.Body
 	}
 	return out, nil
@@ -273,6 +286,11 @@ func (h *Handler) restoreDomain(ctx context.Context, in *struct {
 }) (*domainReply, error) {
 	d, err := from(ctx).domain(in.Domain)
 	if err != nil {
+		return nil, err
+	}
+	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
+		return h.domainNow(d.Token)
+	} else if err != nil {
 		return nil, err
 	}
 	command := state.RestoreDomain{Token: d.Token}
@@ -319,6 +337,9 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 		return nil, problem(http.StatusConflict, codeConflict, "domain",
 			"%s is in CNAME mode, which needs no proof: it owns nothing but its targets", d.Name.Host())
 	}
+	if first, done, err := h.again(ctx, in.Wait); done {
+		return h.provenBefore(first.Token, err)
+	}
 	if h.prober == nil {
 		return nil, notYet("", "this node has no resolver to ask customers' DNS with; ask another node")
 	}
@@ -346,6 +367,21 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	}
 	out.Domain = now.Body
 	return &struct{ Body Verification }{out}, nil
+}
+
+// provenBefore is the reply to a verification that the same request committed.
+func (h *Handler) provenBefore(t state.Token, err error) (*struct{ Body Verification }, error) {
+	if err != nil {
+		return nil, err
+	}
+	now, err := h.domainNow(t)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body Verification }{Verification{
+		Proven: true, Detail: "the same request found the delegation to this claim before; the servers were not asked again",
+		Servers: []string{}, NS: []string{}, Seen: []string{t.String()}, Domain: now.Body,
+	}}, nil
 }
 
 // prove commits what the parent said. That it says something else is an answer,

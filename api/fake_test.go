@@ -75,8 +75,8 @@ func (r *replica) Propose(_ context.Context, who cluster.Actor, commands ...stat
 		return nil, 0, r.refuse
 	}
 	entries := []state.Entry{}
-	for _, c := range commands {
-		entries = append(entries, state.Entry{At: r.at, Actor: who.ID, Source: who.Source, Reason: who.Reason, Command: c})
+	for i, c := range commands {
+		entries = append(entries, state.Entry{At: r.at, Actor: who.ID, Source: who.Source, Reason: who.Reason, Once: who.Once.At(i), Command: c})
 	}
 	next, results, _ := r.machine.Apply(r.machine.Index()+1, entries)
 	r.machine = next

@@ -79,6 +79,9 @@ type Config struct {
 	// ConfirmWait is how long a manual rotation waits for the nodes to confirm a
 	// standby published just now; 0 means 3 s.
 	ConfirmWait time.Duration
+	// Heartbeat is how often a change stream without news says that it lives; 0
+	// means 15 s.
+	Heartbeat time.Duration
 }
 
 // Bounds of a request. The header's size is bounded by the server (Listen).
@@ -112,6 +115,7 @@ type Handler struct {
 	routes  map[string]route // by pattern of mux
 	spec    []byte           // openapi.json
 	metrics *metrics
+	streams *streams
 }
 
 // route is what ServeHTTP must know of a route before it is entered.
@@ -140,9 +144,12 @@ func New(c Config) (*Handler, error) {
 	if c.ConfirmWait == 0 {
 		c.ConfirmWait = confirmTime
 	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = heartbeat
+	}
 	h := &Handler{
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
-		mux: http.NewServeMux(), routes: map[string]route{},
+		mux: http.NewServeMux(), routes: map[string]route{}, streams: newStreams(),
 	}
 	h.metrics = newMetrics(c)
 	h.api = humago.New(h.mux, h.describe())
@@ -170,6 +177,9 @@ func (h *Handler) register() {
 	h.registerDKIM()
 	h.registerImport()
 	h.registerTokens()
+	h.registerAudit()
+	h.registerEvents()
+	h.registerTimeline()
 	h.registerLater()
 }
 
@@ -214,6 +224,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	pattern = found
 	if p := h.enter(out, r, h.routes[found], req.who); p != nil {
+		p.write(out)
+		return
+	}
+	if p := h.once(out, r, found, h.routes[found], req); p != nil {
 		p.write(out)
 		return
 	}
@@ -267,9 +281,6 @@ func clean(u *url.URL) bool {
 func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who identity) *Problem {
 	if !to.need.allows(who) {
 		return forbidden("", "the token's scope %q does not allow %s", who.scope, r.Method+" "+bounded(r.URL.Path))
-	}
-	if r.Header.Get("Idempotency-Key") != "" {
-		return notYet("Idempotency-Key", "idempotency keys are not implemented yet; send the request without Idempotency-Key")
 	}
 	if r.Header.Get("If-Match") != "" && !to.ifMatch {
 		return notYet("If-Match", "If-Match is honoured on PATCH /v1/domains/{domain} alone; send this request without it")

@@ -55,6 +55,11 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
+		return h.domainNow(d.Token)
+	} else if err != nil {
+		return nil, err
+	}
 	d = h.confirmed(ctx, d)
 	commands, err := rotations(d, d.Ring(), body.From)
 	if err != nil {
@@ -156,6 +161,11 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 	}
 	if in.Body.Force && !req.who.admin() {
 		return nil, forbidden("force", "only an admin leaves a domain without a key; leave force out")
+	}
+	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
+		return h.domainNow(d.Token)
+	} else if err != nil {
+		return nil, err
 	}
 	if _, ok := bySelector(d, d.Ring(), in.Selector); !ok {
 		return nil, notFound("selector", "%s has no key with the selector %q", d.Name.Host(), bounded(in.Selector))

@@ -10,8 +10,6 @@ import (
 // can tell "not yet" from "no such thing".
 func (h *Handler) registerLater() {
 	for _, l := range []struct{ id, method, path, what string }{
-		{"list-events", http.MethodGet, "/v1/events", "the change stream"},
-		{"list-audit", http.MethodGet, "/v1/audit", "the audit log"},
 		{"add-rotation", http.MethodPost, "/v1/rotations", "rotation of many domains at once"},
 		{"show-rotation", http.MethodGet, "/v1/rotations/{id}", "rotation of many domains at once"},
 		{"list-signing", http.MethodGet, "/v1/dkim", "the list of signing domains"},

@@ -74,6 +74,9 @@ func Listen(c ListenConfig) (*Server, error) {
 		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: l.Streams},
 		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
+	if h, ok := c.Handler.(interface{ EndStreams() }); ok {
+		s.http.RegisterOnShutdown(h.EndStreams)
+	}
 	secure := c.CertFile != "" || c.KeyFile != ""
 	if secure {
 		cert, err := loadCertificate(c.CertFile, c.KeyFile, c.Logger)

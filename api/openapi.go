@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"authd/cluster/state"
 )
 
 // describe is huma's configuration: JSON alone, decoded strictly, no pages of
@@ -80,6 +82,12 @@ func (h *Handler) prepare(op *huma.Operation, need access) {
 	}
 	if need != anyone {
 		op.Security = []map[string][]string{{"token": {}}}
+	}
+	if isWrite(op.Method) && need != anyone && !withoutOnce(op.Method+" "+op.Path) {
+		most := maxOnceKey
+		op.Parameters = append(op.Parameters, &huma.Param{
+			Name: state.OnceField, In: "header", Description: onceDoc, Schema: &huma.Schema{Type: huma.TypeString, MaxLength: &most},
+		})
 	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}

@@ -49,10 +49,12 @@ const (
 	codeConflict     = "conflict"        // 409
 	codeAmbiguous    = "ambiguous"       // 409: a name that several claims have
 	codeTooEarly     = "too_early"       // 409
+	codeGone         = "gone"            // 410: changes that are not remembered any more
 	codeStale        = "stale"           // 412
 	codeTooLarge     = "too_large"       // 413, 414
 	codeMediaType    = "media_type"      // 415
 	codeInvalid      = "invalid"         // 422
+	codeBusy         = "too_many"        // 429: streams
 	codeInternal     = "internal"        // 500
 	codeNotYet       = "not_implemented" // 501: announced, and a later release has it
 	codeUnasked      = "could_not_ask"   // 502: the customer's servers gave no answer

@@ -115,6 +115,9 @@ func (h *Handler) dropZoneRecord(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if _, done, err := h.again(ctx, in.Wait); done {
+		return nil, err
+	}
 	if !holds(p.Records, set) {
 		return nil, noRecord(set, p.Apex)
 	}
@@ -161,6 +164,9 @@ func (h *Handler) dropDomainRecord(ctx context.Context, in *struct {
 	}
 	set, err := in.read(d.Name, nil)
 	if err != nil {
+		return nil, err
+	}
+	if _, done, err := h.again(ctx, in.Wait); done {
 		return nil, err
 	}
 	if !holds(d.Records, set) {

@@ -13,6 +13,8 @@ type request struct {
 	who     identity
 	machine state.Machine // as it was when the request came
 	writer  http.ResponseWriter
+	once    state.Once    // of a write with an Idempotency-Key
+	first   *state.Result // what the same request did before; nil: it is the first
 }
 
 type requestKey struct{}

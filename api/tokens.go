@@ -84,7 +84,11 @@ func (h *Handler) addToken(ctx context.Context, in *struct {
 	Created
 	Body MadeToken
 }, error) {
-	access, err := readToken(from(ctx).machine, in.Body, h.config.Now())
+	req := from(ctx)
+	if req.first != nil {
+		return nil, shownOnce(req.once)
+	}
+	access, err := readToken(req.machine, in.Body, h.config.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -92,13 +96,35 @@ func (h *Handler) addToken(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.AddAccessToken{Access: access}); err != nil {
+	if req.once != (state.Once{}) {
+		access.ID = onceID(req.once)
+	}
+	result, err := h.write(ctx, in.Wait, in.Reason.Reason, state.AddAccessToken{Access: access})
+	if err != nil {
 		return nil, err
+	}
+	if result.First != 0 {
+		return nil, shownOnce(req.once)
 	}
 	return &struct {
 		Created
 		Body MadeToken
 	}{Created{"/v1/tokens/" + access.ID}, MadeToken{secret, viewToken(&access)}}, nil
+}
+
+// onceID is the id of a token that is made with an Idempotency-Key: it follows
+// from the request, so that a repetition can name the token.
+func onceID(o state.Once) string {
+	sum := sha256.Sum256(append(o.Key[:], o.Request[:]...))
+	return hex.EncodeToString(sum[:8])
+}
+
+// shownOnce answers the repetition of a request that made a token: its secret is
+// kept nowhere, and a reply without one would be taken for a token.
+func shownOnce(o state.Once) *Problem {
+	id := onceID(o)
+	return problem(http.StatusConflict, codeConflict, state.OnceField,
+		"this request made the token %s before, and its secret was in that reply alone; revoke %s and make another with a new key", id, id)
 }
 
 // MintSecret draws the secret and the id of an access token: 256 random bits

@@ -24,7 +24,7 @@ func (h *Handler) propose(ctx context.Context, reason string, commands ...state.
 	req := from(ctx)
 	bounded, cancel := context.WithTimeout(ctx, proposeTime)
 	defer cancel()
-	who := cluster.Actor{ID: req.who.id, Source: req.who.source, Reason: reason}
+	who := cluster.Actor{ID: req.who.id, Source: req.who.source, Reason: reason, Once: req.once}
 	results, index, err := h.replica.Propose(bounded, who, commands...)
 	if err != nil {
 		p := unwritten(err)
@@ -32,6 +32,9 @@ func (h *Handler) propose(ctx context.Context, reason string, commands ...state.
 		return nil, 0, p
 	}
 	req.index(index)
+	if len(results) > 0 {
+		req.repeated(results[0])
+	}
 	return results, index, nil
 }
 

@@ -120,6 +120,9 @@ func (h *Handler) registerZones() {
 		Wait
 		Reason
 	}) (*struct{}, error) {
+		if _, done, err := h.again(ctx, in.Wait); done {
+			return nil, err
+		}
 		p, err := platform(from(ctx).machine, in.Zone)
 		if err != nil {
 			return nil, err
