@@ -32,6 +32,8 @@ type answer struct {
 	bound  bool   // whether it is in any tenant's yet
 	hops   int
 	seen   [maxHops + 1]uint64 // hashes of the chain's names
+	dnames int                 // how many DNAMEs are among the answers,
+	above  [maxHops]uint64     // and the hashes of their owners
 	// origin is the hash of what the first name was answered from, for rate limits:
 	// the name itself, or where names without number are answered alike the
 	// wildcard, the DNAME, the cut, or the zone that has no such name.
@@ -89,7 +91,7 @@ type soa struct {
 func (a *answer) reset(q *query) {
 	a.outcome, a.rcode, a.aa, a.minimal = Refused, rcodeRefused, false, false
 	a.used, a.answers, a.authority = 0, 0, 0
-	a.tenant, a.bound, a.hops = 0, false, 0
+	a.tenant, a.bound, a.hops, a.dnames = 0, false, 0, 0
 	a.name.set(q.folded[:len(q.asked)])
 	a.seen[0] = a.name.hash[a.name.count]
 	a.origin = a.seen[0]

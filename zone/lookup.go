@@ -1,5 +1,7 @@
 package zone
 
+import "slices"
+
 // view is the part of the tree that is asked about a name: a customer's zone, a
 // platform zone, or a target within one.
 type view struct {
@@ -296,7 +298,11 @@ func (v *view) answer(q *query, a *answer, n node) step {
 		found = true
 	}
 	found = a.add(v.shared(n, q.qtype), a.owner) || found
-	found = a.add(n.set(q.qtype), a.owner) || found
+	if q.qtype == TypeDNAME && a.hasDNAME(a.name.hash[a.name.count]) {
+		found = true // on the way here
+	} else {
+		found = a.add(n.set(q.qtype), a.owner) || found
+	}
 	if !found {
 		return v.negative(a, NoData, rcodeSuccess)
 	}
@@ -341,7 +347,11 @@ func (a *answer) alias() step {
 func (v *view) dname(q *query, a *answer, n node, d int) step {
 	r := n.set(TypeDNAME)
 	a.from(a.name.hash[d])
-	a.add(r, a.suffixPlace(d))
+	if !a.hasDNAME(a.name.hash[d]) { // a chain may come by it twice
+		a.add(r, a.suffixPlace(d))
+		a.above[a.dnames] = a.name.hash[d]
+		a.dnames++
+	}
 	target := r.wire[recordHead:]
 	prefix := int(a.name.offset[d])
 	if prefix+len(target) > maxName {
@@ -360,6 +370,11 @@ func (v *view) dname(q *query, a *answer, n node, d int) step {
 	a.other.length += copy(a.other.name[prefix:maxName], target)
 	a.name.set(a.other.name[:a.other.length])
 	return a.alias()
+}
+
+// hasDNAME says whether the DNAME of an owner is among the answers.
+func (a *answer) hasDNAME(owner uint64) bool {
+	return slices.Contains(a.above[:a.dnames], owner)
 }
 
 // refer gives the delegation at a cut (step 3b).
