@@ -31,6 +31,8 @@ type commands struct {
 	Zone       zoneCmd       `cmd:"" group:"client" help:"Platform zones and the operator's records in them."`
 	Nameserver nameserverCmd `cmd:"" group:"client" help:"Name servers: names with public addresses, behind which nodes come and go."`
 	Token      tokenCmd      `cmd:"" group:"client" help:"API tokens."`
+	Audit      auditCmd      `cmd:"" group:"client" help:"Who changed what: list it, and check that nobody altered it."`
+	Events     eventsCmd     `cmd:"" group:"client" help:"Follow changes as they happen."`
 
 	Operator operatorCmd `cmd:"" group:"operator" help:"Prepare a real cluster; its members, snapshots."`
 	Version  versionCmd  `cmd:"" group:"operator" help:"Print the version."`

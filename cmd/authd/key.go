@@ -11,10 +11,11 @@ import (
 type keyCmd struct {
 	clientFlags
 
-	List   keyListCmd   `cmd:"" help:"List a domain's keys, their stage and what happens to each next."`
-	Rotate keyRotateCmd `cmd:"" help:"Let the standby key sign from now on; the old key drains."`
-	Revoke keyRevokeCmd `cmd:"" help:"Answer a key with an empty p= at once: signatures by it fail."`
-	Fetch  keyFetchCmd  `cmd:"" help:"Fetch the signing key of a domain, private half included."`
+	List     keyListCmd     `cmd:"" help:"List a domain's keys, their stage and what happens to each next."`
+	Rotate   keyRotateCmd   `cmd:"" help:"Let the standby key sign from now on; the old key drains."`
+	Revoke   keyRevokeCmd   `cmd:"" help:"Answer a key with an empty p= at once: signatures by it fail."`
+	Timeline keyTimelineCmd `cmd:"" help:"Draw when each key of a domain was what, who changed it, and what is next."`
+	Fetch    keyFetchCmd    `cmd:"" help:"Fetch the signing key of a domain, private half included."`
 }
 
 type keyListCmd struct {
