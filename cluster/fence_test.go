@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"syscall"
@@ -17,8 +18,8 @@ func TestDiskErrorFencesTheLeaderAndTheOthersGoOn(t *testing.T) {
 	seed(t, leader)
 	claim(t, leader, "send.customer.test.")
 	id := leader.c.ID
-	full := error(syscall.ENOSPC)
-	leader.store.fail.Store(&full)
+	full := func() error { return syscall.ENOSPC }
+	leader.store.fault.Store(&full)
 
 	_, _, err := leader.Propose(within(t, 10*time.Second), Actor{ID: "test"}, state.AddTenant{ID: "lost", Name: "x"})
 	if err == nil {
@@ -82,8 +83,12 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	c.startAll()
 	leader := c.leader()
 	write(t, leader, "before")
-	// An append that never ends, as far as the gate can see.
-	leader.store.setPending(time.Now().Add(-time.Hour))
+	thaw := make(chan struct{})
+	hang := func() error { <-thaw; return nil }
+	leader.store.fault.Store(&hang)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go leader.Propose(ctx, Actor{ID: "test"}, state.AddTenant{ID: "stuck", Name: "x"})
 	eventually(t, "another leader", func() bool {
 		for _, n := range c.nodes {
 			if n != leader && n.leads() {
@@ -92,7 +97,7 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 		}
 		return false
 	})
-	leader.store.setPending(time.Time{})
+	close(thaw)
 	index := write(t, c.leader(), "after")
 	c.waitAll(index)
 }

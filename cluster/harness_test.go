@@ -124,25 +124,29 @@ func anotherCluster(t testing.TB, size int) *testCluster {
 		keeper: keys.NewMemoryKeeper([32]byte{1}),
 		config: func(*Config) {},
 	}
-	for i := range size {
-		c.members = append(c.members, Member{ID: fmt.Sprintf("node-%d", i+1), Address: freeAddress(t), Voter: true})
+	for i, address := range freeAddresses(t, size) {
+		c.members = append(c.members, Member{ID: fmt.Sprintf("node-%d", i+1), Address: address, Voter: true})
 	}
 	t.Cleanup(c.stopAll)
 	return c
 }
 
-// freeAddress is a loopback address with a port that was free a moment ago. Each
-// test has an address of its own, so that neither other tests nor outgoing
-// connections take the port while a node is down.
-func freeAddress(t testing.TB) string {
+// freeAddresses are on a loopback address with ports that were free a moment ago.
+// Each test has an address of its own, so that neither other tests nor outgoing
+// connections take a port while its node is down.
+func freeAddresses(t testing.TB, count int) []string {
 	t.Helper()
 	h := fnv.New32a()
 	h.Write([]byte(t.Name()))
 	ip := h.Sum32() | 1
-	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+ip>>24%254, ip>>16&0xff, ip&0xff))
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	addresses := make([]string, count)
+	for i := range addresses {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+ip>>24%254, ip>>16&0xff, ip&0xff))
+		must(t, err)
+		defer l.Close() // once all are found
+		addresses[i] = l.Addr().String()
+	}
+	return addresses
 }
 
 func (c *testCluster) member(id string) Member {

@@ -16,7 +16,7 @@ func TestNodeThatJoinsServesNothingUntilItHasCaughtUp(t *testing.T) {
 	c.startAll()
 	names, index := writeMany(t, c.leader(), "a", 5)
 
-	joining := Member{ID: "node-4", Address: freeAddress(t)}
+	joining := Member{ID: "node-4", Address: freeAddresses(t, 1)[0]}
 	c.members = append(c.members, joining)
 	c.config = func(config *Config) { config.Bootstrap = nil }
 	c.start("node-4")

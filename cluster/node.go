@@ -69,11 +69,9 @@ var (
 // tuning is what tests change.
 type tuning struct {
 	heartbeat, election, lease time.Duration
-	// commit is the library's CommitTimeout: how soon after a commit followers are
-	// told of it.
+	// commit is the library's CommitTimeout. Followers learn of a commit from the
+	// transport; this is for those that could not be told then.
 	commit time.Duration
-	// quiet is how long replication rounds without news are held back.
-	quiet time.Duration
 	// patience is how long a write waits for a leader to be known.
 	patience time.Duration
 	// trailing is the fewest entries kept behind a snapshot.
@@ -89,7 +87,7 @@ type tuning struct {
 func defaultTuning() tuning {
 	return tuning{
 		heartbeat: 2 * time.Second, election: 2 * time.Second, lease: time.Second,
-		commit: time.Millisecond, quiet: 50 * time.Millisecond,
+		commit:   50 * time.Millisecond,
 		patience: time.Second,
 		trailing: minTrailing,
 		rotate:   10 * time.Second,

@@ -56,14 +56,11 @@ func (n *Node) startRaft() error {
 		Timeout:         transportTime,
 	})
 	network.TimeoutScale = transportScale
-	n.transport = newTransport(network, n.fence, n.tuning.quiet)
-	n.transport.abstains = n.abstains
+	n.transport = newTransport(network, n.fence)
+	n.transport.abstains, n.transport.leads = n.abstains, n.leads
 	n.transport.stalled = func() bool { return n.store.stalled(2 * n.tuning.heartbeat) }
-	n.fsm.committed = n.transport.wakeCommitted
-	n.store.appended = func(entries int, last uint64, octets int64) {
-		n.tail.add(entries, octets)
-		n.transport.wakeAppended(last)
-	}
+	n.fsm.committed = n.transport.commit
+	n.store.appended = n.tail.add
 	n.fence.whenTripped(func() { n.transport.Close() })
 	n.wg.Go(n.transport.run)
 

@@ -35,9 +35,8 @@ const (
 type store struct {
 	bolt  *raftboltdb.BoltStore
 	fence *fence
-	// appended is called after entries were stored: how many, up to which index and
-	// of what size.
-	appended func(entries int, last uint64, octets int64)
+	// appended is called after entries were stored.
+	appended func(entries int, octets int64)
 
 	// mu guards pending, which the heartbeat gate reads.
 	mu      sync.Mutex
@@ -48,8 +47,8 @@ type store struct {
 	// running: Raft uses the store. Before, errors are returned as they are.
 	running atomic.Bool
 
-	// fail, in tests, makes the next operations fail.
-	fail atomic.Pointer[error]
+	// fault, in tests, comes before every operation, and fails it or holds it up.
+	fault atomic.Pointer[func() error]
 }
 
 // openStore opens raft.db. Another process that holds it is named as the reason.
@@ -71,7 +70,7 @@ func openStore(dir string, noSync bool, f *fence) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w; remove this node from the cluster, delete its data directory and add it again", filepath.Join(dir, raftFile), err)
 	}
-	return &store{bolt: bolt, fence: f, appended: func(int, uint64, int64) {}}, nil
+	return &store{bolt: bolt, fence: f, appended: func(int, int64) {}}, nil
 }
 
 // stalled says whether an append has been waiting for the disk longer than limit.
@@ -103,8 +102,10 @@ func (s *store) try(do func() error) (err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	if injected := s.fail.Load(); injected != nil {
-		return *injected
+	if fault := s.fault.Load(); fault != nil {
+		if err := (*fault)(); err != nil {
+			return err
+		}
 	}
 	return do()
 }
@@ -169,7 +170,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	for _, l := range logs {
 		octets += int64(len(l.Data))
 	}
-	s.appended(len(logs), logs[len(logs)-1].Index, octets)
+	s.appended(len(logs), octets)
 	return err
 }
 

@@ -3,7 +3,6 @@ package cluster
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,9 +16,9 @@ import (
 //     heartbeats come from goroutines of their own and would go on for ever
 //     (hashicorp/raft issue 503).
 //   - A node that lost entries it had acknowledged takes no part in elections.
-//   - Replication rounds that carry no news are held back for a while instead of
-//     being sent, so that a short CommitTimeout, which is what tells followers of a
-//     commit, costs nothing while nothing happens.
+//   - Followers are told of a commit at once. The library tells them with the next
+//     entries or after CommitTimeout; a short one costs a share of a core for ever,
+//     an entry of our own costs an fsync on every node.
 type transport struct {
 	*raft.NetworkTransport
 	fence *fence
@@ -27,24 +26,28 @@ type transport struct {
 	stalled func() bool
 	// abstains says whether this node must keep out of elections.
 	abstains func() bool
-	// quiet is how long a round without news may be held back; 0: never.
-	quiet time.Duration
+	// leads says whether this node is the leader.
+	leads func() bool
 
 	consumer chan raft.RPC
 	stop     chan struct{}
 
-	// mu guards what follows. news is closed and replaced when entries were
-	// appended or committed: up to these indexes.
-	mu                  sync.Mutex
-	news                chan struct{}
-	appended, committed uint64
-	sent                map[raft.ServerID]round
+	// mu guards what follows.
+	mu        sync.Mutex
+	committed uint64 // what is known to be committed
+	followers map[raft.ServerID]*follower
 }
 
-// round is the last replication round that a follower answered.
-type round struct {
-	term, previous, commit uint64
-	at                     time.Time
+// follower is what a follower has said it has, in the term of this leader.
+type follower struct {
+	address raft.ServerAddress
+	header  raft.RPCHeader
+	leader  []byte
+	term    uint64
+	last    uint64 // the last entry that it has as the leader has it
+	at      uint64 // the term of that
+	told    uint64 // of this commit
+	telling bool
 }
 
 var (
@@ -52,17 +55,16 @@ var (
 	errAbstains = errors.New("this node lost log entries and keeps out of elections until it has caught up")
 )
 
-func newTransport(t *raft.NetworkTransport, f *fence, quiet time.Duration) *transport {
-	w := &transport{
-		NetworkTransport: t, fence: f, quiet: quiet,
-		stalled:  func() bool { return false },
-		abstains: func() bool { return false },
-		consumer: make(chan raft.RPC),
-		stop:     make(chan struct{}),
-		news:     make(chan struct{}),
-		sent:     make(map[raft.ServerID]round),
+func newTransport(t *raft.NetworkTransport, f *fence) *transport {
+	return &transport{
+		NetworkTransport: t, fence: f,
+		stalled:   func() bool { return false },
+		abstains:  func() bool { return false },
+		leads:     func() bool { return false },
+		consumer:  make(chan raft.RPC),
+		stop:      make(chan struct{}),
+		followers: make(map[raft.ServerID]*follower),
 	}
-	return w
 }
 
 // SetHeartbeatHandler does nothing: see transport.
@@ -76,92 +78,82 @@ func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if len(args.Entries) > 0 {
-		return t.send(id, target, args, resp)
-	}
-	if t.stalled() {
+	if len(args.Entries) == 0 && t.stalled() {
 		return errStalled
 	}
-	heartbeat := args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0
-	if !heartbeat && t.hold(id, args) {
-		// The follower said exactly this less than t.quiet ago. That is how much too
-		// fresh the library now takes its contact to be; the lease is far longer.
-		resp.Term, resp.LastLog, resp.Success = args.Term, args.PrevLogEntry, true
-		return nil
-	}
-	return t.send(id, target, args, resp)
-}
-
-func (t *transport) send(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
-	if args.PrevLogEntry == 0 && len(args.Entries) == 0 {
-		return err
+	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0
+	if !heartbeat {
+		t.note(id, target, args, err == nil && resp.Success && resp.Term == args.Term)
 	}
+	return err
+}
+
+// note remembers what a follower has after a round of replication.
+func (t *transport) note(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, has bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err != nil || !resp.Success || resp.Term != args.Term {
-		delete(t.sent, id)
-		return err
+	if !has {
+		delete(t.followers, id)
+		return
 	}
-	r := round{term: args.Term, previous: args.PrevLogEntry, commit: args.LeaderCommitIndex, at: time.Now()}
+	f := t.followers[id]
+	if f == nil || f.term != args.Term {
+		f = &follower{term: args.Term}
+		t.followers[id] = f
+	}
+	f.address, f.header, f.leader = target, args.RPCHeader, args.Leader
+	f.last, f.at = args.PrevLogEntry, args.PrevLogTerm
 	if n := len(args.Entries); n > 0 {
-		r.previous = args.Entries[n-1].Index
+		f.last, f.at = args.Entries[n-1].Index, args.Entries[n-1].Term
 	}
-	t.sent[id] = r
-	return nil
+	f.told = max(f.told, min(args.LeaderCommitIndex, f.last))
+	t.tell(id, f)
 }
 
-// hold waits while a round would tell a follower nothing. It is false when the
-// round is to be sent, true when there is news and Raft should make a new round.
-func (t *transport) hold(id raft.ServerID, args *raft.AppendEntriesRequest) bool {
-	t.mu.Lock()
-	last, ok := t.sent[id]
-	news := t.news
-	behind := t.appended > args.PrevLogEntry || t.committed > args.LeaderCommitIndex
-	t.mu.Unlock()
-	if !ok || last.term != args.Term || last.previous != args.PrevLogEntry || last.commit != args.LeaderCommitIndex {
-		return false
-	}
-	left := t.quiet - time.Since(last.at)
-	if left <= 0 {
-		return false
-	}
-	if behind { // the news came while Raft made this round
-		return true
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-news:
-		return true
-	case <-timer.C:
-		return false
-	case <-t.fence.tripped:
-		return false
-	case <-t.stop:
-		return false
-	}
-}
-
-// wakeAppended and wakeCommitted end the hold of all rounds.
-func (t *transport) wakeAppended(index uint64) {
+// commit notes that entries are committed, and tells the followers.
+func (t *transport) commit(index uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.appended = index
-	t.wake()
+	t.committed = max(t.committed, index)
+	for id, f := range t.followers {
+		t.tell(id, f)
+	}
 }
 
-func (t *transport) wakeCommitted(index uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.committed = index
-	t.wake()
+// news is what to tell a follower of a commit; 0: nothing. It is no further than
+// what the follower is known to have: beyond that its log may hold a tail that is
+// not the leader's.
+func (f *follower) news(committed uint64) uint64 {
+	if index := min(committed, f.last); index > f.told {
+		return index
+	}
+	return 0
 }
 
-// wake is called with mu held.
-func (t *transport) wake() {
-	close(t.news)
-	t.news = make(chan struct{})
+// tell tells a follower what is new: an ordinary message of this term's leader, of
+// which the library learns nothing. One at a time is under way. Called with mu held.
+func (t *transport) tell(id raft.ServerID, f *follower) {
+	index := f.news(t.committed)
+	if index == 0 || f.telling || !t.leads() || t.stalled() {
+		return
+	}
+	f.telling, f.told = true, index
+	args := &raft.AppendEntriesRequest{
+		RPCHeader: f.header, Term: f.term, Leader: f.leader,
+		PrevLogEntry: f.last, PrevLogTerm: f.at, LeaderCommitIndex: index,
+	}
+	target := f.address
+	go func() {
+		var resp raft.AppendEntriesResponse
+		err := t.NetworkTransport.AppendEntries(id, target, args, &resp)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		f.telling = false
+		if err == nil && t.followers[id] == f {
+			t.tell(id, f)
+		}
+	}()
 }
 
 // RequestVote implements raft.Transport.
