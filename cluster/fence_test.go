@@ -53,6 +53,7 @@ func TestMarkThatCannotBeWrittenFences(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	n := c.leader()
+	eventually(t, "the rotator's first word", func() bool { return n.Machine().CookieSecrets().CurrentAt != 0 })
 	must(t, n.mark.file.Close())
 	_, _, err := n.Propose(within(t, 5*time.Second), Actor{ID: "test"}, state.AddTenant{ID: "x", Name: "x"})
 	if !errors.Is(err, ErrUnknown) {

@@ -131,13 +131,18 @@ func TestWriteThatLostItsQuorumIsUnknownAndMayHaveHappened(t *testing.T) {
 	if has(leader, "maybe") {
 		t.Fatal("applied without a quorum")
 	}
-	// It did happen: the entry is in this log, and this log wins.
+	// It did happen: the entry is in this log, and this log wins, because the one
+	// other node that comes back cannot be elected without it.
+	var others []string
 	for _, m := range c.members {
 		if m.ID != id {
-			c.start(m.ID)
+			others = append(others, m.ID)
 		}
 	}
-	index := write(t, leader, "after")
+	c.start(others[0])
+	write(t, c.leader(), "after")
+	c.start(others[1])
+	index := write(t, c.leader(), "later")
 	c.waitAll(index)
 	for _, n := range c.nodes {
 		if !has(n, "maybe") {
