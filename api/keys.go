@@ -55,7 +55,7 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
+	if done, err := h.againEach(ctx, in.Wait, steps(d, body.From)); done && err == nil {
 		return h.domainNow(d.Token)
 	} else if err != nil {
 		return nil, err
@@ -69,6 +69,14 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return h.domainNow(d.Token)
+}
+
+// steps is how many commands a manual rotation comes to.
+func steps(d *state.Domain, seen string) int {
+	if seen != "" {
+		return 1
+	}
+	return len(d.Algorithms)
 }
 
 // confirmed waits a little for the nodes to confirm the standbys of a domain: a

@@ -80,6 +80,7 @@ func (h *Handler) registerMembers() {
 		if err := membership(h.replica.TransferLeader(ctx, body.ID)); err != nil {
 			return nil, err
 		}
+		h.note(ctx, "", "cluster", h.replica.Machine().Settings().ClusterID, "leadership handed to another node")
 		return h.viewCluster(ctx), nil
 	})
 	binary := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
@@ -130,7 +131,10 @@ func (h *Handler) putSettings(ctx context.Context, in *struct {
 	return &struct{ Body Settings }{viewSettings(h.replica.Machine().Settings())}, nil
 }
 
-func (h *Handler) addNode(ctx context.Context, in *struct{ Body NewMember }) (*clusterReply, error) {
+func (h *Handler) addNode(ctx context.Context, in *struct {
+	Reason
+	Body NewMember
+}) (*clusterReply, error) {
 	if name, port, err := net.SplitHostPort(in.Body.Address); err != nil || name == "" || port == "" {
 		return nil, invalid("address", "%q is not host:port of a node link", bounded(in.Body.Address))
 	}
@@ -138,11 +142,17 @@ func (h *Handler) addNode(ctx context.Context, in *struct{ Body NewMember }) (*c
 	if err := membership(h.replica.AddPeer(ctx, m)); err != nil {
 		return nil, err
 	}
+	said := "added without a vote"
+	if m.Voter {
+		said = "added as a voter"
+	}
+	h.note(ctx, in.Reason.Reason, "node", m.ID, said)
 	return h.viewCluster(ctx), nil
 }
 
 func (h *Handler) removeNode(ctx context.Context, in *struct {
 	ID string `path:"id" maxLength:"63"`
+	Reason
 }) (*clusterReply, error) {
 	known := false
 	for _, s := range h.replica.Members(ctx) {
@@ -154,7 +164,16 @@ func (h *Handler) removeNode(ctx context.Context, in *struct {
 	if err := membership(h.replica.RemovePeer(ctx, in.ID)); err != nil {
 		return nil, err
 	}
+	h.note(ctx, in.Reason.Reason, "node", in.ID, "removed")
 	return h.viewCluster(ctx), nil
+}
+
+// note puts into the audit log what was done outside the machine. That is done
+// already: where the note is not taken, the node's own log has it.
+func (h *Handler) note(ctx context.Context, reason, kind, subject, text string) {
+	if _, _, err := h.propose(ctx, reason, state.Note{Kind: kind, Subject: subject, Text: text}); err != nil {
+		h.logger.Error("a change is not in the audit log", "by", from(ctx).who.id, "kind", kind, "subject", subject, "what", text, "reason", reason)
+	}
 }
 
 // membership turns what a change of members came to into a problem. Unlike a
@@ -193,6 +212,7 @@ func (h *Handler) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
 		h.failed(w, unrestored(err))
 		return
 	}
+	h.note(r.Context(), "", "cluster", h.replica.Machine().Settings().ClusterID, "the whole state was replaced by a backup")
 	req := from(r.Context())
 	req.index(h.replica.Machine().Index())
 	writeJSON(w, http.StatusOK, h.viewCluster(r.Context()).Body)

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"authd/cluster/state"
 )
 
 func TestClusterShowsItsNodes(t *testing.T) {
@@ -49,12 +51,42 @@ func TestSnapshotSavesAndRestores(t *testing.T) {
 	if saved.Header().Get("Content-Type") != "application/octet-stream" || saved.Body.Len() == 0 {
 		t.Fatalf("%v", saved.Header())
 	}
-	want := h.image()
 	h.must(http.StatusNoContent, "DELETE", "/v1/domains/"+d.Token+"?now=true&reason=test", "")
 	h.follows = true // any node takes the request
 	h.must(http.StatusOK, "POST", "/v1/cluster/snapshot", saved.Body.String())
-	if string(want) != string(h.image()) {
+	// It is the one that was saved, and who restored it is in its audit log.
+	want, err := state.ReadImage(saved.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _ := want.AuditHead()
+	var note *state.AuditEntry
+	for note = range h.Machine().Audit(head) {
+	}
+	if note == nil || note.Command != "Note" || !strings.Contains(note.Summary, "backup") || note.Seq != head+1 {
+		t.Fatalf("%+v", note)
+	}
+	want, _, _ = want.Apply(note.Index, []state.Entry{{
+		At: h.at, Actor: note.Actor, Source: note.Source, Command: state.Note{Kind: note.Kind, Subject: note.Subject, Text: note.Summary},
+	}})
+	is := h.image()
+	h.machine = want
+	if string(is) != string(h.image()) {
 		t.Error("the state is another one")
+	}
+}
+
+func TestChangesOfMembersAreInTheAudit(t *testing.T) {
+	h := newHouse(t)
+	head, _ := h.Machine().AuditHead()
+	h.must(http.StatusOK, "POST", "/v1/cluster/nodes?reason=growth", `{"id":"node-2","address":"192.0.2.2:7300","voter":true}`)
+	h.must(http.StatusOK, "DELETE", "/v1/cluster/nodes/node-2?reason=broken", "")
+	var said []string
+	for e := range h.Machine().Audit(head) {
+		said = append(said, e.Kind+" "+e.Subject+" "+e.Summary+" "+e.Reason)
+	}
+	if len(said) != 2 || said[0] != "node node-2 added as a voter growth" || said[1] != "node node-2 removed broken" {
+		t.Errorf("%q", said)
 	}
 }
 

@@ -84,6 +84,19 @@ func (h *Handler) again(ctx context.Context, w Wait) (state.Result, bool, error)
 	return *req.first, true, h.served(ctx, w, req.first.First)
 }
 
+// againEach is again for a request of several commands: where only some were
+// done it goes on, and the machine does the others.
+func (h *Handler) againEach(ctx context.Context, w Wait, commands int) (bool, error) {
+	req := from(ctx)
+	for i := range commands {
+		if r, known := req.machine.Once(req.once.At(i)); !known || r.Refusal != nil {
+			return false, nil
+		}
+	}
+	_, done, err := h.again(ctx, w)
+	return done, err
+}
+
 // repeated marks the reply to a request that was done before.
 func (r *request) repeated(result state.Result) {
 	if result.First != 0 {

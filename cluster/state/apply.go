@@ -107,6 +107,8 @@ func (w *writer) decide(c Command) Result {
 		return w.dropAccessToken(c)
 	case Reschedule:
 		return w.reschedule()
+	case Note:
+		return w.note(c)
 	case SetDomainRecords:
 		return w.setDomainRecords(c)
 	case SetCookieSecret:

@@ -62,6 +62,16 @@ func (w *writer) record(e Entry, r Result) {
 	w.audit.push(a.canonical())
 }
 
+// note is a change that happened elsewhere: it leaves its entry alone.
+func (w *writer) note(c Note) Result {
+	for _, text := range []string{c.Kind, c.Subject, c.Text} {
+		if r := checkTitle("note", text); r != nil {
+			return refused(r)
+		}
+	}
+	return done
+}
+
 // plain bounds a text and makes it one that JSON carries unchanged.
 func plain(s string, most int) string {
 	if len(s) > most {
@@ -109,6 +119,8 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on("token", c.ID, "revoked")
 	case Reschedule:
 		on("cluster", w.settings.ClusterID, "due times follow changed policies")
+	case Note:
+		on(c.Kind, c.Subject, "%s", c.Text)
 	case SetCookieSecret:
 		on("cluster", w.settings.ClusterID, "a new secret of DNS cookies")
 	default:

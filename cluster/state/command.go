@@ -36,6 +36,7 @@ const (
 	CodeReschedule       Code = 22
 	CodeSetCookieSecret  Code = 23
 	CodeSetDomainRecords Code = 24
+	CodeNote             Code = 25
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -233,6 +234,15 @@ type DropAccessToken struct {
 // whose policy changed; propose it while Machine.Rescheduling.
 type Reschedule struct{}
 
+// Note puts into the audit log what an operator changed outside the machine: the
+// members of the cluster, its leader, its whole state by a backup. It changes
+// nothing else.
+type Note struct {
+	Kind    string `cbor:"1,keyasint"` // "node", "cluster"
+	Subject string `cbor:"2,keyasint"`
+	Text    string `cbor:"3,keyasint"`
+}
+
 // SetCookieSecret gives the name servers a new secret for DNS cookies (RFC 9018).
 // The one before stays good for the cookies made with it. It is random, and in
 // the log as it is: it guards rate limits, not data.
@@ -264,3 +274,4 @@ func (DropNameServer) Code() Code   { return CodeDropNameServer }
 func (Reschedule) Code() Code       { return CodeReschedule }
 func (SetCookieSecret) Code() Code  { return CodeSetCookieSecret }
 func (SetDomainRecords) Code() Code { return CodeSetDomainRecords }
+func (Note) Code() Code             { return CodeNote }

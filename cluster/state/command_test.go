@@ -20,6 +20,7 @@ var pinned = map[Code]string{
 	11: "LeaveDomain", 12: "RestoreDomain", 13: "ExpireDomain", 14: "PutDomainRecord", 15: "StepKey",
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
+	25: "Note",
 }
 
 // examples has one command of each code with every field set.
@@ -51,6 +52,7 @@ func examples() []Command {
 		RestoreDomain{tok(1), []keys.Material{m}},
 		ExpireDomain{tok(1)},
 		PutDomainRecord{tok(1), rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1"), true},
+		Note{"node", "node-4", "added as a voter"},
 		SetDomainRecords{tok(1), []zone.RRset{rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1")}, true, true},
 		StepKey{tok(1), keys.Step{Kind: keys.StepPublish, Algorithm: keys.Ed25519, Key: 3}, &m, "2601-aaaaaa", true},
 		RevokeKey{tok(1), "2601-aaaaaa", true},

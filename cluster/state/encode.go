@@ -225,6 +225,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[DropNameServer](body)
 	case CodeReschedule:
 		return decodeBody[Reschedule](body)
+	case CodeNote:
+		return decodeBody[Note](body)
 	case CodeSetDomainRecords:
 		return decodeBody[SetDomainRecords](body)
 	case CodeSetCookieSecret:

@@ -269,7 +269,7 @@ func (g *generator) shared(m Machine) Command {
 	pool := g.pick("pool", "default", "second", "third")
 	server := g.pick("server", "ns1", "ns2", "ns3", "ns10", "mx1")
 	g.next++
-	switch rapid.IntRange(0, 14).Draw(g.t, "shared") {
+	switch rapid.IntRange(0, 15).Draw(g.t, "shared") {
 	case 0:
 		return SetSettings{Settings{ClusterID: "test", VerificationOff: g.flag("off", 3)}}
 	case 1:
@@ -292,6 +292,8 @@ func (g *generator) shared(m Machine) Command {
 			return SuspendTenant{tenant, g.flag("suspended", 2)}
 		}
 		return AddTenant{tenant, tenant}
+	case 15:
+		return Note{"node", "node-2", g.pick("note", "added", "removed", strings.Repeat("x", MaxTitle+1))}
 	case 13:
 		return SetCookieSecret{zone.CookieSecret{byte(rapid.IntRange(0, 3).Draw(g.t, "secret"))}}
 	case 12:
