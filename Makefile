@@ -16,7 +16,7 @@ FUZZTIME    ?= 10s
 BENCHTIME   ?= 1s
 
 # Programs that tests run, each with its Debian package.
-PROGRAMS := dig:bind9-dnsutils knotd:knot unbound:unbound ip:iproute2 \
+PROGRAMS := dig:bind9-dnsutils knotd:knot nsd:nsd unbound:unbound ip:iproute2 \
             /usr/lib/python3/dist-packages/dkim/__init__.py:python3-dkim
 
 .PHONY: build check static unit test programs fuzz bench gobench clean
@@ -67,7 +67,7 @@ fuzz:
 	@set -e; for package in $$($(GO) list ./...); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "$$package $$target"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$package; \
 	  done; \
 	done
 
