@@ -41,8 +41,7 @@ type transport struct {
 // follower is what a follower has said it has, in the term of this leader.
 type follower struct {
 	address raft.ServerAddress
-	header  raft.RPCHeader
-	leader  []byte
+	like    raft.AppendEntriesRequest // the leader's last, without its entries
 	term    uint64
 	last    uint64 // the last entry that it has as the leader has it
 	at      uint64 // the term of that
@@ -102,7 +101,8 @@ func (t *transport) note(id raft.ServerID, target raft.ServerAddress, args *raft
 		f = &follower{term: args.Term}
 		t.followers[id] = f
 	}
-	f.address, f.header, f.leader = target, args.RPCHeader, args.Leader
+	f.address, f.like = target, *args
+	f.like.Entries = nil
 	f.last, f.at = args.PrevLogEntry, args.PrevLogTerm
 	if n := len(args.Entries); n > 0 {
 		f.last, f.at = args.Entries[n-1].Index, args.Entries[n-1].Term
@@ -139,14 +139,12 @@ func (t *transport) tell(id raft.ServerID, f *follower) {
 		return
 	}
 	f.telling, f.told = true, index
-	args := &raft.AppendEntriesRequest{
-		RPCHeader: f.header, Term: f.term, Leader: f.leader,
-		PrevLogEntry: f.last, PrevLogTerm: f.at, LeaderCommitIndex: index,
-	}
+	args := f.like // its term and leader are those of f
+	args.PrevLogEntry, args.PrevLogTerm, args.LeaderCommitIndex = f.last, f.at, index
 	target := f.address
 	go func() {
 		var resp raft.AppendEntriesResponse
-		err := t.NetworkTransport.AppendEntries(id, target, args, &resp)
+		err := t.NetworkTransport.AppendEntries(id, target, &args, &resp)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		f.telling = false
