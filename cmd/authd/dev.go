@@ -271,7 +271,8 @@ func (d *devCluster) up(demo bool) error {
 	return err
 }
 
-// awaitNode waits until a node says that it is ready and knows the token.
+// awaitNode waits until a node says that it is ready, knows the token, and knows
+// a leader to send writes to.
 func (d *devCluster) awaitNode(ctx context.Context, i int) error {
 	c, err := newClient("http://"+d.api(i), d.token, "")
 	if err != nil {
@@ -284,7 +285,10 @@ func (d *devCluster) awaitNode(ctx context.Context, i int) error {
 		}
 		err := c.probe(ctx, "/ready")
 		if err == nil {
-			_, err = c.get(ctx, v1("cluster"), nil, nil)
+			var cluster struct{ Leader string }
+			if _, err = c.get(ctx, v1("cluster"), nil, &cluster); err == nil && cluster.Leader == "" {
+				err = errors.New("it knows no leader yet")
+			}
 		}
 		if err == nil {
 			return nil
