@@ -86,6 +86,9 @@ type ref struct {
 type soa struct {
 	mname, rname Name
 	serial, ttl  uint32
+	// How much of the names is written out, the rest being a pointer: of mname to
+	// the owner, of rname to the end of mname; 0: all.
+	mnameCut, rnameCut int
 }
 
 func (a *answer) reset(q *query) {

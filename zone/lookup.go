@@ -409,11 +409,15 @@ func (v *view) addSOA(a *answer, ttl uint32) {
 // soa is the SOA of the view's zone, with its counter as it is now.
 func (v *view) soa(ttl uint32) soa {
 	if v.anchor.kind != anchorZone {
-		return soa{mname: v.platform.mname, rname: v.platform.contact, serial: v.platform.serial, ttl: ttl}
+		return soa{mname: v.platform.mname, rname: v.platform.contact, serial: v.platform.serial, ttl: ttl,
+			mnameCut: v.platform.mnameCut, rnameCut: v.platform.contactCut}
 	}
 	s := soa{mname: v.firstServer(), rname: Root, serial: u32(v.b, atSerial), ttl: ttl}
 	if v.platform != nil {
 		s.rname = v.platform.contact
+		if s.mname.In(v.platform.apex) { // always, but a branch says so of itself
+			s.rnameCut = v.platform.contactCut
+		}
 	}
 	if v.pool != nil {
 		s.serial += v.pool.serial // wraps (RFC 1982)

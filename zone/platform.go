@@ -16,10 +16,12 @@ type platformAnswers struct {
 	hash    uint64 // of the apex
 	contact Name
 	mname   Name
-	serial  uint32
-	block   block
-	servers []serverAnswers
-	reports [][]uint32 // pools, by the number that nodes with nodeReport have
+	// Octets in front of the apex in mname and contact; 0 where it is not in them.
+	mnameCut, contactCut int
+	serial               uint32
+	block                block
+	servers              []serverAnswers
+	reports              [][]uint32 // pools, by the number that nodes with nodeReport have
 }
 
 // serverAnswers are the addresses of one name server, for every name it has.
@@ -58,6 +60,12 @@ func RenderPlatform(p PlatformPlan) (*Platform, error) {
 		contact: p.Contact, mname: p.Apex, serial: p.Serial}}
 	if len(p.NS) > 0 {
 		out.mname = p.NS[0]
+	}
+	if out.mname.In(p.Apex) {
+		out.mnameCut = len(out.mname) - len(p.Apex)
+		if p.Contact.In(p.Apex) {
+			out.contactCut = len(p.Contact) - len(p.Apex)
+		}
 	}
 	var apex path
 	apex.setName(string(p.Apex))

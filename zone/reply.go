@@ -131,21 +131,52 @@ const (
 	soaNumbers = 5 * 4
 )
 
+// writeSOA writes the SOA, the only record whose data are compressed (RFC 3597
+// section 4): all others are copied as they were built, for whatever question.
 func (w *writer) writeSOA(pointer uint16) bool {
 	s := &w.a.soa
-	length := len(s.mname) + len(s.rname) + soaNumbers
+	mname, rname := len(s.mname), len(s.rname) // as written
+	apex := pointer                            // where the end of rname is
+	if s.mnameCut > 0 {
+		mname = s.mnameCut + 2
+	} else if at := len(w.out) - w.start + recordHead + mname - (rname - s.rnameCut); at <= maxPointer {
+		apex = 0xc000 | uint16(at)
+	} else {
+		s.rnameCut = 0 // too far behind for a pointer
+	}
+	if s.rnameCut > 0 {
+		rname = s.rnameCut + 2
+	}
+	length := mname + rname + soaNumbers
 	if len(w.out)+recordHead+length > w.limit {
 		return false
 	}
 	w.head(pointer, TypeSOA, s.ttl, length)
-	w.out = s.appendData(w.out)
+	w.cut(s.mname, s.mnameCut, pointer)
+	w.cut(s.rname, s.rnameCut, apex)
+	w.out = s.appendNumbers(w.out)
 	return true
 }
 
-// appendData appends the RDATA.
+// cut writes a name of which the first octets differ from what a pointer leads
+// to; none: the whole name.
+func (w *writer) cut(n Name, octets int, pointer uint16) {
+	if octets == 0 {
+		w.out = append(w.out, n...)
+		return
+	}
+	w.out = append(w.out, n[:octets]...)
+	w.out = binary.BigEndian.AppendUint16(w.out, pointer)
+}
+
+// appendData appends the RDATA without compression.
 func (s *soa) appendData(out []byte) []byte {
 	out = append(out, s.mname...)
 	out = append(out, s.rname...)
+	return s.appendNumbers(out)
+}
+
+func (s *soa) appendNumbers(out []byte) []byte {
 	for _, n := range [...]uint32{s.serial, soaRefresh, soaRetry, soaExpire, TTLNegative} {
 		out = binary.BigEndian.AppendUint32(out, n)
 	}
