@@ -11,7 +11,12 @@ import (
 
 // ringVersion is the first byte of an encoded ring. A new form gets a new number,
 // and DecodeRing goes on reading the old ones: images hold them.
-const ringVersion = 1
+//
+// urgentVersion has Urgent behind the rest; it is written where there is one.
+const (
+	ringVersion   = 1
+	urgentVersion = 2
+)
 
 // maxFreed bounds Freed: three slots of two algorithms, or the selectors removed
 // in burnedFor months. A ring publishes nothing that could pass it.
@@ -32,10 +37,14 @@ const (
 // already. Equal rings encode to equal bytes.
 //
 // Version 1: version, mode, NextID, jitter, RetiredAt, the keys, Freed by name,
-// RolledFrom by algorithm. Numbers are varints in their shortest form, a key's
+// RolledFrom by algorithm. Version 2: Urgent by algorithm besides. Numbers are varints in their shortest form, a key's
 // times are relative to its creation, and that to the previous key's.
 func (r Ring) Append(dst []byte) []byte {
-	dst = append(dst, ringVersion, byte(r.Mode))
+	version := byte(ringVersion)
+	if len(r.Urgent) > 0 {
+		version = urgentVersion
+	}
+	dst = append(dst, version, byte(r.Mode))
 	dst = binary.AppendUvarint(dst, uint64(r.NextID))
 	dst = binary.AppendVarint(dst, int64(r.Jitter))
 	dst = binary.AppendVarint(dst, r.RetiredAt)
@@ -54,6 +63,14 @@ func (r Ring) Append(dst []byte) []byte {
 	for _, a := range slices.Sorted(maps.Keys(r.RolledFrom)) {
 		dst = append(dst, byte(a))
 		dst = binary.AppendUvarint(dst, uint64(r.RolledFrom[a]))
+	}
+	if version == ringVersion {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(r.Urgent)))
+	for _, a := range slices.Sorted(maps.Keys(r.Urgent)) {
+		dst = append(dst, byte(a), byte(r.Urgent[a].Old))
+		dst = binary.AppendUvarint(dst, uint64(r.Urgent[a].Key))
 	}
 	return dst
 }
@@ -131,7 +148,8 @@ type ringDecoder struct {
 }
 
 func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
-	if version := d.byte(); d.err == nil && version != ringVersion {
+	version := d.byte()
+	if d.err == nil && version != ringVersion && version != urgentVersion {
 		return Ring{}, fmt.Errorf("version %d is newer than this release", version)
 	}
 	r := Ring{Mode: RingMode(d.byte())}
@@ -163,6 +181,9 @@ func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
 	}
 	d.freed(&r)
 	d.rolled(&r)
+	if version == urgentVersion {
+		d.urgent(&r)
+	}
 	if d.err == nil && d.rest != "" {
 		return Ring{}, fmt.Errorf("%d octets too many", len(d.rest))
 	}
@@ -236,6 +257,26 @@ func (d *ringDecoder) rolled(r *Ring) {
 			return
 		}
 		r.RolledFrom[a] = d.uint32()
+		last = a
+	}
+}
+
+func (d *ringDecoder) urgent(r *Ring) {
+	count := d.count(2)
+	if count == 0 {
+		d.fail(errors.New("no emergency waits: version 1 would do"))
+		return
+	}
+	r.Urgent = make(map[Algorithm]Urgent, count)
+	last := Algorithm(0)
+	for range count {
+		a := Algorithm(d.byte())
+		if a <= last {
+			d.fail(errors.New("algorithms are not in order"))
+			return
+		}
+		old := Fate(d.byte())
+		r.Urgent[a] = Urgent{d.uint32(), old}
 		last = a
 	}
 }
@@ -346,6 +387,14 @@ func (r Ring) check() error {
 	for a := range r.RolledFrom {
 		if !a.known() {
 			return fmt.Errorf("rolled from: %s is unknown", a)
+		}
+	}
+	for a, wish := range r.Urgent {
+		if wish.Old != FateDrain && wish.Old != FateRevoke {
+			return fmt.Errorf("urgent: %s is unknown", wish.Old)
+		}
+		if k, ok := r.Active(a); !ok || k.ID != wish.Key || r.RetiredAt != 0 {
+			return fmt.Errorf("urgent: key %d of %s is not active", wish.Key, a)
 		}
 	}
 	return nil

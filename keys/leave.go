@@ -56,7 +56,7 @@ func (r Ring) Retire(at int64) Ring {
 		return r
 	}
 	next := r.clone()
-	next.RetiredAt = at
+	next.RetiredAt, next.Urgent = at, nil
 	for i := range next.Keys {
 		switch k := &next.Keys[i]; k.Stage {
 		case Active:

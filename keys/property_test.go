@@ -88,7 +88,7 @@ func (w *walk) advance(t *rapid.T) {
 func (w *walk) act(t *rapid.T) {
 	var next Ring
 	var err error
-	switch what := rapid.IntRange(0, 15).Draw(t, "what"); {
+	switch what := rapid.IntRange(0, 18).Draw(t, "what"); {
 	case what < 9:
 		step, due, ok := w.ring.Next(w.policy)
 		if !ok {
@@ -115,6 +115,8 @@ func (w *walk) act(t *rapid.T) {
 		next, err = w.ring.RevokeAnyway(id, w.now)
 	case what < 15:
 		next = w.ring.Retire(w.now)
+	case what < 18:
+		next = w.emergency(t)
 	default:
 		var material []Material
 		for i, a := range w.ring.ReviveNeeds(w.algorithms) {
@@ -126,6 +128,43 @@ func (w *walk) act(t *rapid.T) {
 	if err == nil {
 		w.ring = next
 	}
+}
+
+// emergency is never refused to a domain that stays, and the key it replaces is
+// not revoked before another is active.
+func (w *walk) emergency(t *rapid.T) Ring {
+	a := rapid.SampledFrom(w.algorithms).Draw(t, "algorithm")
+	old := rapid.SampledFrom([]Fate{FateDrain, FateRevoke}).Draw(t, "fate")
+	before, signed := w.ring.Active(a)
+	var from uint32
+	if signed && rapid.Bool().Draw(t, "from") {
+		from = before.ID
+	}
+	next, err := w.ring.Emergency(a, from, old, w.now)
+	if w.ring.RetiredAt != 0 {
+		if err == nil {
+			t.Fatal("a domain that leaves had an emergency")
+		}
+		return w.ring
+	}
+	if err != nil {
+		t.Fatalf("an emergency was refused: %v", err)
+	}
+	after, signs := next.Active(a)
+	switch k, _ := next.ByID(before.ID); {
+	case !signed:
+	case !signs:
+		t.Fatal("after an emergency nothing signs")
+	case after.ID == before.ID && next.Urgent[a] != (Urgent{before.ID, old}):
+		t.Fatalf("%s signs on, and what waits is %+v", after.Selector, next.Urgent[a])
+	case after.ID != before.ID && (k.Stage == Revoked) != (old == FateRevoke):
+		t.Fatalf("%s is %s, but was to %s", k.Selector, k.Stage, old)
+	}
+	again, err := next.Emergency(a, before.ID, old, w.now)
+	if signed && (err != nil || !bytes.Equal(again.Append(nil), next.Append(nil))) {
+		t.Fatalf("the same emergency twice: %v", err)
+	}
+	return next
 }
 
 func (w *walk) take(step Step, old bool) (Ring, error) {
@@ -151,6 +190,11 @@ func (w *walk) check(t *rapid.T) {
 		t.Fatal("the ring does not encode to the same bytes again")
 	}
 	w.checkRecords(t)
+	for _, p := range r.Plan(w.policy) {
+		if k, _ := r.ByID(p.Key); p.Kind == StepActivate && r.Urgent[k.Algorithm] != (Urgent{}) && p.Due != k.ReadyAt() {
+			t.Fatalf("in an emergency %s is due at %d, but ready at %d", k.Selector, p.Due, k.ReadyAt())
+		}
+	}
 	for _, a := range w.algorithms {
 		count := map[Stage]int{}
 		for _, k := range r.Keys {

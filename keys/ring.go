@@ -85,6 +85,8 @@ type Ring struct {
 	// RolledFrom is the ID of the key that the active one replaced while the
 	// rollback window is open, by algorithm.
 	RolledFrom map[Algorithm]uint32
+	// Urgent are the emergencies that wait for their standby, by algorithm.
+	Urgent map[Algorithm]Urgent
 	// RetiredAt is when the domain began to leave: nothing signs, nothing new is
 	// published. 0 otherwise.
 	RetiredAt int64

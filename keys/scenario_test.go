@@ -135,6 +135,8 @@ func (s *scenario) do(words []string) error {
 			return errors.New("no such key")
 		}
 		next, err = s.ring.revokeKey(key.ID, s.now, anyway)
+	case "emergency":
+		next, err = s.emergency(words[1:])
 	case "leave":
 		next = s.ring.Retire(s.now)
 	case "restore":
@@ -155,6 +157,30 @@ func (s *scenario) do(words []string) error {
 	}
 	s.ring = next
 	return s.recode()
+}
+
+// emergency reads "ALGORITHM FATE [SELECTOR]".
+func (s *scenario) emergency(words []string) (Ring, error) {
+	a, err := ParseAlgorithm(words[0])
+	if err != nil {
+		return Ring{}, err
+	}
+	var from uint32
+	if len(words) == 3 {
+		key, ok := s.ring.BySelector(words[2])
+		if !ok {
+			return Ring{}, errors.New("no such key")
+		}
+		from = key.ID
+	}
+	old := FateDrain
+	if words[1] != old.String() {
+		old = FateRevoke
+	}
+	if words[1] != old.String() {
+		return Ring{}, fmt.Errorf("unknown fate %q", words[1])
+	}
+	return s.ring.Emergency(a, from, old, s.now)
 }
 
 // recode sends the ring through its encoded form, as every command of the machine does.
@@ -338,6 +364,13 @@ func (s *scenario) expect(words []string) error {
 			return same("unknown", words[2])
 		}
 		return same(s.offset(key.ReadyAt()), words[2])
+	case "exposed":
+		key, _ := s.ring.BySelector(words[1])
+		until := s.ring.ExposedUntil(key.ID, s.policy)
+		if until == 0 {
+			return same("unknown", words[2])
+		}
+		return same(s.offset(until), words[2])
 	case "txt":
 		got := []string{"none"}
 		for _, record := range s.ring.Records(s.algorithms) {

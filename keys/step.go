@@ -107,6 +107,9 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 // not know.
 func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 	active, ok := r.Active(standby.Algorithm)
+	if _, urgent := r.Urgent[standby.Algorithm]; urgent {
+		return standby.ReadyAt(), true
+	}
 	switch {
 	case !ok:
 		return standby.ReadyAt(), r.RetiredAt == 0
@@ -302,7 +305,7 @@ func (r Ring) activate(i int, at int64, p Policy) (Ring, error) {
 	if err := k.notReady(at); err != nil {
 		return Ring{}, err
 	}
-	return r.succeed(i, at), nil
+	return r.replace(i, at), nil
 }
 
 // notReady says why a standby must not sign yet: some receiver may not see it.
@@ -322,6 +325,7 @@ func (r Ring) succeed(i int, at int64) Ring {
 	next := r.clone()
 	k := &next.Keys[i]
 	delete(next.RolledFrom, k.Algorithm)
+	delete(next.Urgent, k.Algorithm)
 	for j := range next.Keys {
 		old := &next.Keys[j]
 		if old.Algorithm == k.Algorithm && old.Stage == Active {
@@ -342,7 +346,7 @@ func (r Ring) rollBack(i int, at int64, p Policy) (Ring, error) {
 	if until := k.DrainedAt + seconds(p.Rollback); at > until {
 		return Ring{}, fmt.Errorf("it is draining and its rollback window of %s is over", p.Rollback)
 	}
-	next := r.succeed(i, at)
+	next := r.replace(i, at)
 	delete(next.RolledFrom, k.Algorithm) // no way forward again: the newer key drains
 	return next, nil
 }
@@ -370,6 +374,9 @@ func (r Ring) revoked(i int, at int64) Ring {
 	}
 	if next.RolledFrom[k.Algorithm] == k.ID {
 		delete(next.RolledFrom, k.Algorithm)
+	}
+	if next.Urgent[k.Algorithm].Key == k.ID {
+		delete(next.Urgent, k.Algorithm)
 	}
 	k.Stage, k.RevokedAt, k.Sealed, k.Payload = Revoked, at, nil, ""
 	return next
@@ -400,5 +407,6 @@ func (r Ring) clone() Ring {
 	maps.Copy(r.Freed, freed)
 	r.RolledFrom = make(map[Algorithm]uint32, len(rolled)+1)
 	maps.Copy(r.RolledFrom, rolled)
+	r.Urgent = maps.Clone(r.Urgent)
 	return r
 }

@@ -1,0 +1,169 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Fate is what becomes of the key that an emergency replaces. Values are kept in
+// the log and in rings: never renumber.
+type Fate uint8
+
+const (
+	FateDrain  Fate = 1 // it is published until its drain ends, as after any rotation
+	FateRevoke Fate = 2 // it is answered with an empty p= in the change that activates the next
+)
+
+// String is the fate's name in the API.
+func (f Fate) String() string {
+	switch f {
+	case FateDrain:
+		return "drain"
+	case FateRevoke:
+		return "revoke"
+	}
+	return fmt.Sprintf("fate %d", uint8(f))
+}
+
+// Urgent is an emergency that waits for its standby: the next key signs from its
+// ready time on, with no soak.
+type Urgent struct {
+	Key uint32 // ID of the active key that is to be replaced
+	Old Fate
+}
+
+// Emergency replaces an active key as soon as receivers can see the next one: at
+// once where the standby is ready, otherwise by StepActivate at its ready time;
+// where there is no standby, after its publication. It is refused only to a
+// domain that leaves, and for a key that never signed.
+//
+// from is the ID of the key that the caller saw active, 0 for whichever is. One
+// that has left Active already is only revoked where that is its fate and
+// another key signs. The old key is never revoked before another is active.
+//
+// In slots the older draining key is revoked where otherwise no slot would be
+// left for the next standby.
+func (r Ring) Emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
+	next, err := r.emergency(a, from, old, at)
+	if err != nil {
+		return Ring{}, fmt.Errorf("emergency rotation of %s: %w", a, err)
+	}
+	return next, nil
+}
+
+func (r Ring) emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
+	switch {
+	case at <= 0:
+		return Ring{}, fmt.Errorf("time %d is not after 1970", at)
+	case old != FateDrain && old != FateRevoke:
+		return Ring{}, fmt.Errorf("%s is unknown", old)
+	case r.RetiredAt != 0:
+		return Ring{}, errors.New("the domain is leaving: nothing signs any more")
+	}
+	active, signing := r.Active(a)
+	if from != 0 && (!signing || from != active.ID) {
+		return r.replaced(a, from, old, at)
+	}
+	if signing {
+		next := r.clone()
+		if next.Urgent == nil {
+			next.Urgent = make(map[Algorithm]Urgent, 1)
+		}
+		next.Urgent[a] = Urgent{active.ID, old}
+		r = next
+	}
+	standby, ok := r.Standby(a)
+	if !ok {
+		return r.freeSlot(a, 0, at), nil
+	}
+	if standby.notReady(at) != nil {
+		return r, nil // the step is planned for its ready time
+	}
+	return r.activate(r.index(standby.ID), at, Policy{})
+}
+
+// replaced is an emergency for a key that signs no more.
+func (r Ring) replaced(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
+	i := r.index(from)
+	if i < 0 || r.Keys[i].Algorithm != a {
+		return Ring{}, fmt.Errorf("key %d: no such key in the ring", from)
+	}
+	k := &r.Keys[i]
+	if k.Stage == Standby {
+		return Ring{}, fmt.Errorf("%q is standby and has signed nothing: revoke it instead", k.Selector)
+	}
+	if k.Stage == Draining && old == FateRevoke && r.has(a, Active) {
+		return r.revoked(i, at), nil
+	}
+	return r, nil
+}
+
+// replace is succeed that carries out the emergency which waited for it.
+func (r Ring) replace(i int, at int64) Ring {
+	a := r.Keys[i].Algorithm
+	wish, urgent := r.Urgent[a]
+	next := r.succeed(i, at)
+	switch {
+	case !urgent:
+		return next
+	case wish.Old == FateRevoke:
+		return next.revoked(next.index(wish.Key), at)
+	}
+	return next.freeSlot(a, wish.Key, at)
+}
+
+// freeSlot revokes the key that has drained longest, spared apart, where every
+// slot of an algorithm holds a key that is still served.
+func (r Ring) freeSlot(a Algorithm, spared uint32, at int64) Ring {
+	if r.Mode != Slots {
+		return r
+	}
+	live, oldest := 0, -1
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		if k.Algorithm != a || k.Stage == Revoked {
+			continue
+		}
+		live++
+		if k.Stage == Draining && k.ID != spared && (oldest < 0 || k.DrainedAt < r.Keys[oldest].DrainedAt) {
+			oldest = i
+		}
+	}
+	if live < SlotCount || oldest < 0 {
+		return r
+	}
+	return r.revoked(oldest, at)
+}
+
+// index is the place of a key; -1 where it is gone.
+func (r Ring) index(id uint32) int {
+	for i := range r.Keys {
+		if r.Keys[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// ExposedUntil is when the last cache forgets a key's record, and so when a thief
+// of its private half can no longer sign: the time of its revocation, done or
+// planned, and the record's TTL. 0 where that is not known yet.
+func (r Ring) ExposedUntil(id uint32, p Policy) int64 {
+	k, ok := r.ByID(id)
+	if !ok {
+		return 0
+	}
+	switch k.Stage {
+	case Revoked:
+		return k.RevokedAt + TTLLong
+	case Draining:
+		return r.retireAt(&k, p) + TTLLong
+	case Active:
+		standby, ok := r.Standby(k.Algorithm)
+		if wish := r.Urgent[k.Algorithm]; !ok || wish.Key != id || standby.ReadyAt() == 0 {
+			return 0
+		}
+		return r.replace(r.index(standby.ID), standby.ReadyAt()).ExposedUntil(id, p)
+	}
+	return 0
+}
