@@ -101,6 +101,8 @@ func (w *writer) decide(c Command) Result {
 		return w.stepKey(c)
 	case RevokeKey:
 		return w.revokeKey(c)
+	case ReplaceKey:
+		return w.replaceKey(c)
 	case AddAccessToken:
 		return w.addAccessToken(c)
 	case DropAccessToken:

@@ -152,6 +152,8 @@ func (w *writer) describeClaim(c Command) string {
 		return fmt.Sprintf("%s %d record sets", either(c.Replace, "replaced all records by", "set"), len(c.Sets))
 	case StepKey:
 		return w.about.step + either(c.Manual, " by hand", "")
+	case ReplaceKey:
+		return "emergency, old key: " + c.Old.String() + w.about.step
 	case RevokeKey:
 		return "revoke by hand" + either(c.Force, ", forced", "")
 	}

@@ -37,6 +37,7 @@ const (
 	CodeSetCookieSecret  Code = 23
 	CodeSetDomainRecords Code = 24
 	CodeNote             Code = 25
+	CodeReplaceKey       Code = 26
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -220,6 +221,18 @@ type RevokeKey struct {
 	Force    bool   `cbor:"3,keyasint"`
 }
 
+// ReplaceKey is an emergency: the standby signs at once where it is ready, and by
+// itself when it is. Refused only to a domain that leaves, and for a key that
+// never signed.
+type ReplaceKey struct {
+	Token     Token          `cbor:"1,keyasint"`
+	Algorithm keys.Algorithm `cbor:"2,keyasint"`
+	// From, where not empty, is the active selector that the caller saw: where
+	// another is active by now there is no second rotation.
+	From string    `cbor:"3,keyasint"`
+	Old  keys.Fate `cbor:"4,keyasint"`
+}
+
 // AddAccessToken adds an API credential.
 type AddAccessToken struct {
 	Access AccessToken `cbor:"1,keyasint"`
@@ -266,6 +279,7 @@ func (ExpireDomain) Code() Code     { return CodeExpireDomain }
 func (PutDomainRecord) Code() Code  { return CodePutDomainRecord }
 func (StepKey) Code() Code          { return CodeStepKey }
 func (RevokeKey) Code() Code        { return CodeRevokeKey }
+func (ReplaceKey) Code() Code       { return CodeReplaceKey }
 func (AddAccessToken) Code() Code   { return CodeAddAccessToken }
 func (DropAccessToken) Code() Code  { return CodeDropAccessToken }
 func (DropPlatform) Code() Code     { return CodeDropPlatform }

@@ -213,6 +213,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[StepKey](body)
 	case CodeRevokeKey:
 		return decodeBody[RevokeKey](body)
+	case CodeReplaceKey:
+		return decodeBody[ReplaceKey](body)
 	case CodeAddAccessToken:
 		return decodeBody[AddAccessToken](body)
 	case CodeDropAccessToken:

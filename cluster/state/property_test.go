@@ -255,7 +255,10 @@ func (g *generator) command(m Machine) Command {
 		return g.domainRecords(m)
 	case n < 79:
 		return g.step(m)
-	case n < 83:
+	case n < 85:
+		if g.flag("emergency", 2) {
+			return g.emergency(m)
+		}
 		return RevokeKey{Token: g.token(m), Selector: g.selector(m), Force: g.flag("force", 2)}
 	default:
 		return g.shared(m)
@@ -480,6 +483,14 @@ func (g *generator) domainRecords(m Machine) Command {
 
 func (g *generator) selector(m Machine) string {
 	return g.pick("selector", "2601-aaaaaa", "2601-bbbbbb", "k1", "k2", "t2-k1", "nope")
+}
+
+func (g *generator) emergency(m Machine) Command {
+	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 3).Draw(g.t, "fate"))}
+	if g.flag("from", 3) {
+		c.From = g.selector(m)
+	}
+	return c
 }
 
 // task does what the rotator would do next, some days from now.

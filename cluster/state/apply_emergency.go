@@ -1,0 +1,67 @@
+package state
+
+import (
+	"bytes"
+	"slices"
+
+	"authd/keys"
+)
+
+// replaceKey is an emergency for one key of a domain.
+func (w *writer) replaceKey(c ReplaceKey) Result {
+	old, r := w.claim(c.Token)
+	if r != nil {
+		return refused(r)
+	}
+	result := Result{Token: c.Token}
+	ring := old.Ring()
+	var from keys.Key
+	switch active, signing := ring.Active(c.Algorithm); {
+	case old.State == Leaving:
+		result.Refusal = conflict("domain", nil, "%s is leaving: nothing signs for it any more; revoke its keys one by one, or restore it first", quoteName(old.Name))
+	case c.From != "":
+		if from, result.Refusal = replaceable(old, ring, c); result.Refusal != nil {
+			return result
+		}
+	case signing:
+		from = active
+	}
+	if result.Refusal != nil {
+		return result
+	}
+	next, err := ring.Emergency(c.Algorithm, from.ID, c.Old, w.time)
+	if err != nil {
+		result.Refusal = keyRefusal("key", err)
+		return result
+	}
+	if bytes.Equal(ring.Append(nil), next.Append(nil)) {
+		return result
+	}
+	d := *old
+	if !slices.EqualFunc(ring.Keys, next.Keys, func(a, b keys.Key) bool { return a.Stage == b.Stage }) {
+		w.touched(&d)
+	}
+	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
+		return result
+	}
+	if from.ID != 0 {
+		w.about.key = d.Selector(from)
+	}
+	if _, waits := next.Urgent[c.Algorithm]; waits {
+		w.about.step = "; waits for the standby"
+	}
+	result.Changed = true
+	return result
+}
+
+// replaceable finds the key that the caller of an emergency saw active.
+func replaceable(d *Domain, ring keys.Ring, c ReplaceKey) (keys.Key, *Refusal) {
+	k, ok := findKey(d, ring, c.From)
+	switch {
+	case !ok || k.Algorithm != c.Algorithm:
+		return keys.Key{}, stale("from", "%s has no %s key %s now: look at its keys, or leave from out", quoteName(d.Name), c.Algorithm, quote(c.From))
+	case k.Stage == keys.Standby:
+		return keys.Key{}, stale("from", "%s of %s is standby and has signed nothing: revoke it instead", quote(c.From), quoteName(d.Name))
+	}
+	return k, nil
+}
