@@ -13,10 +13,10 @@ import (
 // Rotation is the body of POST /v1/domains/{domain}/rotate.
 type Rotation struct {
 	From        string `json:"from,omitempty" maxLength:"63" doc:"The active selector that the caller saw: where another is active already, nothing happens. Left out: whatever is active, of every algorithm."`
-	Emergency   bool   `json:"emergency,omitempty" doc:"Not implemented yet."`
-	Old         string `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old key; only drain is implemented yet."`
-	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"Not implemented yet but for key, the default."`
-	Reason      string `json:"reason,omitempty" maxLength:"500"`
+	Emergency   bool   `json:"emergency,omitempty" doc:"A key leaked: never refused, and no soak. The standby signs at once where it is ready; otherwise by itself as soon as it is. Needs a reason."`
+	Old         string `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old key in an emergency: drain, the default, or revoke, in the change that activates the next and never before. revoke_when_switched is not implemented yet."`
+	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"store is not implemented yet; key is the default."`
+	Reason      string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit. An emergency needs it."`
 }
 
 // Revocation is the body of POST /v1/domains/{domain}/keys/{selector}/revoke.
@@ -29,8 +29,9 @@ func (h *Handler) registerKeys() {
 	tags := []string{"Keys"}
 	add(h, huma.Operation{
 		OperationID: "rotate-domain", Method: http.MethodPost, Path: "/v1/domains/{domain}/rotate", Tags: tags,
-		Summary:     "Make the standby key active now; the old one drains",
-		Description: "Needs a standby whose ready time has come; too early is 409 with ready_at.",
+		Summary: "Make the standby key active now; the old one drains",
+		Description: "Needs a standby whose ready time has come; too early is 409 with ready_at. " +
+			"An emergency is not refused: its reply says what was done, what it waits for, and which mail is at risk.",
 	}, tenant, h.rotate)
 	add(h, huma.Operation{
 		OperationID: "revoke-key", Method: http.MethodPost, Path: "/v1/domains/{domain}/keys/{selector}/revoke", Tags: tags,
@@ -43,20 +44,23 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	DomainPath
 	Wait
 	Body *Rotation
-}) (*domainReply, error) {
+}) (*rotatedReply, error) {
 	var body Rotation // left out: everything as usual
 	if in.Body != nil {
 		body = *in.Body
 	}
-	if err := body.later(); err != nil {
+	if err := body.check(); err != nil {
 		return nil, err
 	}
 	d, err := from(ctx).domain(in.Domain)
 	if err != nil {
 		return nil, err
 	}
+	if body.Emergency {
+		return h.replace(ctx, in.Wait, d, body)
+	}
 	if done, err := h.againEach(ctx, in.Wait, steps(d, body.From)); done && err == nil {
-		return h.domainNow(d.Token)
+		return h.rotatedNow(d.Token)
 	} else if err != nil {
 		return nil, err
 	}
@@ -68,7 +72,7 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	if _, err := h.writeAll(ctx, in.Wait, body.Reason, commands...); err != nil {
 		return nil, err
 	}
-	return h.domainNow(d.Token)
+	return h.rotatedNow(d.Token)
 }
 
 // steps is how many commands a manual rotation comes to.
@@ -104,19 +108,6 @@ func awaitsConfirmation(d *state.Domain) bool {
 		}
 	}
 	return false
-}
-
-// later refuses what a later release has.
-func (r Rotation) later() error {
-	switch {
-	case r.Emergency:
-		return notYet("emergency", "emergency rotation is not implemented yet; leave emergency out and rotate, then revoke the old key")
-	case r.Old != "" && r.Old != "drain":
-		return notYet("old", "%q is not implemented yet; leave old out, and revoke the old key afterwards", r.Old)
-	case r.Compromised != "" && r.Compromised != "key":
-		return notYet("compromised", "%q is not implemented yet; leave compromised out", r.Compromised)
-	}
-	return nil
 }
 
 // rotations are the steps that a manual rotation takes: one an algorithm, or

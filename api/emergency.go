@@ -1,0 +1,239 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"authd/cluster/state"
+	"authd/keys"
+)
+
+// Rotated is a domain after a rotation.
+type Rotated struct {
+	Domain
+	Emergency *Emergency `json:"emergency,omitempty" doc:"What an emergency came to; absent after another rotation."`
+}
+
+// Emergency is what an emergency rotation did, and what is still to come.
+type Emergency struct {
+	Active         []string   `json:"active" nullable:"false" doc:"Selectors that sign now."`
+	Old            []string   `json:"old" nullable:"false" doc:"Selectors of the keys to be replaced; among active while they wait."`
+	OldBecomes     string     `json:"old_becomes" enum:"drain,revoke"`
+	WaitsFor       string     `json:"waits_for" doc:"What the switch still waits for, in words; empty when it is done. It then happens by itself."`
+	ReadyAt        *time.Time `json:"ready_at" doc:"When a switch that waits happens; null when it is done, or while that is not known."`
+	ExposureEndsAt *time.Time `json:"exposure_ends_at" doc:"When the last cache has let go of the old record: until then a signature by the old key may verify. Null while not known."`
+	MailAtRisk     string     `json:"mail_at_risk" doc:"Which mail fails DKIM, in words."`
+	RevokedForSlot []string   `json:"revoked_for_slot" nullable:"false" doc:"Older draining keys that this request revoked, because all three slots were taken."`
+}
+
+type rotatedReply struct {
+	ETag string `header:"ETag" doc:"The domain's serial, for If-Match."`
+	Body Rotated
+}
+
+// check refuses what does not fit together, and what a later release has.
+func (r Rotation) check() error {
+	switch {
+	case r.Old == "revoke_when_switched":
+		return notYet("old", "revoke_when_switched is not implemented yet: nobody counts yet who fetched the new key; use drain or revoke")
+	case r.Compromised == "store":
+		return notYet("compromised", "store is not implemented yet; leave compromised out")
+	case !r.Emergency && r.Old == "revoke":
+		return invalid("old", "revoke goes with emergency alone; set emergency, or rotate and then revoke the old key")
+	case r.Emergency && strings.TrimSpace(r.Reason) == "":
+		return invalid("reason", "an emergency needs a reason, for the audit")
+	}
+	return nil
+}
+
+// fate is what becomes of the old key.
+func (r Rotation) fate() keys.Fate {
+	if r.Old == "revoke" {
+		return keys.FateRevoke
+	}
+	return keys.FateDrain
+}
+
+// replace carries out an emergency. It waits for no confirmation: what cannot be
+// done at once the machine does when it can.
+func (h *Handler) replace(ctx context.Context, w Wait, d *state.Domain, body Rotation) (*rotatedReply, error) {
+	before := d.Ring()
+	commands, err := replacements(d, before, body)
+	if err != nil {
+		return nil, err
+	}
+	done, err := h.againEach(ctx, w, len(commands))
+	switch {
+	case err != nil:
+		return nil, err
+	case done && body.From == "":
+		for i := range commands { // what is active now need not be what was replaced
+			commands[i].From = lastReplaced(d, before, commands[i].Algorithm)
+		}
+	case !done:
+		all := make([]state.Command, len(commands))
+		for i, c := range commands {
+			all[i] = c
+		}
+		if _, err := h.writeAll(ctx, w, body.Reason, all...); err != nil {
+			return nil, err
+		}
+	}
+	m := h.replica.Machine()
+	now, ok := m.Domain(d.Token)
+	if !ok {
+		return nil, notFound("domain", "the domain with the token %s is gone", d.Token)
+	}
+	reply := rotatedWith(m, now)
+	reply.Body.Emergency = viewEmergency(m, now, before, commands)
+	return reply, nil
+}
+
+func rotatedWith(m state.Machine, d *state.Domain) *rotatedReply {
+	return &rotatedReply{ETag: etag(d.Serial), Body: Rotated{Domain: viewDomain(m, d)}}
+}
+
+// rotatedNow is a claim after a rotation that was no emergency.
+func (h *Handler) rotatedNow(t state.Token) (*rotatedReply, error) {
+	d, err := h.domainNow(t)
+	if err != nil {
+		return nil, err
+	}
+	return &rotatedReply{ETag: d.ETag, Body: Rotated{Domain: d.Body}}, nil
+}
+
+// replacements are an emergency's commands: one an algorithm, or the one of the
+// selector that the caller saw.
+func replacements(d *state.Domain, r keys.Ring, body Rotation) ([]state.ReplaceKey, error) {
+	if body.From != "" {
+		k, ok := bySelector(d, r, body.From)
+		if !ok {
+			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(body.From))
+		}
+		return []state.ReplaceKey{{Token: d.Token, Algorithm: k.Algorithm, From: body.From, Old: body.fate()}}, nil
+	}
+	var commands []state.ReplaceKey
+	for _, a := range d.Algorithms {
+		c := state.ReplaceKey{Token: d.Token, Algorithm: a, Old: body.fate()}
+		if active, ok := r.Active(a); ok {
+			c.From = d.Selector(active)
+		}
+		commands = append(commands, c)
+	}
+	if len(commands) == 0 {
+		return nil, problem(http.StatusConflict, codeConflict, "domain", "%s has no keys to rotate", d.Name.Host())
+	}
+	return commands, nil
+}
+
+// lastReplaced is the selector of the key that an emergency replaced last, or is
+// about to.
+func lastReplaced(d *state.Domain, r keys.Ring, a keys.Algorithm) string {
+	if wish, ok := r.Urgent[a]; ok {
+		k, _ := r.ByID(wish.Key)
+		return d.Selector(k)
+	}
+	var last keys.Key
+	for _, k := range r.Keys {
+		if k.Algorithm == a && k.Stage != keys.Active && k.DrainedAt >= last.DrainedAt && k.DrainedAt != 0 {
+			last = k
+		}
+	}
+	if last.ID == 0 {
+		return ""
+	}
+	return d.Selector(last)
+}
+
+func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands []state.ReplaceKey) *Emergency {
+	ring := d.Ring()
+	policy := keys.DefaultPolicy()
+	if pool, ok := m.Pool(d.Pool); ok {
+		policy = pool.Policy
+	}
+	out := &Emergency{Active: []string{}, Old: []string{}, RevokedForSlot: []string{}, OldBecomes: commands[0].Old.String()}
+	var ready, exposed latest
+	var waits []string
+	for _, c := range commands {
+		if active, ok := ring.Active(c.Algorithm); ok {
+			out.Active = append(out.Active, d.Selector(active))
+		}
+		if words, at, waiting := awaited(d, ring, c.Algorithm); waiting {
+			waits = append(waits, words)
+			ready.add(at)
+		}
+		if k, ok := bySelector(d, ring, c.From); ok {
+			out.Old = append(out.Old, c.From)
+			exposed.add(ring.ExposedUntil(k.ID, policy))
+		}
+		for _, k := range ring.Keys {
+			was, _ := before.ByID(k.ID)
+			if k.Algorithm == c.Algorithm && k.Stage == keys.Revoked && was.Stage == keys.Draining && d.Selector(k) != c.From {
+				out.RevokedForSlot = append(out.RevokedForSlot, d.Selector(k))
+			}
+		}
+	}
+	out.WaitsFor = strings.Join(waits, "; ")
+	out.ReadyAt, out.ExposureEndsAt = ready.moment(), exposed.moment()
+	out.MailAtRisk = atRisk(out, ring)
+	return out
+}
+
+// latest is the last of some times, not known where one of them is not.
+type latest struct {
+	at      int64
+	unknown bool
+}
+
+func (l *latest) add(at int64) { l.at, l.unknown = max(l.at, at), l.unknown || at == 0 }
+
+func (l *latest) moment() *time.Time {
+	if l.unknown {
+		return nil
+	}
+	return maybe(l.at)
+}
+
+// awaited is what an algorithm's switch waits for, and until when; 0 where that
+// is not known yet.
+func awaited(d *state.Domain, r keys.Ring, a keys.Algorithm) (words string, at int64, waiting bool) {
+	_, urgent := r.Urgent[a]
+	if _, signing := r.Active(a); signing && !urgent {
+		return "", 0, false
+	}
+	standby, ok := r.Standby(a)
+	switch {
+	case !ok:
+		return fmt.Sprintf("the next %s key is to be published first", a), 0, true
+	case standby.ConfirmedAt == 0:
+		return fmt.Sprintf("every serving node has to confirm that it answers %s", d.Selector(standby)), 0, true
+	}
+	return fmt.Sprintf("caches may not know %s before its ready time", d.Selector(standby)), standby.ReadyAt(), true
+}
+
+// atRisk says which mail fails because of an emergency.
+func atRisk(e *Emergency, r keys.Ring) string {
+	old := strings.Join(e.Old, " and ")
+	revokes := e.OldBecomes == keys.FateRevoke.String()
+	var words string
+	switch {
+	case old == "":
+		words = "none: no key signed"
+	case revokes && e.WaitsFor != "":
+		words = "none until the switch; from then on mail signed with " + old + " that is still under way fails DKIM"
+	case revokes:
+		words = "mail signed with " + old + " that is still under way fails DKIM, at the latest from exposure_ends_at on"
+	default:
+		words = "none signed with " + old + ", which is answered until its drain ends; so is what a thief signs with it"
+	}
+	if len(e.RevokedForSlot) > 0 {
+		words += ". Mail signed with " + strings.Join(e.RevokedForSlot, " and ") + ", revoked to free its slot, fails DKIM"
+	}
+	if e.WaitsFor != "" && !revokes && r.Mode == keys.Slots {
+		words += ". Where no slot is free at the switch, the key that drained longest is revoked then"
+	}
+	return words
+}
