@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"authd/api"
@@ -59,30 +61,72 @@ func when(t *time.Time) string {
 type keyRotateCmd struct {
 	Domain string `arg:"" help:"Domain or token."`
 	From   string `placeholder:"SELECTOR" help:"The selector that signs now, as you saw it: nothing happens when another one does already."`
-	Reason string `help:"Why, for the audit."`
+	Reason string `help:"Why, for the audit. An emergency needs it."`
+
+	Emergency bool   `help:"The key leaked: switch at once, or by itself as soon as the next key is ready. Never refused."`
+	Old       string `placeholder:"drain|revoke" help:"With --emergency: whether the old key drains (the default), or is revoked in the change that switches."`
 }
 
 func (keyRotateCmd) Help() string {
 	return `Mail signed with the old key stays verifiable: its record is answered until every message under
-way has arrived. Rotate is not revoke: for a leaked key, revoke it as well.
+way has arrived. Rotate is not revoke.
+
+For a leaked key there is --emergency: no soak, no period. The old key is never revoked before another
+signs, so it may be a while where the next key is not ready; the reply says until when, which mail is at
+risk, and when caches have forgotten the old record. --old revoke ends what a thief can sign, and breaks
+mail that is still under way; --old drain breaks none, and the thief signs until the drain ends.
 
 Examples:
 
     authd key rotate send.customer.example
     authd key rotate send.customer.example --from 2611-ab3de7 --reason "yearly exercise"
+    authd key rotate send.customer.example --emergency --old revoke --reason "private half was in a public bucket"
 `
 }
 
 func (c *keyRotateCmd) Run(s *session) error {
-	body := api.Rotation{From: c.From, Reason: c.Reason}
-	raw, err := s.post(s.ctx, v1("domains", c.Domain, "rotate"), nil, body, nil)
+	body := api.Rotation{From: c.From, Reason: c.Reason, Emergency: c.Emergency, Old: c.Old}
+	var rotated api.Rotated
+	raw, err := s.post(s.ctx, v1("domains", c.Domain, "rotate"), nil, body, &rotated)
 	if err != nil {
 		return err
 	}
 	if s.json {
 		return printJSON(s.stdout, raw)
 	}
+	if rotated.Emergency != nil {
+		printEmergency(s.stdout, rotated.Emergency)
+		fmt.Fprintln(s.stdout)
+		return s.show(raw, func(w io.Writer) { printKeys(w, rotated.Keys) })
+	}
 	return (&keyListCmd{Domain: c.Domain}).Run(s)
+}
+
+// printEmergency says in words what an emergency did and what is still to come.
+func printEmergency(w io.Writer, e *api.Emergency) {
+	active, old := strings.Join(e.Active, " and "), strings.Join(e.Old, " and ")
+	fate := "drains"
+	if e.OldBecomes == "revoke" {
+		fate = "is revoked"
+	}
+	switch {
+	case e.WaitsFor == "":
+		fmt.Fprintf(w, "Switched: %s signs now; %s %s.\n", active, old, fate)
+	case active == "":
+		fmt.Fprintf(w, "Nothing signs yet: %s.\n", e.WaitsFor)
+	default:
+		fmt.Fprintf(w, "Not switched yet: %s signs until then, because %s.\n", active, e.WaitsFor)
+		fmt.Fprintf(w, "Nothing more to do: at the switch %s %s.\n", old, fate)
+	}
+	if e.WaitsFor != "" && e.ReadyAt != nil {
+		fmt.Fprintf(w, "Switch: %s.\n", when(e.ReadyAt))
+	}
+	exposed := "not known yet; ask again with --from, it changes nothing"
+	if e.ExposureEndsAt != nil {
+		exposed = when(e.ExposureEndsAt)
+	}
+	fmt.Fprintf(w, "A thief's signatures verify until: %s.\n", exposed)
+	fmt.Fprintf(w, "Mail at risk: %s.\n", e.MailAtRisk)
 }
 
 type keyRevokeCmd struct {
