@@ -97,7 +97,7 @@ type server struct {
 	node  *cluster.Node
 	api   *api.Server
 	dns   atomic.Pointer[zone.Server] // nil until its listeners are open
-	tasks sync.WaitGroup              // founding, cookies
+	tasks sync.WaitGroup              // founding, cookies, collector
 }
 
 // run starts the node, serves until ctx is done, and stops it.
@@ -129,6 +129,9 @@ func (s *server) run(ctx context.Context) error {
 func (s *server) start(ctx context.Context) error {
 	if err := s.writePID(); err != nil {
 		return err
+	}
+	if s.config.Runtime.GCPercent == 0 {
+		s.tasks.Go(func() { tendCollector(ctx) })
 	}
 	keeper, err := keys.OpenKeeper(s.config.Keys.KEKFile)
 	if err != nil {
