@@ -206,6 +206,9 @@ func parseData(t Type, value string) ([]byte, error) {
 	if err := checkLine(text); err != nil {
 		return nil, err
 	}
+	if fields := strings.Fields(text); fields[0] == `\#` {
+		return genericData(t, fields[1:])
+	}
 	// A type the library does not know is read in the generic form only.
 	rr, err := dns.NewRR(". 60 IN " + t.String() + " " + text)
 	if err != nil {
@@ -215,6 +218,44 @@ func parseData(t Type, value string) ([]byte, error) {
 		return nil, fmt.Errorf("not %s data", t)
 	}
 	return packData(t, rr)
+}
+
+// genericData reads the generic form (RFC 3597 section 5): a length and the octets
+// in hexadecimal. The library would read data of a type it knows and write them
+// again, which loses octets that its form for them cannot show.
+func genericData(t Type, fields []string) ([]byte, error) {
+	if len(fields) == 0 {
+		return nil, fmt.Errorf(`\# needs a length`)
+	}
+	length, err := strconv.ParseUint(fields[0], 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf(`\# needs a length, not %s`, quote(fields[0]))
+	}
+	data, err := hex.DecodeString(strings.Join(fields[1:], ""))
+	if err != nil {
+		return nil, fmt.Errorf(`\# needs octets in hexadecimal: %w`, err)
+	}
+	if uint64(len(data)) != length {
+		return nil, fmt.Errorf(`\# says %d octets, there are %d`, length, len(data))
+	}
+	h := dns.RR_Header{Name: ".", Rrtype: uint16(t), Class: dns.ClassINET, Rdlength: uint16(len(data))}
+	if _, end, err := dns.UnpackRRWithHeader(h, data, 0); err != nil || end != len(data) {
+		return nil, fmt.Errorf("not %s data", t)
+	}
+	foldTarget(t, data)
+	if err := checkData(t, data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// foldTarget writes the name that data of some types end with in lower case.
+func foldTarget(t Type, data []byte) {
+	if at, ok := targetOffset(t); ok {
+		for i := at; i < len(data); i++ {
+			data[i] = lower(data[i])
+		}
+	}
 }
 
 // checkLine refuses what would make the zone parser read more or less than one
@@ -253,11 +294,7 @@ func packData(t Type, rr dns.RR) ([]byte, error) {
 	}
 	const head = 1 + 10 // the root as owner, type, class, TTL, length
 	data := slices.Clone(buf[head:end])
-	if at, ok := targetOffset(t); ok {
-		for i := at; i < len(data); i++ {
-			data[i] = lower(data[i])
-		}
-	}
+	foldTarget(t, data)
 	if err := checkData(t, data); err != nil {
 		return nil, err
 	}
