@@ -119,7 +119,7 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		"a fate that is none":          {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"emergency":true,"reason":"x","old":"burn"}`}, 422, "old", "one of"},
 		"revoking the old key at once": {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"old":"revoke"}`}, 422, "old", "emergency"},
 		"revoking when all switched":   {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"emergency":true,"reason":"x","old":"revoke_when_switched"}`}, 501, "old", "not implemented"},
-		"a lost store":                 {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"compromised":"store"}`}, 501, "compromised", "not implemented"},
+		"a lost store":                 {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"compromised":"store"}`}, 422, "compromised", "set emergency"},
 		"revoking a key that is not":   {[3]string{"POST", "/v1/domains/" + d.Token + "/keys/nope/revoke", `{"reason":"x"}`}, 404, "selector", "no key"},
 		"verification switched off":    {[3]string{"PUT", "/v1/cluster/settings", `{"verification_off":true}`}, 422, "verification_off", "dev"},
 		"a node without a port":        {[3]string{"POST", "/v1/cluster/nodes", `{"id":"node-2","address":"192.0.2.1"}`}, 422, "address", "host:port"},

@@ -24,6 +24,8 @@ type Emergency struct {
 	OldBecomes     string     `json:"old_becomes" enum:"drain,revoke"`
 	WaitsFor       string     `json:"waits_for" doc:"What the switch still waits for, in words; empty when it is done. It then happens by itself."`
 	ReadyAt        *time.Time `json:"ready_at" doc:"When a switch that waits happens; null when it is done, or while that is not known."`
+	ExpectedAt     *time.Time `json:"expected_at" doc:"When a switch that waits is expected, if the next key is made and every serving node confirms it at once; null when it is done."`
+	Burned         []string   `json:"burned" nullable:"false" doc:"Standbys that this request revoked, because their private halves were in the leaked store."`
 	ExposureEndsAt *time.Time `json:"exposure_ends_at" doc:"When the last cache has let go of the old record: until then a signature by the old key may verify. Null while not known."`
 	MailAtRisk     string     `json:"mail_at_risk" doc:"Which mail fails DKIM, in words."`
 	RevokedForSlot []string   `json:"revoked_for_slot" nullable:"false" doc:"Older draining keys that this request revoked, because all three slots were taken."`
@@ -39,8 +41,8 @@ func (r Rotation) check() error {
 	switch {
 	case r.Old == "revoke_when_switched":
 		return notYet("old", "revoke_when_switched is not implemented yet: nobody counts yet who fetched the new key; use drain or revoke")
-	case r.Compromised == "store":
-		return notYet("compromised", "store is not implemented yet; leave compromised out")
+	case r.Compromised == "store" && !r.Emergency:
+		return invalid("compromised", "a leaked store is an emergency; set emergency too")
 	case !r.Emergency && r.Old == "revoke":
 		return invalid("old", "revoke goes with emergency alone; set emergency, or rotate and then revoke the old key")
 	case r.Emergency && strings.TrimSpace(r.Reason) == "":
@@ -56,6 +58,9 @@ func (r Rotation) fate() keys.Fate {
 	}
 	return keys.FateDrain
 }
+
+// store says whether the sealed store leaked.
+func (r Rotation) store() bool { return r.Compromised == "store" }
 
 // replace carries out an emergency. It waits for no confirmation: what cannot be
 // done at once the machine does when it can.
@@ -113,11 +118,11 @@ func replacements(d *state.Domain, r keys.Ring, body Rotation) ([]state.ReplaceK
 		if !ok {
 			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(body.From))
 		}
-		return []state.ReplaceKey{{Token: d.Token, Algorithm: k.Algorithm, From: body.From, Old: body.fate()}}, nil
+		return []state.ReplaceKey{{Token: d.Token, Algorithm: k.Algorithm, From: body.From, Old: body.fate(), Store: body.store()}}, nil
 	}
 	var commands []state.ReplaceKey
 	for _, a := range d.Algorithms {
-		c := state.ReplaceKey{Token: d.Token, Algorithm: a, Old: body.fate()}
+		c := state.ReplaceKey{Token: d.Token, Algorithm: a, Old: body.fate(), Store: body.store()}
 		if active, ok := r.Active(a); ok {
 			c.From = d.Selector(active)
 		}
@@ -154,8 +159,8 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 	if pool, ok := m.Pool(d.Pool); ok {
 		policy = pool.Policy
 	}
-	out := &Emergency{Active: []string{}, Old: []string{}, RevokedForSlot: []string{}, OldBecomes: commands[0].Old.String()}
-	var ready, exposed latest
+	out := &Emergency{Active: []string{}, Old: []string{}, RevokedForSlot: []string{}, Burned: []string{}, OldBecomes: commands[0].Old.String()}
+	var ready, expected, exposed latest
 	var waits []string
 	for _, c := range commands {
 		if active, ok := ring.Active(c.Algorithm); ok {
@@ -164,6 +169,7 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 		if words, at, waiting := awaited(d, ring, c.Algorithm); waiting {
 			waits = append(waits, words)
 			ready.add(at)
+			expected.add(ring.Outlook(c.Algorithm, m.Time()))
 		}
 		if k, ok := bySelector(d, ring, c.From); ok {
 			out.Old = append(out.Old, c.From)
@@ -171,13 +177,16 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 		}
 		for _, k := range ring.Keys {
 			was, _ := before.ByID(k.ID)
+			if c.Store && k.Algorithm == c.Algorithm && k.Stage == keys.Revoked && was.Stage == keys.Standby {
+				out.Burned = append(out.Burned, d.Selector(k))
+			}
 			if k.Algorithm == c.Algorithm && k.Stage == keys.Revoked && was.Stage == keys.Draining && d.Selector(k) != c.From {
 				out.RevokedForSlot = append(out.RevokedForSlot, d.Selector(k))
 			}
 		}
 	}
 	out.WaitsFor = strings.Join(waits, "; ")
-	out.ReadyAt, out.ExposureEndsAt = ready.moment(), exposed.moment()
+	out.ReadyAt, out.ExpectedAt, out.ExposureEndsAt = ready.moment(), expected.moment(), exposed.moment()
 	out.MailAtRisk = atRisk(out, ring)
 	return out
 }

@@ -15,7 +15,7 @@ type Rotation struct {
 	From        string `json:"from,omitempty" maxLength:"63" doc:"The active selector that the caller saw: where another is active already, nothing happens. Left out: whatever is active, of every algorithm."`
 	Emergency   bool   `json:"emergency,omitempty" doc:"A key leaked: never refused, and no soak. The standby signs at once where it is ready; otherwise by itself as soon as it is. Needs a reason."`
 	Old         string `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old key in an emergency: drain, the default, or revoke, in the change that activates the next and never before. revoke_when_switched is not implemented yet."`
-	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"store is not implemented yet; key is the default."`
+	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"What leaked: key, the default, the active key alone, so the standby replaces it; store, the sealed store, so the standby is revoked at once too and the next key is made anew, which takes its time: see expected_at."`
 	Reason      string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit. An emergency needs it."`
 }
 
@@ -26,6 +26,7 @@ type Revocation struct {
 }
 
 func (h *Handler) registerKeys() {
+	h.registerRollback()
 	tags := []string{"Keys"}
 	add(h, huma.Operation{
 		OperationID: "rotate-domain", Method: http.MethodPost, Path: "/v1/domains/{domain}/rotate", Tags: tags,
@@ -58,6 +59,9 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	}
 	if body.Emergency {
 		return h.replace(ctx, in.Wait, d, body)
+	}
+	if err := rotatable(from(ctx).machine, d); err != nil {
+		return nil, err
 	}
 	if done, err := h.againEach(ctx, in.Wait, steps(d, body.From)); done && err == nil {
 		return h.rotatedNow(d.Token)

@@ -30,6 +30,11 @@ func (f Fate) String() string {
 type Urgent struct {
 	Key uint32 // ID of the active key that is to be replaced
 	Old Fate
+	// Burned: the standby of the time of the wish was revoked with it, because the
+	// sealed store leaked. The same wish again burns nothing more.
+	Burned bool
+	// Planned: no emergency, so the next key soaks before it signs.
+	Planned bool
 }
 
 // Emergency replaces an active key as soon as receivers can see the next one: at
@@ -44,14 +49,26 @@ type Urgent struct {
 // In slots the older draining key is revoked where otherwise no slot would be
 // left for the next standby.
 func (r Ring) Emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
-	next, err := r.emergency(a, from, old, at)
+	return r.inEmergency(a, from, old, false, at)
+}
+
+// Burn is an Emergency after the sealed store leaked: the standby, whose private
+// half was in it, is revoked at once (it signed nothing), and the active key is
+// replaced by one that is made anew. Again for the same active key it burns
+// nothing: the standby that is there then was made since.
+func (r Ring) Burn(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
+	return r.inEmergency(a, from, old, true, at)
+}
+
+func (r Ring) inEmergency(a Algorithm, from uint32, old Fate, burn bool, at int64) (Ring, error) {
+	next, err := r.emergency(a, from, old, burn, at)
 	if err != nil {
 		return Ring{}, fmt.Errorf("emergency rotation of %s: %w", a, err)
 	}
 	return next, nil
 }
 
-func (r Ring) emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
+func (r Ring) emergency(a Algorithm, from uint32, old Fate, burn bool, at int64) (Ring, error) {
 	switch {
 	case at <= 0:
 		return Ring{}, fmt.Errorf("time %d is not after 1970", at)
@@ -64,13 +81,12 @@ func (r Ring) emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, err
 	if from != 0 && (!signing || from != active.ID) {
 		return r.replaced(a, from, old, at)
 	}
+	wish := Urgent{Key: active.ID, Old: old, Burned: burn || r.Urgent[a].Burned}
+	if standby, ok := r.Standby(a); ok && burn && !r.Urgent[a].Burned {
+		r = r.revoked(r.index(standby.ID), at)
+	}
 	if signing {
-		next := r.clone()
-		if next.Urgent == nil {
-			next.Urgent = make(map[Algorithm]Urgent, 1)
-		}
-		next.Urgent[a] = Urgent{active.ID, old}
-		r = next
+		r = r.wishing(a, wish)
 	}
 	standby, ok := r.Standby(a)
 	if !ok {
@@ -80,6 +96,38 @@ func (r Ring) emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, err
 		return r, nil // the step is planned for its ready time
 	}
 	return r.activate(r.index(standby.ID), at, Policy{})
+}
+
+// wishing is the ring with a wish for its next key.
+func (r Ring) wishing(a Algorithm, wish Urgent) Ring {
+	next := r.clone()
+	if next.Urgent == nil {
+		next.Urgent = make(map[Algorithm]Urgent, 1)
+	}
+	next.Urgent[a] = wish
+	return next
+}
+
+// Renew rotates before the period is over, and is no emergency: at once where the
+// standby is ready and has soaked, otherwise by StepActivate as soon as it has.
+// The old key drains. A wish that waits already stays as it is. It is refused for
+// a key whose private half is elsewhere: its signer would not know.
+func (r Ring) Renew(a Algorithm, at int64, p Policy) (Ring, error) {
+	active, signing := r.Active(a)
+	standby, published := r.Standby(a)
+	switch {
+	case r.RetiredAt != 0:
+		return Ring{}, errors.New("rotating: the domain is leaving: nothing signs any more")
+	case !signing:
+		return Ring{}, fmt.Errorf("rotating: no key of %s signs", a)
+	case active.PublicOnly || published && standby.PublicOnly:
+		return Ring{}, fmt.Errorf("rotating: the private half of a key of %s is kept elsewhere", a)
+	case r.Urgent[a].Key != 0:
+		return r, nil
+	case !published || standby.notReady(at) != nil || at < standby.ReadyAt()+seconds(p.Soak):
+		return r.wishing(a, Urgent{Key: active.ID, Old: FateDrain, Planned: true}), nil
+	}
+	return r.activate(r.index(standby.ID), at, p)
 }
 
 // replaced is an emergency for a key that signs no more.
@@ -143,6 +191,41 @@ func (r Ring) index(id uint32) int {
 		}
 	}
 	return -1
+}
+
+// Outlook is when the next key of an algorithm can sign if all goes well from now
+// on: made and confirmed at once, once its name is free. 0: never, as things are.
+func (r Ring) Outlook(a Algorithm, at int64) int64 {
+	if standby, ok := r.Standby(a); ok {
+		if ready := standby.ReadyAt(); ready != 0 {
+			return ready
+		}
+		return max(at, standby.CreatedAt) + standby.Gap
+	}
+	due, ok := r.publishAt(a)
+	if !ok {
+		return r.afterRevoked(a, at)
+	}
+	due = max(due, at)
+	if place, err := r.Place(a, due); err == nil {
+		return due + r.gap(place.Selector)
+	}
+	return 0
+}
+
+// afterRevoked is Outlook where every slot holds a key: the first revoked one to
+// leave its slot makes room.
+func (r Ring) afterRevoked(a Algorithm, at int64) (soonest int64) {
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		if r.Mode != Slots || k.Algorithm != a || k.Stage != Revoked {
+			continue
+		}
+		if ready := max(at, r.Freed[k.Selector]) + TTLLong + TTLStretch; soonest == 0 || ready < soonest {
+			soonest = ready
+		}
+	}
+	return soonest
 }
 
 // ExposedUntil is when the last cache forgets a key's record, and so when a thief

@@ -69,10 +69,26 @@ func (r Ring) Append(dst []byte) []byte {
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(r.Urgent)))
 	for _, a := range slices.Sorted(maps.Keys(r.Urgent)) {
-		dst = append(dst, byte(a), byte(r.Urgent[a].Old))
+		dst = append(dst, byte(a), byte(r.Urgent[a].Old), r.Urgent[a].flags())
 		dst = binary.AppendUvarint(dst, uint64(r.Urgent[a].Key))
 	}
 	return dst
+}
+
+// Flags of an encoded wish.
+const (
+	isBurned = 1 << iota
+	isPlanned
+)
+
+func (u Urgent) flags() (flags byte) {
+	if u.Burned {
+		flags |= isBurned
+	}
+	if u.Planned {
+		flags |= isPlanned
+	}
+	return flags
 }
 
 func appendString[T string | []byte](dst []byte, s T) []byte {
@@ -275,8 +291,14 @@ func (d *ringDecoder) urgent(r *Ring) {
 			d.fail(errors.New("algorithms are not in order"))
 			return
 		}
-		old := Fate(d.byte())
-		r.Urgent[a] = Urgent{d.uint32(), old}
+		wish := Urgent{Old: Fate(d.byte())}
+		flags := d.byte()
+		if flags&^(isBurned|isPlanned) != 0 {
+			d.fail(fmt.Errorf("wish flags %#x", flags))
+		}
+		wish.Burned, wish.Planned = flags&isBurned != 0, flags&isPlanned != 0
+		wish.Key = d.uint32()
+		r.Urgent[a] = wish
 		last = a
 	}
 }

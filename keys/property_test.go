@@ -88,7 +88,7 @@ func (w *walk) advance(t *rapid.T) {
 func (w *walk) act(t *rapid.T) {
 	var next Ring
 	var err error
-	switch what := rapid.IntRange(0, 18).Draw(t, "what"); {
+	switch what := rapid.IntRange(0, 20).Draw(t, "what"); {
 	case what < 9:
 		step, due, ok := w.ring.Next(w.policy)
 		if !ok {
@@ -117,6 +117,8 @@ func (w *walk) act(t *rapid.T) {
 		next = w.ring.Retire(w.now)
 	case what < 18:
 		next = w.emergency(t)
+	case what < 20:
+		next, err = w.ring.Renew(rapid.SampledFrom(w.algorithms).Draw(t, "algorithm"), w.now, w.policy)
 	default:
 		var material []Material
 		for i, a := range w.ring.ReviveNeeds(w.algorithms) {
@@ -140,7 +142,11 @@ func (w *walk) emergency(t *rapid.T) Ring {
 	if signed && rapid.Bool().Draw(t, "from") {
 		from = before.ID
 	}
-	next, err := w.ring.Emergency(a, from, old, w.now)
+	emergency := Ring.Emergency
+	if rapid.Bool().Draw(t, "burn") {
+		emergency = Ring.Burn
+	}
+	next, err := emergency(w.ring, a, from, old, w.now)
 	if w.ring.RetiredAt != 0 {
 		if err == nil {
 			t.Fatal("a domain that leaves had an emergency")
@@ -155,12 +161,12 @@ func (w *walk) emergency(t *rapid.T) Ring {
 	case !signed:
 	case !signs:
 		t.Fatal("after an emergency nothing signs")
-	case after.ID == before.ID && next.Urgent[a] != (Urgent{before.ID, old}):
+	case after.ID == before.ID && (next.Urgent[a].Key != before.ID || next.Urgent[a].Old != old || next.Urgent[a].Planned):
 		t.Fatalf("%s signs on, and what waits is %+v", after.Selector, next.Urgent[a])
 	case after.ID != before.ID && (k.Stage == Revoked) != (old == FateRevoke):
 		t.Fatalf("%s is %s, but was to %s", k.Selector, k.Stage, old)
 	}
-	again, err := next.Emergency(a, before.ID, old, w.now)
+	again, err := emergency(next, a, before.ID, old, w.now)
 	if signed && (err != nil || !bytes.Equal(again.Append(nil), next.Append(nil))) {
 		t.Fatalf("the same emergency twice: %v", err)
 	}
@@ -191,7 +197,7 @@ func (w *walk) check(t *rapid.T) {
 	}
 	w.checkRecords(t)
 	for _, p := range r.Plan(w.policy) {
-		if k, _ := r.ByID(p.Key); p.Kind == StepActivate && r.Urgent[k.Algorithm] != (Urgent{}) && p.Due != k.ReadyAt() {
+		if k, _ := r.ByID(p.Key); p.Kind == StepActivate && r.Urgent[k.Algorithm].Key != 0 && !r.Urgent[k.Algorithm].Planned && p.Due != k.ReadyAt() {
 			t.Fatalf("in an emergency %s is due at %d, but ready at %d", k.Selector, p.Due, k.ReadyAt())
 		}
 	}

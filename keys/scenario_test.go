@@ -135,8 +135,13 @@ func (s *scenario) do(words []string) error {
 			return errors.New("no such key")
 		}
 		next, err = s.ring.revokeKey(key.ID, s.now, anyway)
-	case "emergency":
-		next, err = s.emergency(words[1:])
+	case "emergency", "burn":
+		next, err = s.emergency(words[1:], words[0] == "burn")
+	case "renew":
+		var a Algorithm
+		if a, err = ParseAlgorithm(words[1]); err == nil {
+			next, err = s.ring.Renew(a, s.now, s.policy)
+		}
 	case "leave":
 		next = s.ring.Retire(s.now)
 	case "restore":
@@ -160,7 +165,7 @@ func (s *scenario) do(words []string) error {
 }
 
 // emergency reads "ALGORITHM FATE [SELECTOR]".
-func (s *scenario) emergency(words []string) (Ring, error) {
+func (s *scenario) emergency(words []string, burn bool) (Ring, error) {
 	a, err := ParseAlgorithm(words[0])
 	if err != nil {
 		return Ring{}, err
@@ -179,6 +184,9 @@ func (s *scenario) emergency(words []string) (Ring, error) {
 	}
 	if words[1] != old.String() {
 		return Ring{}, fmt.Errorf("unknown fate %q", words[1])
+	}
+	if burn {
+		return s.ring.Burn(a, from, old, s.now)
 	}
 	return s.ring.Emergency(a, from, old, s.now)
 }

@@ -107,7 +107,10 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 // not know.
 func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 	active, ok := r.Active(standby.Algorithm)
-	if _, urgent := r.Urgent[standby.Algorithm]; urgent {
+	if wish, urgent := r.Urgent[standby.Algorithm]; urgent {
+		if wish.Planned {
+			return standby.ReadyAt() + seconds(p.Soak), true
+		}
 		return standby.ReadyAt(), true
 	}
 	switch {
@@ -300,12 +303,20 @@ func (r Ring) activate(i int, at int64, p Policy) (Ring, error) {
 		return r.rollBack(i, at, p)
 	}
 	if k.Stage != Standby {
-		return Ring{}, fmt.Errorf("it is %s, not standby", k.Stage)
+		return Ring{}, fmt.Errorf("it is %s, not standby%s", k.Stage, k.neverAgain())
 	}
 	if err := k.notReady(at); err != nil {
 		return Ring{}, err
 	}
 	return r.replace(i, at), nil
+}
+
+// neverAgain says what to do where a key cannot be brought back.
+func (k *Key) neverAgain() string {
+	if k.Stage != Revoked {
+		return ""
+	}
+	return ": what was answered with an empty p= never signs again; rotate to the standby instead"
 }
 
 // notReady says why a standby must not sign yet: some receiver may not see it.

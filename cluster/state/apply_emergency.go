@@ -29,7 +29,11 @@ func (w *writer) replaceKey(c ReplaceKey) Result {
 	if result.Refusal != nil {
 		return result
 	}
-	next, err := ring.Emergency(c.Algorithm, from.ID, c.Old, w.time)
+	emergency := ring.Emergency
+	if c.Store {
+		emergency = ring.Burn
+	}
+	next, err := emergency(c.Algorithm, from.ID, c.Old, w.time)
 	if err != nil {
 		result.Refusal = keyRefusal("key", err)
 		return result

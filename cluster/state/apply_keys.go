@@ -18,6 +18,10 @@ func (w *writer) stepKey(c StepKey) Result {
 		result.Refusal = r
 		return result
 	}
+	if c.Manual && c.Step.Kind == keys.StepActivate && w.suspended(old) {
+		result.Refusal = conflict("domain", nil, "tenant %s of %s is suspended: resume it first; for a leaked key make it an emergency, which is carried out all the same", old.Tenant, quoteName(old.Name))
+		return result
+	}
 	if !c.Manual {
 		if result.Refusal = w.checkDue(old, ring, policy, c.Step); result.Refusal != nil {
 			return result
@@ -38,6 +42,12 @@ func (w *writer) stepKey(c StepKey) Result {
 	w.sawStep(&d, ring, next, c.Step)
 	result.Changed = true
 	return result
+}
+
+// suspended says whether a claim's tenant is.
+func (t *tables) suspended(d *Domain) bool {
+	tenant, ok := t.tenants.Get(d.Tenant)
+	return ok && tenant.Suspended
 }
 
 // alreadyTaken says whether a step has happened already, and refuses one whose

@@ -153,7 +153,7 @@ func (w *writer) describeClaim(c Command) string {
 	case StepKey:
 		return w.about.step + either(c.Manual, " by hand", "")
 	case ReplaceKey:
-		return "emergency, old key: " + c.Old.String() + w.about.step
+		return "emergency" + either(c.Store, ", sealed store leaked", "") + ", old key: " + c.Old.String() + w.about.step
 	case RevokeKey:
 		return "revoke by hand" + either(c.Force, ", forced", "")
 	}

@@ -231,6 +231,9 @@ type ReplaceKey struct {
 	// another is active by now there is no second rotation.
 	From string    `cbor:"3,keyasint"`
 	Old  keys.Fate `cbor:"4,keyasint"`
+	// Store: the sealed store leaked, so the standby is burned too and the next key
+	// is made anew. Asked again for the same active key it burns nothing more.
+	Store bool `cbor:"5,keyasint"`
 }
 
 // AddAccessToken adds an API credential.

@@ -56,7 +56,7 @@ func examples() []Command {
 		SetDomainRecords{tok(1), []zone.RRset{rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1")}, true, true},
 		StepKey{tok(1), keys.Step{Kind: keys.StepPublish, Algorithm: keys.Ed25519, Key: 3}, &m, "2601-aaaaaa", true},
 		RevokeKey{tok(1), "2601-aaaaaa", true},
-		ReplaceKey{tok(1), keys.Ed25519, "2601-aaaaaa", keys.FateRevoke},
+		ReplaceKey{tok(1), keys.Ed25519, "2601-aaaaaa", keys.FateRevoke, true},
 		AddAccessToken{AccessToken{"a1", [32]byte{1}, ScopeAdmin, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 5, 6, "note"}},
 		DropAccessToken{"a1"},
 		DropPlatform{name("p-dns.test")},

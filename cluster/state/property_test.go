@@ -486,7 +486,7 @@ func (g *generator) selector(m Machine) string {
 }
 
 func (g *generator) emergency(m Machine) Command {
-	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 3).Draw(g.t, "fate"))}
+	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 3).Draw(g.t, "fate")), Store: g.flag("store", 3)}
 	if g.flag("from", 3) {
 		c.From = g.selector(m)
 	}

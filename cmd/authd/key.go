@@ -15,6 +15,7 @@ type keyCmd struct {
 
 	List     keyListCmd     `cmd:"" help:"List a domain's keys, their stage and what happens to each next."`
 	Rotate   keyRotateCmd   `cmd:"" help:"Let the standby key sign from now on; the old key drains."`
+	Rollback keyRollbackCmd `cmd:"" help:"Let the key before the active one sign again, within the rollback window."`
 	Revoke   keyRevokeCmd   `cmd:"" help:"Answer a key with an empty p= at once: signatures by it fail."`
 	Timeline keyTimelineCmd `cmd:"" help:"Draw when each key of a domain was what, who changed it, and what is next."`
 	Fetch    keyFetchCmd    `cmd:"" help:"Fetch the signing key of a domain, private half included."`
@@ -63,8 +64,9 @@ type keyRotateCmd struct {
 	From   string `placeholder:"SELECTOR" help:"The selector that signs now, as you saw it: nothing happens when another one does already."`
 	Reason string `help:"Why, for the audit. An emergency needs it."`
 
-	Emergency bool   `help:"The key leaked: switch at once, or by itself as soon as the next key is ready. Never refused."`
-	Old       string `placeholder:"drain|revoke" help:"With --emergency: whether the old key drains (the default), or is revoked in the change that switches."`
+	Emergency   bool   `help:"The key leaked: switch at once, or by itself as soon as the next key is ready. Never refused."`
+	Compromised string `placeholder:"key|store" help:"With --emergency: what leaked. key (the default): the standby replaces it. store: the sealed store, so the standby is revoked too and the next key is made anew."`
+	Old         string `placeholder:"drain|revoke" help:"With --emergency: whether the old key drains (the default), or is revoked in the change that switches."`
 }
 
 func (keyRotateCmd) Help() string {
@@ -85,7 +87,7 @@ Examples:
 }
 
 func (c *keyRotateCmd) Run(s *session) error {
-	body := api.Rotation{From: c.From, Reason: c.Reason, Emergency: c.Emergency, Old: c.Old}
+	body := api.Rotation{From: c.From, Reason: c.Reason, Emergency: c.Emergency, Old: c.Old, Compromised: c.Compromised}
 	var rotated api.Rotated
 	raw, err := s.post(s.ctx, v1("domains", c.Domain, "rotate"), nil, body, &rotated)
 	if err != nil {
@@ -118,8 +120,15 @@ func printEmergency(w io.Writer, e *api.Emergency) {
 		fmt.Fprintf(w, "Not switched yet: %s signs until then, because %s.\n", active, e.WaitsFor)
 		fmt.Fprintf(w, "Nothing more to do: at the switch %s %s.\n", old, fate)
 	}
-	if e.WaitsFor != "" && e.ReadyAt != nil {
+	switch {
+	case e.WaitsFor == "":
+	case e.ReadyAt != nil:
 		fmt.Fprintf(w, "Switch: %s.\n", when(e.ReadyAt))
+	case e.ExpectedAt != nil:
+		fmt.Fprintf(w, "Switch: expected at %s, if every serving node can be asked.\n", when(e.ExpectedAt))
+	}
+	if len(e.Burned) > 0 {
+		fmt.Fprintf(w, "Revoked, because it was in the leaked store: standby %s.\n", strings.Join(e.Burned, " and "))
 	}
 	exposed := "not known yet; ask again with --from, it changes nothing"
 	if e.ExposureEndsAt != nil {
@@ -127,6 +136,30 @@ func printEmergency(w io.Writer, e *api.Emergency) {
 	}
 	fmt.Fprintf(w, "A thief's signatures verify until: %s.\n", exposed)
 	fmt.Fprintf(w, "Mail at risk: %s.\n", e.MailAtRisk)
+}
+
+type keyRollbackCmd struct {
+	Domain string `arg:"" help:"Domain or token."`
+	From   string `placeholder:"SELECTOR" help:"The selector that signs now, as you saw it: nothing happens when another one does already."`
+	Reason string `help:"Why, for the audit."`
+}
+
+func (keyRollbackCmd) Help() string {
+	return `Undoes a rotation within the pool's rollback window (24 hours unless set otherwise): the key before
+signs again, the newer one drains. Mail signed with either verifies. A revoked key never signs again.
+
+    authd key rollback send.customer.example --reason "the new signers are not ready"
+`
+}
+
+func (c *keyRollbackCmd) Run(s *session) error {
+	body := api.Rollback{From: c.From, Reason: c.Reason}
+	var d api.Domain
+	raw, err := s.post(s.ctx, v1("domains", c.Domain, "rollback"), nil, body, &d)
+	if err != nil {
+		return err
+	}
+	return s.show(raw, func(w io.Writer) { printKeys(w, d.Keys) })
 }
 
 type keyRevokeCmd struct {
