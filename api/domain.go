@@ -21,6 +21,7 @@ type Domain struct {
 	Keys    []Key    `json:"keys" nullable:"false"`
 	// UsableForSigning: GET /v1/dkim answers with a key.
 	UsableForSigning bool              `json:"usable_for_signing"`
+	Suspended        string            `json:"rotation_suspended,omitempty" doc:"Why keys do not rotate on schedule, in words; absent where they do."`
 	Labels           map[string]string `json:"labels"`
 	SignsFor         []string          `json:"signs_for" nullable:"false"`
 	DMARC            string            `json:"dmarc"`
@@ -59,7 +60,7 @@ type Key struct {
 	DrainedAt   *time.Time `json:"drained_at"`
 	RevokedAt   *time.Time `json:"revoked_at"`
 	Imported    bool       `json:"imported,omitempty"`
-	PublicOnly  bool       `json:"public_only,omitempty"`
+	PublicOnly  bool       `json:"public_only,omitempty" doc:"Published and watched; the private half is elsewhere, so it is never handed out."`
 }
 
 // DomainList is one page of domains.
@@ -97,8 +98,8 @@ func viewDomain(m state.Machine, d *state.Domain) Domain {
 	out := Domain{
 		Domain: d.Name.Host(), Tenant: d.Tenant, Mode: modeName(d.Mode), Pool: d.Pool, Token: d.Token.String(),
 		State: stateName(d.State), Records: []Record{}, Keys: viewKeys(m, d, ring),
-		UsableForSigning: signs(m, d) && len(signing(ring)) > 0,
-		Labels:           labelsOf(d.Labels), SignsFor: []string{}, DMARC: d.DMARC, Serial: d.Serial,
+		UsableForSigning: signs(m, d) && len(signing(ring)) > 0, Suspended: suspended(d, ring),
+		Labels: labelsOf(d.Labels), SignsFor: []string{}, DMARC: d.DMARC, Serial: d.Serial,
 		AttestedBy: d.AttestedBy, CreatedAt: moment(d.CreatedAt), ProvenAt: maybe(d.ProvenAt),
 		LeavingAt: maybe(d.LeavingAt), GoneAt: maybe(d.GoneAt),
 	}

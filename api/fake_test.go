@@ -44,6 +44,8 @@ type replica struct {
 	behind error
 	// arrives is what happens while WaitApplied waits; nil: nothing, until ctx ends.
 	arrives func()
+	// between is what others propose before the next command arrives; nil: nothing.
+	between state.Command
 	// starved is a source that gives no key.
 	starved bool
 	// closed keeps keys from being opened.
@@ -73,6 +75,10 @@ func (r *replica) Propose(_ context.Context, who cluster.Actor, commands ...stat
 	r.actors = append(r.actors, who)
 	if r.refuse != nil && !r.lost {
 		return nil, 0, r.refuse
+	}
+	if r.between != nil {
+		r.machine, _, _ = r.machine.Apply(r.machine.Index()+1, []state.Entry{{At: r.at, Command: r.between}})
+		r.between = nil
 	}
 	entries := []state.Entry{}
 	for i, c := range commands {

@@ -39,6 +39,7 @@ func (h *Handler) registerKeys() {
 		Summary:     "Answer a key with an empty p= at once",
 		Description: "Not rotate: the active key is revoked only where another of its algorithm can sign, unless forced.",
 	}, tenant, h.revoke)
+	h.registerBring()
 }
 
 func (h *Handler) rotate(ctx context.Context, in *struct {

@@ -394,7 +394,7 @@ func (r Ring) check() error {
 				return fmt.Errorf("keys %d and %d have the same selector", r.Keys[j].ID, k.ID)
 			}
 		}
-		if k.Stage == Standby || k.Stage == Active {
+		if k.isStandby() || k.Stage == Active {
 			if single[k.Algorithm][k.Stage] {
 				return fmt.Errorf("two %s keys of %s", k.Stage, k.Algorithm)
 			}

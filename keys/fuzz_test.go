@@ -86,3 +86,17 @@ func FuzzReadPair(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParsePublic: whatever form a public half comes in, its payload reads as it.
+func FuzzParsePublic(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string) {
+		public, err := ParsePublic(text)
+		if err != nil {
+			return
+		}
+		again, err := ParsePayload(public.Payload())
+		if err != nil || again.Payload() != public.Payload() {
+			t.Fatalf("%q is read as %q, which reads as another: %v", text, public.Payload(), err)
+		}
+	})
+}

@@ -34,7 +34,7 @@ func (r Ring) revokeKey(id uint32, at int64, anyway bool) (Ring, error) {
 
 func (r Ring) revokeActive(i int, at int64, anyway bool) (Ring, error) {
 	k := &r.Keys[i]
-	j := slices.IndexFunc(r.Keys, func(s Key) bool { return s.Algorithm == k.Algorithm && s.Stage == Standby })
+	j := slices.IndexFunc(r.Keys, func(s Key) bool { return s.Algorithm == k.Algorithm && s.isStandby() })
 	if j < 0 {
 		if anyway {
 			return r.revoked(i, at), nil

@@ -387,12 +387,13 @@ func (r Ring) with(k Key) Ring {
 // Active is the signing key of an algorithm, if any.
 func (r Ring) Active(a Algorithm) (Key, bool) { return r.find(a, Active) }
 
-// Standby is the standby of an algorithm, if any.
+// Standby is the standby of an algorithm, if any: the key that signs next. A
+// public-only key never is.
 func (r Ring) Standby(a Algorithm) (Key, bool) { return r.find(a, Standby) }
 
 func (r Ring) find(a Algorithm, s Stage) (Key, bool) {
 	for i := range r.Keys {
-		if r.Keys[i].Algorithm == a && r.Keys[i].Stage == s {
+		if r.Keys[i].Algorithm == a && r.Keys[i].Stage == s && (s != Standby || r.Keys[i].isStandby()) {
 			return r.Keys[i], true
 		}
 	}

@@ -48,6 +48,15 @@ const (
 // version, nonce and tag (AES-256-GCM).
 const SealedOverhead = versionSize + nonceSize + tagSize
 
+// SealedVersion is the version of the key-encryption key that a half was sealed
+// under; 0 where it is no sealed half.
+func SealedVersion(sealed []byte) uint16 {
+	if len(sealed) < versionSize {
+		return 0
+	}
+	return binary.BigEndian.Uint16(sealed)
+}
+
 // memoryKeeper is a Keeper whose key-encryption keys are in memory. Its fields
 // never change. Random nonces are safe for 2^32 seals under one key (NIST SP
 // 800-38D section 8.3), which is four thousand for each of a million domains.

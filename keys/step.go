@@ -104,8 +104,13 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 
 // activateAt is when a confirmed standby is due to sign. A key whose private half
 // is elsewhere is never replaced, nor put to use, on schedule: its signer would
-// not know.
+// not know. In slots it takes one of three, so that a schedule for the others
+// would wait for slots more often than not: rotation is by hand there until it is
+// revoked.
 func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
+	if standby.PublicOnly {
+		return 0, false
+	}
 	active, ok := r.Active(standby.Algorithm)
 	if wish, urgent := r.Urgent[standby.Algorithm]; urgent {
 		if wish.Planned {
@@ -116,7 +121,7 @@ func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 	switch {
 	case !ok:
 		return standby.ReadyAt(), r.RetiredAt == 0
-	case active.PublicOnly || standby.PublicOnly:
+	case active.PublicOnly || r.Mode == Slots && r.elsewhere(standby.Algorithm) > 0:
 		return 0, false
 	}
 	return max(active.ActivatedAt+r.period(p), standby.ReadyAt()+seconds(p.Soak)), true
@@ -159,7 +164,7 @@ func (r Ring) publishAt(a Algorithm) (int64, bool) {
 		if k.Algorithm != a {
 			continue
 		}
-		if k.Stage == Standby {
+		if k.isStandby() {
 			return 0, false
 		}
 		count++
@@ -304,6 +309,9 @@ func (r Ring) activate(i int, at int64, p Policy) (Ring, error) {
 	}
 	if k.Stage != Standby {
 		return Ring{}, fmt.Errorf("it is %s, not standby%s", k.Stage, k.neverAgain())
+	}
+	if k.PublicOnly {
+		return Ring{}, errors.New("its private half is kept elsewhere: nothing here could sign with it")
 	}
 	if err := k.notReady(at); err != nil {
 		return Ring{}, err

@@ -103,6 +103,8 @@ func (w *writer) decide(c Command) Result {
 		return w.revokeKey(c)
 	case ReplaceKey:
 		return w.replaceKey(c)
+	case BringKey:
+		return w.bringKey(c)
 	case AddAccessToken:
 		return w.addAccessToken(c)
 	case DropAccessToken:

@@ -23,13 +23,13 @@ func (w *writer) addDomain(c AddDomain) Result {
 	if err != nil {
 		return refused(invalid("keys", "%v", err))
 	}
-	if r := w.checkMaterial(d, ring); r != nil {
+	if r := w.checkMaterial(d, keys.Ring{}, ring); r != nil {
 		return refused(r)
 	}
 	if d.Branch, err = w.render(d, ring); err != nil {
 		return refused(invalid("domain", "%v", err))
 	}
-	w.link(d, ring)
+	w.link(d, useOf(ring, keys.Ring{}))
 	w.put(nil, d, ring)
 	w.bumpPlatforms(d)
 	w.settleReports(d.Name)
@@ -93,6 +93,9 @@ func (w *writer) checkToken(t Token) *Refusal {
 	}
 	if _, ok := w.domains.Get(t.key()); ok {
 		return conflict("token", []Token{t}, "token %s is in use", t)
+	}
+	if w.startingWith(t.start()) != (Token{}) {
+		return conflict("token", nil, "token %s begins like another claim's: draw another", t)
 	}
 	if w.gone.has(t) {
 		return conflict("token", nil, "token %s belonged to a claim that ended: it is never used again", t)

@@ -1,6 +1,9 @@
 package state
 
 import (
+	"errors"
+	"slices"
+
 	"authd/keys"
 )
 
@@ -197,51 +200,153 @@ func checkFirstKeys(c AddDomain, algorithms []keys.Algorithm) *Refusal {
 	return nil
 }
 
-// checkMaterial refuses keys that another tenant has brought already: who holds
-// the private half could sign for both.
-func (w *writer) checkMaterial(d *Domain, ring keys.Ring) *Refusal {
-	tenant, _ := w.tenants.Get(d.Tenant)
-	for _, k := range ring.Keys {
+// bringKey puts a key that an operator brought into a domain's ring.
+func (w *writer) bringKey(c BringKey) Result {
+	old, r := w.claim(c.Token)
+	if r != nil {
+		return refused(r)
+	}
+	result := Result{Token: c.Token}
+	switch {
+	case old.State == Leaving:
+		result.Refusal = conflict("domain", nil, "%s is leaving and takes no keys: restore it first", quoteName(old.Name))
+	case !slices.Contains(old.Algorithms, c.Material.Algorithm):
+		result.Refusal = invalid("key", "it is of %s, and %s signs with other algorithms", c.Material.Algorithm, quoteName(old.Name))
+	case !c.Material.Imported:
+		result.Refusal = invalid("key", "it is not marked as one that an operator brought")
+	}
+	if result.Refusal != nil {
+		return result
+	}
+	ring := old.Ring()
+	next, err := ring.Bring(&c.Material, w.time)
+	if err != nil {
+		result.Refusal = bringRefusal(old, err)
+		return result
+	}
+	d := *old
+	w.touched(&d)
+	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
+		return result
+	}
+	w.about.key = d.Selector(next.Keys[len(next.Keys)-1])
+	result.Changed = true
+	return result
+}
+
+func bringRefusal(d *Domain, err error) *Refusal {
+	var used *keys.InUse
+	if errors.As(err, &used) {
+		return conflict("key", []Token{d.Token}, "%s has this key already, at selector %s", quoteName(d.Name), quote(d.Prefix+used.Selector))
+	}
+	return keyRefusal("key", err)
+}
+
+// checkMaterial checks what a ring has that it did not have before.
+func (w *writer) checkMaterial(d *Domain, was, ring keys.Ring) *Refusal {
+	for i, k := range ring.Keys {
+		if had, ok := was.ByID(k.ID); ok && had.Payload == k.Payload && len(had.Sealed) == len(k.Sealed) {
+			continue
+		}
 		if !printable(k.Payload) || len(k.Payload) > maxPayload || len(k.Sealed) > maxSealed {
 			return invalid("keys", "key %d: want at most %d octets of printable ASCII", k.ID, maxPayload)
 		}
-		if !k.Imported || k.Payload == "" {
+		if k.Payload == "" {
 			continue
 		}
-		hash := hash16(k.Payload)
-		var holder *Token
-		w.imported.Ascend(string(hash[:]), func(key string, number uint32) bool {
-			if key[:len(hash)] == string(hash[:]) && number != tenant.Number {
-				t := tokenOf(key[len(hash):])
-				holder = &t
+		for _, o := range ring.Keys[:i] {
+			if o.Payload == k.Payload {
+				return conflict("keys", []Token{d.Token}, "keys %s and %s of %s are the same: bring another", quote(d.Selector(o)), quote(d.Selector(k)), quoteName(d.Name))
 			}
-			return false
-		})
-		if holder != nil {
-			return conflict("keys", []Token{*holder}, "key %s is another tenant's already (claim %s): bring a key of its own", quote(d.Selector(k)), *holder)
+		}
+		if r := w.checkForeign(d, k); r != nil {
+			return r
 		}
 	}
 	return nil
 }
 
-// trackImported keeps the index of keys that operators brought.
-func (w *writer) trackImported(d *Domain, old, next keys.Ring) {
-	index := func(k keys.Key) (string, bool) {
-		if !k.Imported || k.Payload == "" {
-			return "", false
+// checkForeign refuses a key that another tenant has already: who holds the
+// private half could sign for both. A private half is a proof, a public one is
+// not: who merely published a key does not keep its owner from bringing it.
+func (w *writer) checkForeign(d *Domain, k keys.Key) *Refusal {
+	holders := w.holders(hashOfKey(k.Payload))
+	if len(holders) >= maxKeyHolders {
+		if first, ok := w.find(holders[0]); ok && first.Tenant == d.Tenant && sharesKey(first, k) {
+			return nil // all that share a key are one tenant's
 		}
-		hash := hash16(k.Payload)
-		return string(hash[:]) + d.Token.key(), true
+		return conflict("keys", nil, "key %s looks like that of many other claims: bring another", quote(d.Selector(k)))
 	}
-	for _, k := range old.Keys {
-		if key, ok := index(k); ok {
-			w.imported.Delete(key)
+	for _, token := range holders {
+		o, ok := w.find(token)
+		if !ok || o.Tenant == d.Tenant {
+			continue
+		}
+		for _, other := range o.Ring().Keys {
+			if other.Payload == k.Payload && (k.PublicOnly || !other.PublicOnly) {
+				return conflict("keys", []Token{token}, "key %s is another tenant's already (claim %s): bring a key of its own", quote(d.Selector(k)), token)
+			}
 		}
 	}
-	tenant, _ := w.tenants.Get(d.Tenant)
-	for _, k := range next.Keys {
-		if key, ok := index(k); ok {
-			w.imported.Set(key, tenant.Number)
+	return nil
+}
+
+func sharesKey(d *Domain, k keys.Key) bool {
+	return slices.ContainsFunc(d.Ring().Keys, func(o keys.Key) bool { return o.Payload == k.Payload })
+}
+
+// sharesWithin says whether two keys of a ring are the same.
+func sharesWithin(ring keys.Ring) bool {
+	for i, k := range ring.Keys {
+		for _, o := range ring.Keys[:i] {
+			if k.Payload != "" && k.Payload == o.Payload {
+				return true
+			}
 		}
 	}
+	return false
+}
+
+// keyUse is what the indexes keep of a ring: the hashes of the public keys that
+// DNS answers with, and the versions of the key-encryption key that its private
+// halves are sealed under.
+type keyUse struct {
+	hashes   []keyHash
+	versions []uint16
+}
+
+// useOf leaves out what another ring has as well.
+func useOf(ring, other keys.Ring) (u keyUse) {
+	for _, k := range ring.Keys {
+		o, _ := other.ByID(k.ID)
+		if k.Payload != "" && k.Payload != o.Payload {
+			if h := hashOfKey(k.Payload); !slices.Contains(u.hashes, h) {
+				u.hashes = append(u.hashes, h)
+			}
+		}
+		if len(k.Sealed) > 0 && string(k.Sealed) != string(o.Sealed) {
+			u.versions = append(u.versions, keys.SealedVersion(k.Sealed))
+		}
+	}
+	return u
+}
+
+// trackKeys keeps the indexes when a claim's ring becomes another.
+func (w *writer) trackKeys(t Token, old, next keys.Ring) {
+	w.forgetKeys(t, useOf(old, next))
+	w.learnKeys(t, useOf(next, old))
+}
+
+func (w *writer) learnKeys(t Token, u keyUse) {
+	for _, h := range u.hashes {
+		w.keys.add(h, t)
+	}
+	w.countSealed(u.versions, 1)
+}
+
+func (w *writer) forgetKeys(t Token, u keyUse) {
+	for _, h := range u.hashes {
+		w.keys.drop(h, t)
+	}
+	w.countSealed(u.versions, -1)
 }

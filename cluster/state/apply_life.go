@@ -99,7 +99,7 @@ func (w *writer) expireDomain(c ExpireDomain) Result {
 // keep renders and stores a claim whose ring was another; a refusal stores
 // nothing.
 func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
-	if r := w.checkMaterial(d, ring); r != nil {
+	if r := w.checkMaterial(d, was, ring); r != nil {
 		return r
 	}
 	branch, err := w.render(d, ring)
@@ -107,14 +107,14 @@ func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
 		return invalid("domain", "%v", err)
 	}
 	d.Branch = branch
-	w.trackImported(d, was, ring)
+	w.trackKeys(d.Token, was, ring)
 	w.put(old, d, ring)
 	return nil
 }
 
 // link stores all that points at a new claim. The image reader calls it too, so
 // nothing here may depend on the command.
-func (w *writer) link(d *Domain, ring keys.Ring) {
+func (w *writer) link(d *Domain, use keyUse) {
 	w.claims.add(d.Name, d.Token)
 	for _, n := range d.SignsFor {
 		w.signs.add(n, d.Token)
@@ -129,7 +129,7 @@ func (w *writer) link(d *Domain, ring keys.Ring) {
 		w.reports.add(t.Name, d.Token)
 	}
 	w.count(d, 1)
-	w.trackImported(d, keys.Ring{}, ring)
+	w.learnKeys(d.Token, use)
 }
 
 // remove ends a claim: its names are gone, and its token and bound names are
@@ -153,7 +153,7 @@ func (w *writer) remove(d *Domain) {
 		w.reports.drop(t.Name, d.Token)
 	}
 	w.count(d, -1)
-	w.trackImported(d, d.Ring(), keys.Ring{})
+	w.forgetKeys(d.Token, useOf(d.Ring(), keys.Ring{}))
 	if at := d.wakeAt(); at != 0 {
 		w.due.Delete(dueKey(at, d.Token))
 	}

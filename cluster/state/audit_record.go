@@ -154,6 +154,8 @@ func (w *writer) describeClaim(c Command) string {
 		return w.about.step + either(c.Manual, " by hand", "")
 	case ReplaceKey:
 		return "emergency" + either(c.Store, ", sealed store leaked", "") + ", old key: " + c.Old.String() + w.about.step
+	case BringKey:
+		return fmt.Sprintf("brought a key of %s%s", c.Material.Algorithm, either(c.Material.PublicOnly, ", its public half alone", ""))
 	case RevokeKey:
 		return "revoke by hand" + either(c.Force, ", forced", "")
 	}

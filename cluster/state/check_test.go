@@ -36,7 +36,8 @@ func checkMachine(t failer, m Machine) {
 		{"bound", dump(&a.bound.pairs), dump(&b.bound.pairs)},
 		{"reports", dump(&a.reports.pairs), dump(&b.reports.pairs)},
 		{"due", dump(&a.due), dump(&b.due)},
-		{"imported", dump(&a.imported), dump(&b.imported)},
+		{"keys", a.keys.dump(), b.keys.dump()},
+		{"sealed", fmt.Sprint(a.sealed), fmt.Sprint(b.sealed)},
 		{"pool ids", dump(&a.poolIDs), dump(&b.poolIDs)},
 		{"access hashes", dump(&a.accessHash), dump(&b.accessHash)},
 		{"domains", dump(&a.domains), dump(&b.domains)},
@@ -59,6 +60,23 @@ func dump[K ~string | ~uint32, V any](m *btree.Map[K, V]) string {
 		return true
 	})
 	return b.String()
+}
+
+// dump lists the pairs of hash and claim.
+func (x *keyIndex) dump() string {
+	var list []string
+	x.shards.Scan(func(number uint32, shard string) bool {
+		for ; shard != ""; shard = shard[keyEntrySize:] {
+			list = append(list, fmt.Sprintf("%04x%x", number, shard[:keyEntrySize]))
+		}
+		return true
+	})
+	x.shared.Scan(func(key string, _ struct{}) bool {
+		list = append(list, fmt.Sprintf("%x", key))
+		return true
+	})
+	slices.Sort(list)
+	return strings.Join(list, "\n")
 }
 
 func counts(t *tables) string {

@@ -38,6 +38,7 @@ const (
 	CodeSetDomainRecords Code = 24
 	CodeNote             Code = 25
 	CodeReplaceKey       Code = 26
+	CodeBringKey         Code = 43
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -236,6 +237,13 @@ type ReplaceKey struct {
 	Store bool `cbor:"5,keyasint"`
 }
 
+// BringKey puts a key that the operator brought into a domain's ring; see
+// keys.Ring.Bring.
+type BringKey struct {
+	Token    Token         `cbor:"1,keyasint"`
+	Material keys.Material `cbor:"2,keyasint"`
+}
+
 // AddAccessToken adds an API credential.
 type AddAccessToken struct {
 	Access AccessToken `cbor:"1,keyasint"`
@@ -283,6 +291,7 @@ func (PutDomainRecord) Code() Code  { return CodePutDomainRecord }
 func (StepKey) Code() Code          { return CodeStepKey }
 func (RevokeKey) Code() Code        { return CodeRevokeKey }
 func (ReplaceKey) Code() Code       { return CodeReplaceKey }
+func (BringKey) Code() Code         { return CodeBringKey }
 func (AddAccessToken) Code() Code   { return CodeAddAccessToken }
 func (DropAccessToken) Code() Code  { return CodeDropAccessToken }
 func (DropPlatform) Code() Code     { return CodeDropPlatform }

@@ -21,6 +21,7 @@ var pinned = map[Code]string{
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 	25: "Note", 26: "ReplaceKey",
+	43: "BringKey",
 }
 
 // examples has one command of each code with every field set.
@@ -57,6 +58,7 @@ func examples() []Command {
 		StepKey{tok(1), keys.Step{Kind: keys.StepPublish, Algorithm: keys.Ed25519, Key: 3}, &m, "2601-aaaaaa", true},
 		RevokeKey{tok(1), "2601-aaaaaa", true},
 		ReplaceKey{tok(1), keys.Ed25519, "2601-aaaaaa", keys.FateRevoke, true},
+		BringKey{tok(1), m},
 		AddAccessToken{AccessToken{"a1", [32]byte{1}, ScopeAdmin, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 5, 6, "note"}},
 		DropAccessToken{"a1"},
 		DropPlatform{name("p-dns.test")},

@@ -215,6 +215,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[RevokeKey](body)
 	case CodeReplaceKey:
 		return decodeBody[ReplaceKey](body)
+	case CodeBringKey:
+		return decodeBody[BringKey](body)
 	case CodeAddAccessToken:
 		return decodeBody[AddAccessToken](body)
 	case CodeDropAccessToken:

@@ -285,7 +285,7 @@ type claims struct {
 type claim struct {
 	record
 	domain *Domain
-	ring   keys.Ring
+	use    keyUse
 }
 
 // job is one frame on its way through a decoder.
@@ -329,7 +329,7 @@ func (r *imageReader) domains(w *writer, f frame) (frame, error) {
 			if err != nil {
 				break
 			}
-			if key := c.meta[:len(Token{})]; key <= last || w.gone.has(c.domain.Token) {
+			if key := c.meta[:len(Token{})]; key <= last || strings.HasPrefix(last, key[:tokenStart]) || w.gone.has(c.domain.Token) {
 				err = fmt.Errorf("claim %s: %w", c.domain.Token, errDamaged)
 			} else {
 				last = key
@@ -362,7 +362,7 @@ func (r *imageReader) send(f frame, order, jobs chan<- job) (next frame, err err
 // that changed since might put elsewhere.
 func (w *writer) restore(c claim) {
 	d := c.domain
-	w.link(d, c.ring)
+	w.link(d, c.use)
 	w.domains.Load(c.meta[:len(d.Token)], c.record)
 	if at := d.wakeAt(); at != 0 {
 		w.due.Set(dueKey(at, d.Token), struct{}{})
@@ -405,13 +405,13 @@ func (t *tables) decodeClaim(item string) (claim, error) {
 	if err != nil {
 		return claim{}, fmt.Errorf("claim %s: %w", d.Token, err)
 	}
-	if ring.Mode != d.ringMode() {
+	if ring.Mode != d.ringMode() || sharesWithin(ring) {
 		return claim{}, fmt.Errorf("claim %s: %w", d.Token, errDamaged)
 	}
 	if d.Branch, err = t.render(d, ring); err != nil {
 		return claim{}, fmt.Errorf("claim %s: %w", d.Token, err)
 	}
-	return claim{record{meta, d.Branch}, d, ring}, nil
+	return claim{record{meta, d.Branch}, d, useOf(ring, keys.Ring{})}, nil
 }
 
 // sound says whether a decoded domain holds values that the machine can have.

@@ -256,6 +256,9 @@ func (g *generator) command(m Machine) Command {
 	case n < 79:
 		return g.step(m)
 	case n < 85:
+		if g.flag("bring", 4) {
+			return g.bring(m)
+		}
 		if g.flag("emergency", 2) {
 			return g.emergency(m)
 		}
@@ -483,6 +486,27 @@ func (g *generator) domainRecords(m Machine) Command {
 
 func (g *generator) selector(m Machine) string {
 	return g.pick("selector", "2601-aaaaaa", "2601-bbbbbb", "k1", "k2", "t2-k1", "nope")
+}
+
+func (g *generator) bring(m Machine) Command {
+	c := BringKey{Token: g.token(m)}
+	place := keys.Place{ID: 3, Selector: "k3"}
+	public := g.flag("public", 3)
+	if d, ok := m.Domain(c.Token); ok {
+		if p, err := d.Ring().PlaceBrought(keys.RSA2048, public, max(m.Time(), g.at)); err == nil {
+			place = p
+		}
+	}
+	if place.Selector == "" {
+		place.Selector = g.pick("selector", "brought1", "brought2", "2601-aaaaaa")
+	}
+	// Few keys, so that claims of several tenants bring the same.
+	c.Material = material(place.ID, place.Selector, g.pick("key", "AAAA", "BBBB", "CCCC", "DDDD"))
+	c.Material.Imported = true
+	if public {
+		c.Material.PublicOnly, c.Material.Sealed, c.Material.ID = true, nil, 0
+	}
+	return c
 }
 
 func (g *generator) emergency(m Machine) Command {

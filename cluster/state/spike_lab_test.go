@@ -97,7 +97,7 @@ func TestMillionDomains(t *testing.T) {
 	var branchBytes, metaBytes int
 	for n := range millionCNAME + millionDelegated {
 		d, ring := labClaim(t, w, random, n)
-		w.link(d, ring)
+		w.link(d, useOf(ring, keys.Ring{}))
 		w.put(nil, d, ring)
 		if n%10_000 == 9_999 {
 			e := tree.Edit()

@@ -41,9 +41,10 @@ type tables struct {
 	reports nameIndex // by the report authorisation names that their branches hold
 	// due is what the rotator looks at: the time, big-endian, and the token.
 	due btree.Map[string, struct{}]
-	// imported is the keys that operators brought: a hash of the payload and the
-	// token, with the number of the tenant; all with one hash are one tenant's.
-	imported btree.Map[string, uint32]
+	// keys are the public keys that DNS answers with. Tenants do not share one.
+	keys keyIndex
+	// sealed counts private halves by the version of their key-encryption key.
+	sealed []sealedCount
 
 	gone      graves // tokens of claims that ended
 	goneBound graves // hashes of owner names that were bound to them
@@ -127,7 +128,7 @@ func (t *tables) fork() *tables {
 	n.bound = t.bound.fork()
 	n.reports = t.reports.fork()
 	n.due = forkMap(&t.due)
-	n.imported = forkMap(&t.imported)
+	n.keys = t.keys.fork()
 	n.gone = t.gone.fork()
 	n.goneBound = t.goneBound.fork()
 	n.access = forkMap(&t.access)

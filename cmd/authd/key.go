@@ -14,6 +14,7 @@ type keyCmd struct {
 	clientFlags
 
 	List     keyListCmd     `cmd:"" help:"List a domain's keys, their stage and what happens to each next."`
+	Import   keyImportCmd   `cmd:"" help:"Bring a private key of your own as the next standby, or publish the public half of one that signs elsewhere."`
 	Rotate   keyRotateCmd   `cmd:"" help:"Let the standby key sign from now on; the old key drains."`
 	Rollback keyRollbackCmd `cmd:"" help:"Let the key before the active one sign again, within the rollback window."`
 	Revoke   keyRevokeCmd   `cmd:"" help:"Answer a key with an empty p= at once: signatures by it fail."`

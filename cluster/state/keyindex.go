@@ -1,0 +1,148 @@
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"strings"
+
+	"github.com/tidwall/btree"
+)
+
+// keyIndex finds the claims that publish a public key, of all keys that DNS
+// answers with: some three for each of a million claims. So an entry is 14 octets
+// in a sorted string: what is left of 8 octets of the key's hash once its shard is
+// known, and the first 8 of the token, which no other claim has (checkToken). A
+// hit is checked against the key itself. A tree of one entry a node takes twice
+// that.
+//
+// Claims of one tenant may share a key, and a platform that moves in may have
+// given all its customers the same: then the shard names the first in order of
+// token, and the others are in a tree, or each of them would copy them all.
+type keyIndex struct {
+	shards btree.Map[uint32, string]
+	shared btree.Map[string, struct{}] // hash and the beginning of a token
+}
+
+const (
+	keyShardBits = 16
+	keyHashSize  = 8
+	keyRestSize  = keyHashSize - keyShardBits/8
+	tokenStart   = 8 // octets of a token that tell it apart
+	keyEntrySize = keyRestSize + tokenStart
+	// maxKeyHolders bounds the claims that are looked at for one hash. Hashes of
+	// different keys that agree do not come about by themselves; see checkForeign.
+	maxKeyHolders = 64
+)
+
+type keyHash [keyHashSize]byte
+
+// hashOfKey takes the payload in the form that all of ours have.
+func hashOfKey(payload string) (h keyHash) {
+	sum := sha256.Sum256([]byte(payload))
+	copy(h[:], sum[:])
+	return h
+}
+
+func (h keyHash) shard() uint32 { return uint32(binary.BigEndian.Uint16(h[:])) }
+func (h keyHash) rest() string  { return string(h[keyShardBits/8:]) }
+
+// start is what of a token the index holds.
+func (t Token) start() string { return string(t[:tokenStart]) }
+
+func (x *keyIndex) fork() keyIndex {
+	return keyIndex{shards: forkMap(&x.shards), shared: forkMap(&x.shared)}
+}
+
+// at is where an entry of a hash is in its shard, or would be.
+func (h keyHash) at(shard string) (offset int, found bool) {
+	rest := h.rest()
+	low, high := 0, len(shard)/keyEntrySize
+	for low < high {
+		mid := (low + high) / 2
+		if shard[mid*keyEntrySize:][:keyRestSize] < rest {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	offset = low * keyEntrySize
+	return offset, strings.HasPrefix(shard[offset:], rest)
+}
+
+// add notes that a claim has a key; it must not have been added.
+func (x *keyIndex) add(h keyHash, t Token) {
+	shard, _ := x.shards.Get(h.shard())
+	offset, found := h.at(shard)
+	first, rest := t.start(), shard[offset:]
+	if found {
+		had := rest[keyRestSize:keyEntrySize]
+		rest = rest[keyEntrySize:]
+		other := max(had, first)
+		first = min(had, first)
+		x.shared.Set(string(h[:])+other, struct{}{})
+		if first == had {
+			return
+		}
+	}
+	x.shards.Set(h.shard(), shard[:offset]+h.rest()+first+rest)
+}
+
+// drop forgets that a claim has a key; it must have been added.
+func (x *keyIndex) drop(h keyHash, t Token) {
+	if _, ok := x.shared.Delete(string(h[:]) + t.start()); ok {
+		return
+	}
+	shard, _ := x.shards.Get(h.shard())
+	offset, found := h.at(shard)
+	if !found || shard[offset+keyRestSize:][:tokenStart] != t.start() {
+		panic("the index of public keys does not know one of claim " + t.String() + ": this is a defect: stop this node and report it")
+	}
+	entry, next := "", ""
+	x.shared.Ascend(string(h[:]), func(key string, _ struct{}) bool {
+		if strings.HasPrefix(key, string(h[:])) {
+			next = key
+		}
+		return false
+	})
+	if next != "" {
+		x.shared.Delete(next)
+		entry = h.rest() + next[keyHashSize:]
+	}
+	shard = shard[:offset] + entry + shard[offset+keyEntrySize:]
+	if shard == "" {
+		x.shards.Delete(h.shard())
+		return
+	}
+	x.shards.Set(h.shard(), shard)
+}
+
+// holders lists the claims that have a key of this hash, in order of token and at
+// most a bounded number.
+func (t *tables) holders(h keyHash) (list []Token) {
+	shard, _ := t.keys.shards.Get(h.shard())
+	offset, found := h.at(shard)
+	if !found {
+		return nil
+	}
+	list = append(list, t.startingWith(shard[offset+keyRestSize:][:tokenStart]))
+	t.keys.shared.Ascend(string(h[:]), func(key string, _ struct{}) bool {
+		if !strings.HasPrefix(key, string(h[:])) || len(list) == maxKeyHolders {
+			return false
+		}
+		list = append(list, t.startingWith(key[keyHashSize:]))
+		return true
+	})
+	return list
+}
+
+// startingWith is the token of the claim whose token begins so; the zero one
+// where there is none.
+func (t *tables) startingWith(start string) (token Token) {
+	t.domains.Ascend(start, func(key string, _ record) bool {
+		if strings.HasPrefix(key, start) {
+			token = tokenOf(key)
+		}
+		return false
+	})
+	return token
+}
