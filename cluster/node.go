@@ -275,6 +275,10 @@ func (n *Node) meets(id string) {
 // SetServing tells the node whether its DNS listeners are open.
 func (n *Node) SetServing(serving bool) { n.serving.Store(serving) }
 
+// Fenced is closed when the node is fenced off: it will take no part in the
+// cluster any more, and only a successor can.
+func (n *Node) Fenced() <-chan struct{} { return n.fence.tripped }
+
 // Leader is the leader's ID; empty where there is none.
 func (n *Node) Leader() string {
 	if n.raft() == nil || n.fence.err() != nil {

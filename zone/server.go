@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,9 @@ type ServerConfig struct {
 	NSID string
 	// RateLimit bounds what one source gets; the zero value is the defaults.
 	RateLimit RateLimit
+	// Inherited are sockets of a predecessor (Sockets), read in place of new ones where
+	// their address is in Listen. Listen closes these files, also where it fails.
+	Inherited []Socket
 	// Logger takes what an operator must know; queries are not logged. Required.
 	Logger *slog.Logger
 }
@@ -75,8 +79,8 @@ func defaultLimits() limits {
 }
 
 // Server answers queries from sockets. Per address it has one UDP socket for
-// each worker and one TCP listener, all with SO_REUSEPORT, so that a successor
-// can open the same addresses before this one closes.
+// each worker and one TCP listener, all with SO_REUSEPORT. A successor is given
+// these very sockets (Socket).
 type Server struct {
 	config    ServerConfig
 	limits    limits
@@ -105,6 +109,7 @@ type Server struct {
 func Listen(c ServerConfig) (*Server, error) { return listen(c, defaultLimits()) }
 
 func listen(c ServerConfig, l limits) (*Server, error) {
+	defer closeSockets(c.Inherited) // what is used of them was duplicated
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("checking DNS server configuration: %w", err)
 	}
@@ -183,9 +188,16 @@ func (s *Server) openOnce(address netip.AddrPort) (workers []*udpWorker, listene
 			}
 		}
 	}()
-	for range s.config.Workers {
-		w, err := s.openUDP(address)
+	// All that were inherited are read: the kernel spreads datagrams over them.
+	files := s.config.inherited(false, address)
+	for i := range max(s.config.Workers, len(files)) {
+		conn, err := adoptOr(files, i, adoptUDP, func() (*net.UDPConn, error) { return listenUDP(address) })
 		if err != nil {
+			return workers, nil, err
+		}
+		w, err := s.newUDPWorker(conn, address)
+		if err != nil {
+			conn.Close()
 			return workers, nil, err
 		}
 		workers = append(workers, w)
@@ -194,6 +206,14 @@ func (s *Server) openOnce(address netip.AddrPort) (workers []*udpWorker, listene
 	}
 	listener, err = s.openTCP(address)
 	return workers, listener, err
+}
+
+// adoptOr takes the inherited socket number i where there is one, else a new one.
+func adoptOr[S any](files []*os.File, i int, adopt func(*os.File) (S, error), open func() (S, error)) (S, error) {
+	if i < len(files) {
+		return adopt(files[i])
+	}
+	return open()
 }
 
 // count makes the counters of one socket.

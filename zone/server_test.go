@@ -339,25 +339,6 @@ func TestServerLimitsAndRecognisesItsClients(t *testing.T) {
 	}
 }
 
-func TestSuccessorTakesTheAddressOver(t *testing.T) {
-	first := serve(t, defaultLimits(), "127.0.0.1")
-	address := first.Addresses()[0]
-	second, err := Listen(ServerConfig{Listen: []netip.AddrPort{address}, Workers: 1, Tree: packetTree(t), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close(t.Context())
-	if err := first.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, network := range []string{"udp", "tcp"} {
-		client := dns.Client{Net: network, Timeout: patience}
-		if _, _, err := client.Exchange(new(dns.Msg).SetQuestion("short.p-dns.test.", dns.TypeTXT), address.String()); err != nil {
-			t.Errorf("%s: %v", network, err)
-		}
-	}
-}
-
 func TestClosedServerIsSilentAndFreesItsPort(t *testing.T) {
 	s := serve(t, defaultLimits(), "127.0.0.1")
 	address := s.Addresses()[0]

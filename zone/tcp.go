@@ -23,7 +23,8 @@ const (
 	// drainAccept is how long a closing listener takes connections that were
 	// established before it closed; what is left then is reset by the kernel.
 	drainAccept = 20 * time.Millisecond
-	// drainFirst is how long such a connection has for its first message.
+	// drainFirst is how long such a connection, and one accepted shortly before, has
+	// for its first message.
 	drainFirst = 200 * time.Millisecond
 	// acceptPause follows an accept that failed, for want of descriptors mostly.
 	acceptPause = 50 * time.Millisecond
@@ -42,7 +43,7 @@ type tcpListener struct {
 }
 
 func (s *Server) openTCP(address netip.AddrPort) (*tcpListener, error) {
-	l, err := listenTCP(address)
+	l, err := adoptOr(s.config.inherited(true, address), 0, adoptTCP, func() (*net.TCPListener, error) { return listenTCP(address) })
 	if err != nil {
 		return nil, err
 	}
@@ -236,13 +237,18 @@ func (s *Server) connectionStats() ConnectionStats {
 	return ConnectionStats{Open: len(s.conns), Accepted: s.accepted, Evicted: s.evicted, Refused: s.refused}
 }
 
-// closeIdle closes every connection that waits for a message. One that begins
-// to wait later sees closing itself.
+// closeIdle closes every connection that waits for a message, but for one that
+// came only now and whose first message is under way. One that begins to wait
+// later sees closing itself.
 func (s *Server) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		state := c.state.Load()
+		if idle(state) && state&waitsServed == 0 && time.Since(s.guard.started)-time.Duration(state>>2) < drainFirst {
+			c.conn.SetReadDeadline(time.Now().Add(drainFirst))
+			continue
+		}
 		if idle(state) && c.state.CompareAndSwap(state, connEvicted) {
 			c.conn.Close()
 		}
@@ -281,6 +287,9 @@ func (s *Server) read(c *tcpConn) bool {
 		}
 	}
 	c.conn.SetReadDeadline(deadline)
+	if waits && s.closing.Load() && deadline.Sub(began) > drainFirst {
+		c.conn.SetReadDeadline(began.Add(drainFirst)) // closeIdle may have come before the line above
+	}
 	n, err := c.conn.Read(c.buffer[c.have:])
 	if !c.state.CompareAndSwap(state, connBusy) {
 		return false // evicted

@@ -65,14 +65,9 @@ type udpWorker struct {
 	replies         *[batchSize][MaxUDP]byte
 }
 
-func (s *Server) openUDP(address netip.AddrPort) (*udpWorker, error) {
-	conn, err := listenUDP(address)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWorker, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		conn.Close()
 		return nil, err
 	}
 	w := &udpWorker{

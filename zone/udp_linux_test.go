@@ -15,7 +15,12 @@ import (
 func idleWorker(t *testing.T, address string) *udpWorker {
 	t.Helper()
 	s := newServer(ServerConfig{Tree: packetTree(t), Logger: slog.New(slog.DiscardHandler)}, defaultLimits())
-	w, err := s.openUDP(netip.AddrPortFrom(netip.MustParseAddr(address), 0))
+	at := netip.AddrPortFrom(netip.MustParseAddr(address), 0)
+	conn, err := listenUDP(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.newUDPWorker(conn, at)
 	if err != nil {
 		t.Fatal(err)
 	}

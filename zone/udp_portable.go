@@ -16,8 +16,7 @@ const querySize = 2048
 const sharesPorts = false
 
 // udpWorker is the fallback for systems other than Linux, enough to try authd
-// there: one datagram a system call, one socket an address, no taking over of
-// addresses by a successor, and no word from the kernel about which of a
+// there: one datagram a system call, one socket an address, and no word from the kernel about which of a
 // wildcard's addresses was asked, so that the system chooses where a reply comes
 // from.
 type udpWorker struct {
@@ -27,11 +26,11 @@ type udpWorker struct {
 	counters  *counters
 }
 
-func (s *Server) openUDP(address netip.AddrPort) (*udpWorker, error) {
-	conn, err := net.ListenUDP(network("udp", address), net.UDPAddrFromAddrPort(address))
-	if err != nil {
-		return nil, err
-	}
+func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
+	return net.ListenUDP(network("udp", address), net.UDPAddrFromAddrPort(address))
+}
+
+func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWorker, error) {
 	return &udpWorker{server: s, conn: conn, responder: s.responder(), counters: s.count("udp", address)}, nil
 }
 

@@ -35,7 +35,8 @@ try. Delegated domains count as proven, which only this command allows.
     DIR/node-N/         its data, its log, and its process id in "pid"
 
 Kill a node (kill -9 $(cat authd-dev/node-1/pid)) and see the others answer; bring it back with
-"authd serve --config authd-dev/node-1.toml". SIGINT (control-C) stops all. The same command again
+"authd serve --config authd-dev/node-1.toml". Restart one without losing a query, as an upgrade does:
+kill -HUP $(cat authd-dev/node-1/pid). SIGINT (control-C) stops all. The same command again
 goes on where it was; remove the directory to begin anew.
 
 Examples:
@@ -320,7 +321,15 @@ func (d *devCluster) watch() {
 		select {
 		case <-d.ctx.Done():
 			return
+		case name := <-d.fleet.asks:
+			fmt.Fprintf(d.stdout, "%s is handed over to a new process\n", name)
+			if err := d.fleet.succeed(name); err != nil {
+				fmt.Fprintf(d.stderr, "authd: %v\n", err)
+			}
 		case e := <-d.fleet.exits:
+			if e.other {
+				continue // one of two: the node runs on
+			}
 			fmt.Fprintf(d.stdout, "%s ended (%s); bring it back with: authd serve --config %s\n",
 				e.name, e.why, d.shown(e.name+".toml"))
 		}

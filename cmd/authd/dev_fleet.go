@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,10 +19,11 @@ import (
 type fleet struct {
 	binary string
 	dir    string
-	exits  chan exit // one for every process that ended, as it ended
+	exits  chan exit   // one for every process that ended, as it ended
+	asks   chan string // nodes that want a successor
 
 	mu       sync.Mutex // guards children
-	children map[string]*child
+	children []*child   // the latest of a node last
 
 	// start runs its requests on one thread that lives as long as the program:
 	// the kernel ties a parent-death signal to the thread that forked.
@@ -29,9 +31,13 @@ type fleet struct {
 }
 
 // exit is the end of a node's process.
-type exit struct{ name, why string }
+type exit struct {
+	name, why string
+	other     bool // another process runs this node
+}
 
 type child struct {
+	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it ended
 	why  string        // valid once done
@@ -44,7 +50,7 @@ func newFleet(d *devCluster) (*fleet, error) {
 	}
 	f := &fleet{
 		binary: binary, dir: d.dir,
-		exits: make(chan exit, devMaxNodes), children: map[string]*child{}, requests: make(chan func()),
+		exits: make(chan exit, devMaxNodes), asks: make(chan string, devMaxNodes), requests: make(chan func()),
 	}
 	for i := 1; i <= d.nodes; i++ {
 		if pid, ok := f.stray(nodeName(i)); ok {
@@ -63,50 +69,110 @@ func newFleet(d *devCluster) (*fleet, error) {
 // start starts a node in a process group of its own, so that control-C reaches
 // this process alone, which then stops the nodes in order. Should this process
 // be killed, the kernel tells the nodes to stop.
-func (f *fleet) start(name string) error {
+//
+// A node asks for a successor on a pipe: it is started here, as a child of ours,
+// and takes over from the one that runs.
+func (f *fleet) start(name string, more ...string) error {
 	log, err := os.OpenFile(filepath.Join(f.dir, name, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer log.Close()
-	c := &child{
-		cmd:  exec.Command(f.binary, "serve", "--config", filepath.Join(f.dir, name+".toml")),
-		done: make(chan struct{}),
+	asked, ask, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	c.cmd.Stdout, c.cmd.Stderr = log, log
+	defer ask.Close()
+	const firstExtra = "3" // the descriptor of ExtraFiles[0]
+	args := append([]string{"serve", "--ask-fd", firstExtra, "--config", filepath.Join(f.dir, name+".toml")}, more...)
+	c := &child{name: name, cmd: exec.Command(f.binary, args...), done: make(chan struct{})}
+	c.cmd.Stdout, c.cmd.Stderr, c.cmd.ExtraFiles = log, log, []*os.File{ask}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error)
 	f.requests <- func() { started <- c.cmd.Start() }
 	if err := <-started; err != nil {
+		asked.Close()
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
 	f.mu.Lock()
-	f.children[name] = c
+	f.children = append(f.children, c)
 	f.mu.Unlock()
-	go func() {
-		// How it ended is in the state; a node that was killed is no error of ours.
-		_ = c.cmd.Wait()
-		c.why = c.cmd.ProcessState.String()
-		close(c.done)
-		f.exits <- exit{name, c.why}
-	}()
+	go f.listen(name, asked)
+	go f.wait(c)
 	return nil
+}
+
+// listen passes on that a node wants a successor, until its process ends.
+func (f *fleet) listen(name string, asked *os.File) {
+	defer asked.Close()
+	one := make([]byte, 1)
+	for {
+		if _, err := asked.Read(one); err != nil {
+			return
+		}
+		select {
+		case f.asks <- name:
+		default: // it asks again
+		}
+	}
+}
+
+// wait notes the end of a process.
+func (f *fleet) wait(c *child) {
+	// How it ended is in the state; a node that was killed is no error of ours.
+	_ = c.cmd.Wait()
+	c.why = c.cmd.ProcessState.String()
+	close(c.done)
+	f.mu.Lock()
+	f.children = slices.DeleteFunc(f.children, func(other *child) bool {
+		return other != c && other.name == c.name && other.gone()
+	})
+	f.mu.Unlock()
+	f.exits <- exit{c.name, c.why, f.running(c.name) > 0}
+}
+
+func (c *child) gone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// running is how many processes of ours run a node.
+func (f *fleet) running(name string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.children {
+		if c.name == name && !c.gone() {
+			n++
+		}
+	}
+	return n
+}
+
+// succeed starts a node's successor unless one is on its way.
+func (f *fleet) succeed(name string) error {
+	if f.running(name) != 1 {
+		return nil
+	}
+	return f.start(name, "--take-over")
 }
 
 // ended says whether a node's process is gone, and how it ended.
 func (f *fleet) ended(name string) (bool, string) {
-	f.mu.Lock()
-	c := f.children[name]
-	f.mu.Unlock()
-	if c == nil {
-		return true, "never started"
-	}
-	select {
-	case <-c.done:
-		return true, c.why
-	default:
+	if f.running(name) > 0 {
 		return false, ""
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range slices.Backward(f.children) {
+		if c.name == name {
+			return true, c.why
+		}
+	}
+	return true, "never started"
 }
 
 // tail is the end of a node's log.
@@ -124,10 +190,7 @@ func (f *fleet) tail(name string) string {
 // politely, after the limit by force. It returns when all are gone.
 func (f *fleet) stop(limit time.Duration) error {
 	f.mu.Lock()
-	var waiting []*child
-	for _, c := range f.children {
-		waiting = append(waiting, c)
-	}
+	waiting := slices.Clone(f.children)
 	f.mu.Unlock()
 	for _, c := range waiting {
 		// An error means that it ended already.

@@ -31,12 +31,18 @@ type serveCmd struct {
 	Check  bool   `help:"Only check the file: say what is wrong with it, and exit."`
 	// StaleOK is for the day on which a damaged disk is all that is left.
 	StaleOK bool `name:"stale-ok" help:"Answer although the disk holds less than was answered from it before. Only where no peer is left to learn the rest from."`
+	// TakeOver is for supervisors; people send SIGHUP.
+	TakeOver bool `help:"Take the node over from the process that runs it, without losing a query; that one ends. Where none runs: just start."`
+	// AskFD is for authd dev, which keeps track of its children.
+	AskFD int `name:"ask-fd" hidden:"" help:"Descriptor on which to ask for a successor."`
 }
 
 func (serveCmd) Help() string {
 	return `The node answers DNS from its own disk as soon as it is as far as its peers, or at once where none
 answers; it does not wait for a leader. Until then the API's /ready says what it waits for. SIGTERM
-and SIGINT hand leadership over, let running requests end, and stop it.
+and SIGINT hand leadership over, let running requests end, and stop it. SIGHUP starts the program
+anew, in the version that is on the disk now, and hands the node over to it: DNS goes on from the
+same sockets, and no query is lost. While both run they need twice the memory.
 
 Examples:
 
@@ -73,7 +79,10 @@ func (c *serveCmd) Run(a *app) error {
 		return err
 	}
 	config.Runtime.apply()
-	s := &server{config: config, logger: logger, staleOK: c.StaleOK}
+	s := &server{
+		config: config, logger: logger, staleOK: c.StaleOK, takeOver: c.TakeOver,
+		next: newSuccession(c.Config, c.AskFD),
+	}
 	return s.run(a.ctx)
 }
 
@@ -89,9 +98,12 @@ func (c runtimeConfig) apply() {
 
 // server is a running node: what serve opened, in the order in which it opened it.
 type server struct {
-	config  *nodeConfig
-	logger  *slog.Logger
-	staleOK bool
+	config   *nodeConfig
+	logger   *slog.Logger
+	staleOK  bool
+	takeOver bool
+	next     *succession
+	halt     context.CancelFunc // ends tasks
 
 	mill  *keys.Mill // nil in a lab build
 	node  *cluster.Node
@@ -102,34 +114,47 @@ type server struct {
 
 // run starts the node, serves until ctx is done, and stops it.
 func (s *server) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	err := s.start(ctx)
+	working, halt := context.WithCancel(ctx)
+	defer halt()
+	s.halt = halt
+	succession, settled := context.WithCancel(ctx)
+	defer settled()
+	err := s.start(working)
+	if err == nil {
+		err = s.succeed(succession)
+	}
 	if err == nil {
 		s.logger.Info("ready", "dns", s.config.DNS.Listen, "api", s.config.API.Listen)
 		if err := notify("READY=1"); err != nil {
 			s.logger.Warn("service manager not told", "error", err)
 		}
-		<-ctx.Done()
-		s.logger.Info("stopping")
-		if err := notify("STOPPING=1"); err != nil {
-			s.logger.Warn("service manager not told", "error", err)
-		}
+		s.serveUntil(ctx)
 	} else if ctx.Err() != nil {
 		s.logger.Info("stopped before it was ready", "error", err)
 		err = nil
 	}
-	cancel() // where start failed, its tasks end too
+	settled()
+	s.next.waiting.Wait()
 	return errors.Join(err, s.stop())
+}
+
+// serveUntil returns when the node is to stop or is another process's.
+func (s *server) serveUntil(ctx context.Context) {
+	select {
+	case <-s.next.succeeded:
+		return // the service is not stopping: nobody is told
+	case <-ctx.Done():
+	}
+	s.logger.Info("stopping")
+	if err := notify("STOPPING=1"); err != nil {
+		s.logger.Warn("service manager not told", "error", err)
+	}
 }
 
 // start opens everything: the machine from this node's own disk, Raft, the API,
 // so that an operator can see what the node waits for, and DNS once it is as far
 // as its peers.
 func (s *server) start(ctx context.Context) error {
-	if err := s.writePID(); err != nil {
-		return err
-	}
 	if s.config.Runtime.GCPercent == 0 {
 		s.tasks.Go(func() { tendCollector(ctx) })
 	}
@@ -145,6 +170,11 @@ func (s *server) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// All that can be wrong with the configuration has been looked at: from here on a
+	// predecessor has let go.
+	if err := s.claim(ctx); err != nil {
+		return err
+	}
 	if s.node, err = s.openNode(keeper, source, link); err != nil {
 		return err // it says which node, and what
 	}
@@ -158,8 +188,12 @@ func (s *server) start(ctx context.Context) error {
 	if err := s.catchUp(ctx); err != nil {
 		return err
 	}
+	var inherited []zone.Socket
+	if s.next.from != nil {
+		inherited = s.next.from.sockets
+	}
 	dns, err := zone.Listen(zone.ServerConfig{
-		Listen: s.config.DNS.Listen, Workers: s.config.DNS.Workers,
+		Listen: s.config.DNS.Listen, Inherited: inherited, Workers: s.config.DNS.Workers,
 		Tree: s.node.Tree(), NSID: s.nsid(), Logger: s.logger,
 		RateLimit: zone.RateLimit(s.config.DNS.RateLimit),
 	})
@@ -169,6 +203,9 @@ func (s *server) start(ctx context.Context) error {
 	s.followCookies(ctx, dns)
 	s.dns.Store(dns)
 	s.node.SetServing(true)
+	if err := s.installed(); err != nil {
+		return fmt.Errorf("taking over: %w", err)
+	}
 	// Reading the state in left as much garbage as state, and an idle node would
 	// keep it: nothing is allocated that would bring the collector.
 	s.tasks.Go(debug.FreeOSMemory)
@@ -339,37 +376,19 @@ func (s *server) foundOnce(ctx context.Context, commands []state.Command) {
 	}
 }
 
-// stop closes what start opened: leadership goes first, so that the cluster
-// writes on; then requests end, DNS ends, and the stores close.
+// stop closes what start opened. DNS ends last: it needs nobody.
 func (s *server) stop() error {
-	ctx := context.Background() // the one that ended is why we stop
-	var errs []error
-	if s.node != nil && s.node.Leader() == s.config.ID {
-		bounded, cancel := context.WithTimeout(ctx, transferTime)
-		if err := s.node.TransferLeader(bounded, ""); err != nil {
-			s.logger.Info("leadership not handed over", "error", err)
-		}
-		cancel()
-	}
-	s.tasks.Wait()
-	drain, cancel := context.WithTimeout(ctx, drainTime)
-	defer cancel()
-	if s.api != nil {
-		errs = append(errs, s.api.Close(drain))
-	}
+	errs := []error{s.release()}
 	if dns := s.dns.Load(); dns != nil {
-		s.node.SetServing(false)
+		drain, cancel := context.WithTimeout(context.Background(), drainTime)
 		errs = append(errs, dns.Close(drain))
-	}
-	closing, cancel := context.WithTimeout(ctx, closeTime)
-	defer cancel()
-	if s.node != nil {
-		errs = append(errs, s.node.Close(closing))
+		cancel()
 	}
 	if s.mill != nil {
 		errs = append(errs, s.mill.Close())
 	}
 	errs = append(errs, s.removePID())
+	errs = append(errs, s.next.Close())
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// liveCluster is a cluster that "authd dev" runs for a test.
+type liveCluster struct {
+	*testing.T
+	binary, dir      string
+	dnsPort, apiPort int
+}
+
+func startLive(t *testing.T) *liveCluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a cluster: run without -short")
+	}
+	binary := filepath.Join(t.TempDir(), "authd")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("building authd: %v\n%s", err, out)
+	}
+	c := &liveCluster{T: t, binary: binary}
+	c.dir, c.dnsPort, c.apiPort = startShared(t, binary, newPortPool())
+	t.Cleanup(func() {
+		for i := 1; t.Failed() && i <= scriptNodes; i++ {
+			text, _ := os.ReadFile(c.path(i, "log"))
+			t.Logf("node-%d:\n%s", i, text)
+		}
+	})
+	return c
+}
+
+func (c *liveCluster) path(i int, name string) string { return filepath.Join(c.dir, nodeName(i), name) }
+func (c *liveCluster) dns(i int) string               { return loopback(c.dnsPort + i - 1) }
+
+func (c *liveCluster) pid(i int) int {
+	c.Helper()
+	pid, err := readPID(c.path(i, "pid"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	return pid
+}
+
+// until waits for something to become true.
+func (c *liveCluster) until(what string, check func() error) {
+	c.Helper()
+	var err error
+	for end := time.Now().Add(scriptWait); time.Now().Before(end); time.Sleep(scriptPoll) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	c.Fatalf("%s: not after %s: %v", what, scriptWait, err)
+}
+
+func (c *liveCluster) ready(i int) error {
+	reply, err := http.Get(fmt.Sprintf("http://%s/ready", loopback(c.apiPort+i-1)))
+	if err != nil {
+		return err
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	if err == nil && reply.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", reply.Status, text)
+	}
+	return err
+}
+
+// succeeded waits until another process than that one runs node i, and answers.
+func (c *liveCluster) succeeded(i, pid int) {
+	c.Helper()
+	c.until("successor of "+nodeName(i), func() error {
+		if c.pid(i) == pid {
+			return errors.New("the old process is the node still")
+		}
+		if alive(pid) {
+			return errors.New("the old process has not ended")
+		}
+		return c.ready(i)
+	})
+}
+
+// load asks every node over UDP and TCP until it is stopped. Every question is
+// sent once; one that is not answered fails the test.
+type load struct {
+	t     *testing.T
+	stop  atomic.Bool
+	asked atomic.Int64
+	wg    sync.WaitGroup
+}
+
+func (c *liveCluster) load() *load {
+	l := &load{t: c.T}
+	for i := 1; i <= scriptNodes; i++ {
+		for _, network := range []string{"udp", "tcp"} {
+			l.wg.Go(func() { l.ask(network, c.dns(i)) })
+		}
+	}
+	c.Cleanup(func() { l.end() })
+	return l
+}
+
+func (l *load) ask(network, to string) {
+	for id := uint16(1); !l.stop.Load(); id++ {
+		if err := askSOA(network, to, id); err != nil {
+			l.t.Errorf("%s %s, query %d of all: %v", network, to, l.asked.Load(), err)
+			return
+		}
+		l.asked.Add(1)
+	}
+}
+
+func (l *load) end() int64 {
+	l.stop.Store(true)
+	l.wg.Wait()
+	return l.asked.Load()
+}
+
+// askSOA asks for the SOA of p-dns.test once, over a socket of its own.
+func askSOA(network, to string, id uint16) error {
+	query := binary.BigEndian.AppendUint16(nil, id)
+	query = append(query, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+	query = append(query, "\x05p-dns\x04test\x00\x00\x06\x00\x01"...)
+	skip := 0
+	if network == "tcp" {
+		query, skip = append([]byte{0, byte(len(query))}, query...), 2
+	}
+	conn, err := net.DialTimeout(network, to, scriptWait)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(scriptWait))
+	if _, err := conn.Write(query); err != nil {
+		return err
+	}
+	reply := make([]byte, 1500)
+	n, err := conn.Read(reply)
+	if err != nil {
+		return err
+	}
+	const noError, oneAnswer = 0, 1
+	if n < skip+12 || reply[skip+3]&0xf != noError || binary.BigEndian.Uint16(reply[skip+6:]) != oneAnswer {
+		return fmt.Errorf("reply %x", reply[:n])
+	}
+	return nil
+}
+
+// At the node itself, that is: nobody asks another one instead.
+func TestRollingRestartLosesNoQuery(t *testing.T) {
+	c := startLive(t)
+	l := c.load()
+	for i := 1; i <= scriptNodes; i++ {
+		pid := c.pid(i)
+		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		c.succeeded(i, pid)
+	}
+	t.Logf("%d queries", l.end())
+}
+
+func TestSuccessorThatDiesIsFollowedByAnother(t *testing.T) {
+	c := startLive(t)
+	l := c.load()
+	pid := c.pid(2)
+	// A successor of ours, which gets as far as one can without serving.
+	var p *predecessor
+	c.until("taking over", func() (err error) {
+		if p, err = takeOver(context.Background(), c.path(2, "")); err == nil && p == nil {
+			err = errors.New("nobody listens")
+		}
+		return err
+	})
+	if p.pid != pid || len(p.sockets) < 2 {
+		t.Fatalf("process %d, want %d, gave %d sockets", p.pid, pid, len(p.sockets))
+	}
+	if c.ready(2) == nil {
+		t.Error("the API of a node that was let go answers")
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.succeeded(2, pid)
+	t.Logf("%d queries", l.end())
+}
+
+func TestSecondProcessOfANodeIsRefused(t *testing.T) {
+	c := startLive(t)
+	pid := c.pid(3)
+	out, err := exec.Command(c.binary, "serve", "--config", filepath.Join(c.dir, "node-3.toml")).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "process "+strconv.Itoa(pid)) {
+		t.Errorf("%v, and it does not name process %d:\n%s", err, pid, out)
+	}
+	if c.pid(3) != pid {
+		t.Error("it took the pid file away")
+	}
+	// A program that is to take over and cannot leaves everything as it is.
+	broken := filepath.Join(c.dir, "broken.toml")
+	text, err := os.ReadFile(filepath.Join(c.dir, "node-3.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(strings.Replace(string(text), `kek_file = "kek"`, `kek_file = "node-3.toml"`, 1))
+	if err := os.WriteFile(broken, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(c.binary, "serve", "--take-over", "--config", broken).CombinedOutput(); err == nil {
+		t.Errorf("a wrong configuration took over:\n%s", out)
+	}
+	if err := c.ready(3); err != nil || c.pid(3) != pid {
+		t.Errorf("process %d, %v; want process %d, ready", c.pid(3), err, pid)
+	}
+}
+
+func TestLongDirectoryNamesHaveASocketToo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listenSuccessor(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if conn, err := l.AcceptUnix(); err == nil {
+			receiveHand(conn)
+			sendHand(conn, handMessage{Kind: handRefused, PID: 7, Reason: "not today"}, nil)
+			conn.Close()
+		}
+	}()
+	if _, err := takeOver(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "process 7 refuses: not today") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,123 @@
+package zone
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is an open DNS socket on its way from a process to its successor. Both
+// hold the same socket then, not two of one port: what has arrived and waits in it
+// is answered by whichever reads it, so nothing is lost when the first one closes.
+// With SO_REUSEPORT alone the queue of a closing socket is.
+type Socket struct {
+	// TCP: it listens for connections. Else it takes datagrams.
+	TCP bool
+	// Address is what it answers on.
+	Address netip.AddrPort
+	// File is the descriptor. Its Fd method must not be used on one that comes from
+	// elsewhere than Sockets or os.NewFile: it would make the socket, which others
+	// share, block.
+	File *os.File
+}
+
+// Sockets are all sockets of the server, for a successor. The caller closes them;
+// the server goes on.
+func (s *Server) Sockets() (all []Socket, err error) {
+	add := func(conn syscall.Conn, tcp bool, address net.Addr) {
+		if err != nil {
+			return
+		}
+		var file *os.File
+		if file, err = duplicate(conn, address.String()); err == nil {
+			all = append(all, Socket{TCP: tcp, Address: addressOf(address), File: file})
+		}
+	}
+	for _, w := range s.workers {
+		add(w.conn, false, w.conn.LocalAddr())
+	}
+	for _, l := range s.listeners {
+		add(l.listener, true, l.listener.Addr())
+	}
+	if err != nil {
+		closeSockets(all)
+		return nil, fmt.Errorf("duplicating DNS sockets: %w", err)
+	}
+	return all, nil
+}
+
+func addressOf(a net.Addr) netip.AddrPort {
+	var at netip.AddrPort
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		at = a.AddrPort()
+	case *net.TCPAddr:
+		at = a.AddrPort()
+	}
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}
+
+// duplicate makes another descriptor of a socket. net's own File method would
+// give one that makes the socket block when it is used.
+func duplicate(conn syscall.Conn, name string) (*os.File, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var failed error
+	err = raw.Control(func(from uintptr) { fd, failed = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func closeSockets(all []Socket) {
+	for _, s := range all {
+		s.File.Close()
+	}
+}
+
+// inherited gives the sockets of one address that a predecessor had; port 0 takes
+// the port that it has.
+func (c *ServerConfig) inherited(tcp bool, address netip.AddrPort) []*os.File {
+	var files []*os.File
+	for _, s := range c.Inherited {
+		if s.TCP == tcp && s.Address.Addr() == address.Addr() && (address.Port() == 0 || s.Address.Port() == address.Port()) {
+			files = append(files, s.File)
+		}
+	}
+	return files
+}
+
+func adoptUDP(file *os.File) (*net.UDPConn, error) {
+	conn, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("taking over socket: %w", err)
+	}
+	udp, ok := conn.(*net.UDPConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("taking over socket: it is %s, not UDP", conn.LocalAddr().Network())
+	}
+	return udp, nil
+}
+
+func adoptTCP(file *os.File) (*net.TCPListener, error) {
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("taking over listener: %w", err)
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("taking over listener: it is %s, not TCP", l.Addr().Network())
+	}
+	return tcp, nil
+}

@@ -1,0 +1,143 @@
+package zone
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// succeed starts a server on the sockets of another.
+func succeed(t *testing.T, first *Server, listen ...netip.AddrPort) *Server {
+	t.Helper()
+	sockets, err := first.Sockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Listen(ServerConfig{
+		Listen: listen, Inherited: sockets, Workers: 1, Tree: packetTree(t),
+		RateLimit: RateLimit{Off: true}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { second.Close(t.Context()) })
+	return second
+}
+
+// Every question is asked once: a lost datagram or a reset connection fails.
+func TestNoQueryIsLostFromServerToSuccessor(t *testing.T) {
+	const clients, successions = 4, 8
+	server := serve(t, defaultLimits(), "127.0.0.1")
+	address := server.Addresses()[0]
+	query := ask(t, "short.p-dns.test.", dns.TypeTXT)
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	var asked atomic.Int64
+	for i := range clients {
+		wg.Go(func() {
+			for !stop.Load() {
+				err := askOnce(address, i%2 == 1, query)
+				if err != nil {
+					t.Errorf("query %d: %v", asked.Load(), err)
+					return
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	for range successions {
+		before := asked.Load()
+		next := succeed(t, server, address)
+		if err := server.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		server = next
+		waitFor(t, func() bool { return t.Failed() || asked.Load() > before+20 })
+	}
+	stop.Store(true)
+	wg.Wait()
+	t.Logf("%d queries over %d successions", asked.Load(), successions)
+}
+
+func askOnce(to netip.AddrPort, tcp bool, query []byte) error {
+	network := "udp"
+	if tcp {
+		network, query = "tcp", append([]byte{0, byte(len(query))}, query...)
+	}
+	conn, err := net.DialTimeout(network, to.String(), patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := conn.Write(query); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, MaxTCP))
+	return err
+}
+
+func TestSuccessorReadsWhatItsPredecessorLeft(t *testing.T) {
+	idle := idleWorker(t, "127.0.0.1") // nobody reads it: the question waits
+	first := idle.server
+	first.workers = append(first.workers, idle)
+	address := addressOf(idle.conn.LocalAddr())
+	conn := dial(t, "udp", address)
+	if _, err := conn.Write(ask(t, "short.p-dns.test.", dns.TypeTXT)); err != nil {
+		t.Fatal(err)
+	}
+	second := succeed(t, first, address)
+	idle.conn.Close()
+	if n, err := conn.Read(make([]byte, MaxUDP)); err != nil || n == 0 {
+		t.Errorf("the question that waited got %d octets, %v", n, err)
+	}
+	if got := second.Addresses(); len(got) != 1 || got[0] != address {
+		t.Errorf("addresses %v, want %v", got, address)
+	}
+}
+
+func TestSuccessorMayHaveOtherAddresses(t *testing.T) {
+	first := serve(t, defaultLimits(), "127.0.0.1", "127.0.0.2")
+	kept, left := first.Addresses()[0], first.Addresses()[1]
+	second := succeed(t, first, kept, netip.MustParseAddrPort("127.0.0.3:0"))
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range second.Addresses() {
+		for _, tcp := range []bool{false, true} {
+			if err := askOnce(at, tcp, ask(t, "short.p-dns.test.", dns.TypeTXT)); err != nil {
+				t.Errorf("%s tcp %t: %v", at, tcp, err)
+			}
+		}
+	}
+	if conn, err := net.Dial("tcp", left.String()); err == nil {
+		conn.Close()
+		t.Errorf("%s is still open, in no Listen", left)
+	}
+}
+
+func TestSocketOfAnotherKindIsRefused(t *testing.T) {
+	first := serve(t, defaultLimits(), "127.0.0.1")
+	sockets, err := first.Sockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range sockets {
+		sockets[i].TCP = !sockets[i].TCP
+	}
+	s, err := Listen(ServerConfig{Listen: first.Addresses(), Inherited: sockets, Tree: packetTree(t), Logger: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		s.Close(t.Context())
+		t.Fatal("a listener was taken for a datagram socket")
+	}
+	if !strings.Contains(err.Error(), "taking over") {
+		t.Errorf("error %q does not say what failed", err)
+	}
+}
