@@ -178,7 +178,7 @@ func TestTokenSecretIsShownOnceAndWorks(t *testing.T) {
 		t.Errorf("the new token: %d", a.Code)
 	}
 	h.must(http.StatusNoContent, "DELETE", "/v1/tokens/"+m.Access.ID, "")
-	if a := h.as("new", "GET", "/v1/dkim/nobody.example", ""); a.Code != http.StatusUnauthorized {
+	if a := h.as("new", "GET", "/v1/dkim/nobody.example", ""); a.Code != http.StatusForbidden {
 		t.Errorf("the revoked token: %d", a.Code)
 	}
 	h.must(http.StatusNotFound, "DELETE", "/v1/tokens/"+m.Access.ID, "")

@@ -3,10 +3,10 @@ package api
 import (
 	"crypto/rsa"
 	"encoding/hex"
-	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -66,36 +66,8 @@ func (h *Handler) registerDKIM() {
 			"200": {Description: "Keys, or none", Content: jsonContent(document)},
 			"404": {Description: "Unknown domain", Content: jsonContent(h.schema(vaultErrors{}))},
 		},
-	}, signer|tenant, h.signingKeys)
-}
-
-func (h *Handler) signingKeys(w http.ResponseWriter, r *http.Request) {
-	req := from(r.Context())
-	n, err := zone.ParseHost(r.PathValue("domain"))
-	if err != nil {
-		writeJSON(w, http.StatusNotFound, vaultErrors{[]string{}})
-		return
-	}
-	d, known := signerFor(req.machine, req.who, n)
-	if !known {
-		writeJSON(w, http.StatusNotFound, vaultErrors{[]string{}})
-		return
-	}
-	out := Signing{Selectors: []SigningKey{}, Domain: n.Host()}
-	if d != nil {
-		out.Domain = d.Name.Host()
-		if !h.fill(&out, d) {
-			writeJSON(w, http.StatusInternalServerError, vaultErrors{[]string{"this node cannot open the domain's keys; its log says why"}})
-			return
-		}
-	}
-	id, err := h.requestID()
-	if err != nil {
-		h.logger.Error("drawing a request id", "error", err)
-		internal().write(w)
-		return
-	}
-	writeJSON(w, http.StatusOK, Secret{RequestID: id, Data: out})
+	}, signer|tenant, func(w http.ResponseWriter, r *http.Request) { h.document(w, r, []string{r.PathValue("domain")}, false) })
+	h.registerVault()
 }
 
 // signerFor is the claim that signs for a name, nil where a claim is known and
@@ -120,28 +92,58 @@ func signerFor(m state.Machine, who identity, n zone.Name) (d *state.Domain, kno
 	return d, known
 }
 
-// fill adds the keys that sign. It says no where there are some and none opens.
-func (h *Handler) fill(out *Signing, d *state.Domain) bool {
-	active := signing(d.Ring())
-	for _, k := range active {
-		pair, err := h.replica.OpenKey(d, k)
+// fill adds the keys that sign, and says when the latest of them began to. It
+// fails where there are some and none can be given.
+func (h *Handler) fill(req *request, out *Signing, d *state.Domain) (since time.Time, err error) {
+	since = moment(d.CreatedAt)
+	var failed error
+	for _, k := range signing(d.Ring()) {
+		one, err := h.signingKey(req, d, k)
 		if err != nil {
-			h.logger.Error("opening a signing key", "domain", d.Name.String(), "selector", k.Selector, "error", err)
+			failed = err
 			continue
 		}
-		pem := string(pair.PKCS8())
-		one := SigningKey{Selector: d.Selector(k), Domain: out.Domain, Key: pem, Algorithm: "rsa", PublicKey: publicHalf(k.Payload)}
-		if k.Algorithm == keys.Ed25519 {
-			one.Key, one.Algorithm, one.Bits = pair.Seed(), "ed25519", 256
-		} else if public, ok := pair.Signer().Public().(*rsa.PublicKey); ok {
-			one.Bits = public.N.BitLen()
-		}
 		if out.Key == "" {
-			out.Selector, out.Key = one.Selector, pem
+			out.Selector, out.Key = one.Selector, one.pem
 		}
-		out.Selectors = append(out.Selectors, one)
+		out.Selectors = append(out.Selectors, one.SigningKey)
+		if at := moment(k.ActivatedAt); at.After(since) {
+			since = at
+		}
 	}
-	return len(active) == 0 || len(out.Selectors) > 0
+	if len(out.Selectors) > 0 {
+		return since, nil // a signer of one algorithm is better than none
+	}
+	return since, failed
+}
+
+// released is a key as it leaves this node.
+type released struct {
+	SigningKey
+	pem string
+}
+
+// signingKey opens one key for the maker of a request. Every private half that
+// leaves a node does so here.
+func (h *Handler) signingKey(_ *request, d *state.Domain, k keys.Key) (released, error) {
+	pair, err := h.replica.OpenKey(d, k)
+	if err != nil {
+		h.logger.Error("opening a signing key", "domain", d.Name.String(), "selector", k.Selector, "error", err)
+		return released{}, err
+	}
+	pem := string(pair.PKCS8())
+	one := SigningKey{Selector: d.Selector(k), Domain: d.Name.Host(), Key: pem, Algorithm: "rsa", PublicKey: publicHalf(k.Payload)}
+	if k.Algorithm == keys.Ed25519 {
+		one.Key, one.Algorithm, one.Bits = pair.Seed(), "ed25519", 256
+	} else if public, ok := pair.Signer().Public().(*rsa.PublicKey); ok {
+		one.Bits = public.N.BitLen()
+	}
+	return released{one, pem}, nil
+}
+
+// unreadable answers where no key could be given.
+func (h *Handler) unreadable(w http.ResponseWriter, _ error) {
+	writeVault(w, http.StatusInternalServerError, "this node cannot open the domain's keys; its log says why")
 }
 
 // publicHalf is the p= of a key record.
@@ -163,14 +165,4 @@ func (h *Handler) requestID() (string, error) {
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562 section 5.4
 	x := hex.EncodeToString(b[:])
 	return x[:8] + "-" + x[8:12] + "-" + x[12:16] + "-" + x[16:20] + "-" + x[20:], nil
-}
-
-// writeJSON sends a document outside huma.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	// The client may be gone; there is nobody else to tell.
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(v)
 }

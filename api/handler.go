@@ -208,11 +208,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		notFound("", "there is nothing at this path").write(out)
 		return
 	}
+	vaultList(r)
 	req := &request{machine: m, writer: out}
 	if strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1" {
 		who, p := identify(m, r, h.config.Now())
 		if p != nil {
-			p.write(out)
+			p.writeFor(r.URL.Path, out)
 			return
 		}
 		req.who = who
@@ -224,7 +225,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	pattern = found
 	if p := h.enter(out, r, h.routes[found], req.who); p != nil {
-		p.write(out)
+		p.writeFor(r.URL.Path, out)
 		return
 	}
 	if p := h.once(out, r, found, h.routes[found], req); p != nil {
@@ -331,10 +332,10 @@ func (h *Handler) noRoute(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(asked, r)
 	if asked.status == http.StatusMethodNotAllowed {
 		problem(http.StatusMethodNotAllowed, codeMethod, "", "%s is not a method of this path", bounded(r.Method)).
-			with("Allow", asked.header.Get("Allow")).write(w)
+			with("Allow", asked.header.Get("Allow")).writeFor(r.URL.Path, w)
 		return
 	}
-	notFound("", "there is nothing at this path").write(w)
+	notFound("", "there is nothing at this path").writeFor(r.URL.Path, w)
 }
 
 // answerOnly keeps the status and header of a reply and drops its body.
