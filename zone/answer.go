@@ -38,7 +38,8 @@ type answer struct {
 	// the name itself, or where names without number are answered alike the
 	// wildcard, the DNAME, the cut, or the zone that has no such name.
 	origin uint64
-	name   path  // the chain's last name
+	name   *path // the chain's last name: own, or what was taken apart ahead
+	own    path
 	owner  place // where the message has it
 	other  path  // a name beside the chain: an address, a reporting domain
 }
@@ -95,7 +96,11 @@ func (a *answer) reset(q *query) {
 	a.outcome, a.rcode, a.aa, a.minimal = Refused, rcodeRefused, false, false
 	a.used, a.answers, a.authority = 0, 0, 0
 	a.tenant, a.bound, a.hops, a.dnames = 0, false, 0, 0
-	a.name.set(q.folded[:len(q.asked)])
+	a.name = q.ahead
+	if a.name == nil {
+		a.name = &a.own
+		a.name.setAsked(q.asked)
+	}
 	a.seen[0] = a.name.hash[a.name.count]
 	a.origin = a.seen[0]
 	a.owner = place{ref: fromQuestion}

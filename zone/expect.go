@@ -9,7 +9,8 @@ package zone
 //
 // It is advice to the caches only. It follows the likely way alone (the longest
 // anchor above the name, the node of the name itself), takes no decision, and an
-// answer is the same without it: lookup looks at everything again.
+// answer is the same without it: lookup looks at everything again, but for the
+// names, which are taken apart once (Expected).
 
 const (
 	// expectSize is how many queries are looked at together: each may bring two
@@ -36,24 +37,46 @@ type expectation struct {
 // expecting is the memory of Expect.
 type expecting struct {
 	list [expectSize]expectation
-	path path
+	// paths are the names of the batch's questions; empty where there is none.
+	paths [expectSize]path
+	used  int
 	// seen takes part of all that was read, so that the compiler leaves it in.
 	seen uint64
 }
 
+// Expected says that the message to be replied to next is the one at an index of
+// the batch that Expect was given last, so that its name is not taken apart again.
+func (r *Responder) Expected(index int) {
+	r.query.ahead = nil
+	if index < r.expecting.used && r.expecting.paths[index].length > 0 {
+		r.query.ahead = &r.expecting.paths[index]
+	}
+}
+
+// spend ends what Expected said: it is of one message, and its look-up may have
+// gone on to other names in the same place.
+func (q *query) spend() {
+	if q.ahead != nil {
+		q.ahead.length, q.ahead = 0, nil
+	}
+}
+
 // Expect reads ahead what answering the messages of a batch will take. Messages
-// may be anything; those past expectSize are left out.
+// may be anything; those past expectSize are left out. They must stay as they are
+// until they are replied to.
 func (r *Responder) Expect(batch [][]byte) {
+	x := &r.expecting
+	x.used = 0
 	n := min(len(batch), expectSize)
 	if n < expectLeast {
 		return
 	}
-	x := &r.expecting
+	x.used = n
 	list := x.list[:n]
 	c := r.tree.common.Load()
 	for i := range list {
 		list[i] = expectation{}
-		x.read(&list[i], batch[i], c)
+		x.read(&list[i], &x.paths[i], batch[i], c)
 	}
 	x.slots(r.tree, list)
 	x.branches(r.tree, list)
@@ -62,7 +85,8 @@ func (r *Responder) Expect(batch [][]byte) {
 }
 
 // read takes the question's name apart as far as the first anchor it may have.
-func (x *expecting) read(e *expectation, message []byte, c *common) {
+func (x *expecting) read(e *expectation, p *path, message []byte, c *common) {
+	p.length = 0
 	if len(message) <= headerSize {
 		return
 	}
@@ -70,10 +94,7 @@ func (x *expecting) read(e *expectation, message []byte, c *common) {
 	if length == 0 {
 		return
 	}
-	p := &x.path
-	fold(&p.name, message[headerSize:headerSize+length])
-	p.length = length
-	p.split()
+	p.setAsked(message[headerSize : headerSize+length])
 	e.node = nodeHash(p.hash[p.count])
 	for d := p.count; d > 0; d-- {
 		if key, ok := p.tokenKey(d); ok {

@@ -12,8 +12,11 @@ type path struct {
 	name   [256]byte
 	length int
 	count  int
-	offset [maxLabels + 1]uint8
-	hash   [maxLabels + 1]uint64
+	// token is the number of labels of a suffix whose tokenKey is known; 0: of none.
+	token     int
+	tokenHash uint64
+	offset    [maxLabels + 1]uint8
+	hash      [maxLabels + 1]uint64
 }
 
 // set takes apart a folded wire name of at most maxName octets.
@@ -28,7 +31,15 @@ func (p *path) setName(name string) {
 	p.split()
 }
 
+// setAsked is set for a wire name as it was asked, of at most maxName octets.
+func (p *path) setAsked(name []byte) {
+	fold(&p.name, name)
+	p.length = len(name)
+	p.split()
+}
+
 func (p *path) split() {
+	p.token = 0
 	var begin [maxLabels + 1]uint8
 	count, at := 0, 0
 	for p.name[at] != 0 {
@@ -59,7 +70,7 @@ func (p *path) label(d int) []byte {
 // branches hold node hashes.
 const (
 	rootHash  = 0x9e3779b97f4a7c15
-	tokenHash = 0xd6e8feb86659fd93
+	tokenSeed = 0xd6e8feb86659fd93
 	hashMul   = 0xa0761d6478bd642f
 	hashEnd   = 0xe7037ed1a0b428db
 )
@@ -104,11 +115,15 @@ func (p *path) tokenKey(d int) (uint64, bool) {
 	if d < 3 || p.name[p.offset[d]] != tokenLength {
 		return 0, false
 	}
+	if d == p.token {
+		return p.tokenHash, true
+	}
 	token := p.label(d)
 	if !reservedLabel(string(p.label(d-1))) || !tokenShaped(token) {
 		return 0, false
 	}
-	return hashLabel(tokenHash, token), true
+	p.token, p.tokenHash = d, hashLabel(tokenSeed, token)
+	return p.tokenHash, true
 }
 
 // key is under which slot of the tree the anchor of d labels is found.

@@ -26,7 +26,7 @@ const (
 )
 
 // lookup fills a with what the tree holds for the question. It depends on
-// q.asked, q.folded and q.qtype alone; class and opcode are the caller's.
+// q.asked and q.qtype alone; class and opcode are the caller's.
 //
 // It is the algorithm of RFC 1034 section 4.3.2, with RFC 2308, RFC 4592, RFC
 // 6604 and RFC 6672. Chains cross within one tenant's zones and the platform's
@@ -34,7 +34,7 @@ const (
 func (t *Tree) lookup(q *query, a *answer) {
 	a.reset(q)
 	for {
-		v, from, ok := t.locate(&a.name, q.qtype == TypeDS)
+		v, from, ok := t.locate(a.name, q.qtype == TypeDS)
 		if ok && a.hops == 0 {
 			a.aa = true
 		}
@@ -152,7 +152,7 @@ func (a *answer) enter(v *view) bool {
 // search asks one zone for the last name of the chain, of which the suffix of
 // from labels exists and is no cut.
 func (t *Tree) search(q *query, a *answer, v *view, from int) step {
-	p := &a.name
+	p := a.name
 	if v.b[atFlags]&flagCuts == 0 { // nothing can be hidden: the name itself first
 		if n, ok := v.node(p, p.count); ok {
 			return v.answer(q, a, n)

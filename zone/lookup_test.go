@@ -46,7 +46,6 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 // questionOf is a question as the parser leaves it.
 func questionOf(t testing.TB, text string, typ Type) *query {
 	q := &query{asked: []byte(name(t, text)), qtype: typ, class: classIN}
-	fold(&q.folded, q.asked)
 	q.end = headerSize + len(q.asked) + 4
 	return q
 }

@@ -9,11 +9,11 @@ type query struct {
 	opcode uint8
 	rd     bool // echoed (RFC 1035 section 4.1.1)
 
-	asked  []byte    // QNAME as asked, wire form, case kept
-	folded [256]byte // the same in lower case; length len(asked)
-	qtype  Type
-	class  uint16
-	end    int // offset of the octet behind the question; headerSize where none was understood
+	ahead *path  // of the question's name, where Expect took it apart; reset by the caller
+	asked []byte // QNAME as asked, wire form, case kept
+	qtype Type
+	class uint16
+	end   int // offset of the octet behind the question; headerSize where none was understood
 
 	edns      bool
 	version   uint8
@@ -153,13 +153,17 @@ func (q *query) vet(nothing bool) verdict {
 
 // question reads the question. On success q.end is behind it.
 func (q *query) question(message []byte) bool {
-	length := nameLength(message[headerSize:])
+	length := 0
+	if q.ahead != nil {
+		length = q.ahead.length
+	} else {
+		length = nameLength(message[headerSize:])
+	}
 	end := headerSize + length + 4
 	if length == 0 || end > len(message) {
 		return false
 	}
 	q.asked = message[headerSize : headerSize+length]
-	fold(&q.folded, q.asked)
 	q.qtype = Type(binary.BigEndian.Uint16(message[end-4:]))
 	q.class = binary.BigEndian.Uint16(message[end-2:])
 	q.end = end

@@ -77,8 +77,9 @@ func compare(message []byte) string {
 	if err != nil || !bytes.Equal(q.asked, name[:length]) {
 		return fmt.Sprintf("name %q, want %q", q.asked, name[:length])
 	}
-	if !isFolded(q.folded[:length], name[:length]) {
-		return fmt.Sprintf("folded name %q of %q", q.folded[:length], name[:length])
+	var p path
+	if p.setAsked(q.asked); !isFolded(p.suffix(p.count), name[:length]) {
+		return fmt.Sprintf("folded name %q of %q", p.suffix(p.count), name[:length])
 	}
 	if uint16(q.qtype) != m.Question[0].Qtype || q.class != m.Question[0].Qclass {
 		return fmt.Sprintf("type %d class %d, want %v", q.qtype, q.class, m.Question[0])

@@ -115,6 +115,7 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	q := &r.query
 	v := q.parse(message)
 	if v == silent {
+		q.spend()
 		r.tally[slotDropped]++
 		return dst
 	}
@@ -162,6 +163,7 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	if q.end > headerSize {
 		r.tally[slotTypes+typeGroup(q.qtype)]++
 	}
+	q.spend()
 	return dst
 }
 

@@ -168,6 +168,7 @@ func (w *udpWorker) answer(n int) int {
 			continue
 		}
 		w.source(i, &from)
+		w.responder.Expected(i)
 		reply := w.responder.reply(w.replies[ready][:0], w.messages[i], &from)
 		if len(reply) == 0 {
 			continue

@@ -80,6 +80,7 @@ func answer(r *zone.Responder, messages [][]byte) (octets int) {
 		batch := messages[:min(64, len(messages))]
 		r.Expect(batch)
 		for i, m := range batch {
+			r.Expected(i)
 			octets += len(r.Reply(buffers[i][:0], m, false))
 		}
 		messages = messages[len(batch):]
