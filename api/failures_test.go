@@ -21,6 +21,7 @@ func TestWritesThatWereNotConfirmed(t *testing.T) {
 	}{
 		"no leader":             {fmt.Errorf("proposing: %w", cluster.ErrNoLeader), false, "no_leader", true},
 		"not committed":         {cluster.ErrNotCommitted, false, "not_committed", true},
+		"stopped":               {fmt.Errorf("%w: disk", cluster.ErrStopped), false, "writes_stopped", true},
 		"unknown, not happened": {cluster.ErrUnknown, false, "outcome_unknown", false},
 		"unknown, happened":     {cluster.ErrUnknown, true, "outcome_unknown", false},
 		"time ran out":          {context.DeadlineExceeded, false, "outcome_unknown", false},

@@ -215,6 +215,14 @@ func (r *replica) OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error) {
 	return keys.Restore(k.Payload, compact)
 }
 
+func (r *replica) CheckState(context.Context) (cluster.CheckReport, error) {
+	if r.refuse != nil {
+		return cluster.CheckReport{}, r.refuse
+	}
+	sum := fmt.Sprintf("%016x", uint64(r.Machine().Sum()))
+	return cluster.CheckReport{Index: r.Machine().Index(), Verdict: cluster.Agreed, Nodes: []cluster.NodeSum{{ID: "node-1", Sum: sum, Right: true}}}, nil
+}
+
 func (r *replica) AddPeer(_ context.Context, m cluster.Member) error {
 	r.peers = append(r.peers, cluster.Status{Member: m})
 	return nil

@@ -46,6 +46,7 @@ type Replica interface {
 	TransferLeader(ctx context.Context, id string) error
 	SaveSnapshot(ctx context.Context, w io.Writer) (index uint64, err error)
 	RestoreSnapshot(ctx context.Context, r io.Reader) error
+	CheckState(ctx context.Context) (cluster.CheckReport, error)
 }
 
 var _ Replica = (*cluster.Node)(nil)
@@ -98,6 +99,7 @@ const (
 	keyTime     = 8 * time.Second  // until keys are there, before the proposal
 	proposeTime = 8 * time.Second  //
 	waitTime    = 12 * time.Second // ?wait=served, after the proposal
+	checkTime   = 12 * time.Second // of a comparison of all nodes
 	confirmTime = 3 * time.Second  // of a manual rotation, in the place of keyTime
 	probeTime   = 8 * time.Second  // of a verification, in the place of keyTime
 	bulkTime    = 10 * time.Minute // import and snapshots, which extend the timeout

@@ -83,6 +83,11 @@ func (h *Handler) registerMembers() {
 		h.note(ctx, "", "cluster", h.replica.Machine().Settings().ClusterID, "leadership handed to another node")
 		return h.viewCluster(ctx), nil
 	})
+	add(h, huma.Operation{
+		OperationID: "check-state", Method: http.MethodPost, Path: "/v1/cluster/check", Tags: tags,
+		Summary:     "Have all nodes compare their states now",
+		Description: "It happens every hour by itself. A node that a majority of the voters contradicts fences itself off; where nodes differ and no majority agrees, nobody does, but writes are stopped.",
+	}, adminOnly, h.checkState)
 	binary := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
 	h.addRaw(huma.Operation{
 		OperationID: "save-snapshot", Method: http.MethodGet, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: MaxBody,
@@ -96,6 +101,34 @@ func (h *Handler) registerMembers() {
 		RequestBody: &huma.RequestBody{Required: true, Content: binary},
 		Responses:   map[string]*huma.Response{"200": {Description: "The cluster", Content: jsonContent(h.schema(Cluster{}))}},
 	}, adminOnly, h.restoreSnapshot)
+}
+
+// StateCheck is what a comparison of the nodes' states found.
+type StateCheck struct {
+	Index   uint64    `json:"index" doc:"The place in the log at which the nodes were compared."`
+	Verdict string    `json:"verdict" enum:"agreed,diverged,split,unclear" doc:"diverged: a majority agrees and fenced the others off. split: no majority agrees, writes are stopped. unclear: too few answered."`
+	Nodes   []NodeSum `json:"nodes" nullable:"false"`
+}
+
+// NodeSum is one node in a comparison.
+type NodeSum struct {
+	ID    string `json:"id" example:"node-1"`
+	Sum   string `json:"sum" example:"3c9c6b1d6b0a2f11" doc:"Of its state there; empty: it did not answer in time, or runs a release whose sums mean something else."`
+	Right bool   `json:"right" doc:"A majority of the voters has the same."`
+}
+
+func (h *Handler) checkState(ctx context.Context, _ *struct{}) (*struct{ Body StateCheck }, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	r, err := h.replica.CheckState(ctx)
+	if err != nil {
+		return nil, unwritten(err)
+	}
+	out := StateCheck{Index: r.Index, Verdict: string(r.Verdict), Nodes: []NodeSum{}}
+	for _, n := range r.Nodes {
+		out.Nodes = append(out.Nodes, NodeSum{n.ID, n.Sum, n.Right})
+	}
+	return &struct{ Body StateCheck }{out}, nil
 }
 
 func (h *Handler) viewCluster(ctx context.Context) *clusterReply {

@@ -54,13 +54,14 @@ const (
 	codeTooLarge     = "too_large"       // 413, 414
 	codeMediaType    = "media_type"      // 415
 	codeInvalid      = "invalid"         // 422
-	codeBusy         = "too_many"        // 429: streams
+	codeBusy         = "too_many"        // 429: streams, requests or writes
 	codeInternal     = "internal"        // 500
 	codeNotYet       = "not_implemented" // 501: announced, and a later release has it
 	codeUnasked      = "could_not_ask"   // 502: the customer's servers gave no answer
 	codeNoKeys       = "no_keys"         // 503: the write did not happen
 	codeNoLeader     = "no_leader"       // 503: the write did not happen
 	codeNotCommitted = "not_committed"   // 503: the write did not happen
+	codeStopped      = "writes_stopped"  // 503: the write did not happen, for the reason that detail names
 	codeUnknown      = "outcome_unknown" // 503: the write may have happened
 	codeNotServed    = "not_served_yet"  // 504: committed, but not confirmed by every node
 )
@@ -149,6 +150,10 @@ func unwritten(err error) *Problem {
 	case errors.Is(err, cluster.ErrNoLeader):
 		return problem(http.StatusServiceUnavailable, codeNoLeader, "",
 			"there is no leader to take the write; nothing was changed; try again").with("Retry-After", "1")
+	case errors.Is(err, cluster.ErrStopped):
+		return problem(http.StatusServiceUnavailable, codeStopped, "", "nothing was changed: %s", err).with("Retry-After", "60")
+	case errors.Is(err, cluster.ErrBusy):
+		return problem(http.StatusTooManyRequests, codeBusy, "", "nothing was changed: %s", err).with("Retry-After", "1")
 	case errors.Is(err, cluster.ErrNotCommitted):
 		return problem(http.StatusServiceUnavailable, codeNotCommitted, "",
 			"the write was not committed; nothing was changed; try again").with("Retry-After", "1")

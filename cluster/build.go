@@ -38,6 +38,7 @@ type builder struct {
 	store  *store
 	snaps  *snapshots
 	mark   *mark
+	dir    string
 	logger *slog.Logger
 
 	snapshot uint64 // index of the snapshot that was used, 0: none
@@ -51,6 +52,9 @@ func (b *builder) build() (start, error) {
 		return s, err
 	}
 	if err := b.bounds(); err != nil {
+		return s, err
+	}
+	if err := b.discard(); err != nil {
 		return s, err
 	}
 	at := b.mark.get()

@@ -36,6 +36,7 @@ const (
 	callStatus  callKind = 2
 	callConfirm callKind = 3
 	callChange  callKind = 4
+	callSum     callKind = 60
 )
 
 type callRequest struct {
@@ -62,6 +63,8 @@ const (
 	codeUnknown      callCode = 2
 	codeNoLeader     callCode = 3 // the node asked does not lead
 	codeFailed       callCode = 4
+	codeStopped      callCode = 60 // the leader takes no writes
+	codeBusy         callCode = 61 // the leader has too many under way
 )
 
 func codeOf(err error) callCode {
@@ -70,6 +73,10 @@ func codeOf(err error) callCode {
 		return codeDone
 	case errors.Is(err, ErrUnknown):
 		return codeUnknown
+	case errors.Is(err, ErrStopped):
+		return codeStopped
+	case errors.Is(err, ErrBusy):
+		return codeBusy
 	case errors.Is(err, ErrNoLeader):
 		return codeNoLeader
 	case errors.Is(err, ErrNotCommitted):
@@ -89,6 +96,10 @@ func (r *callReply) err() error {
 		return kindError{ErrNoLeader, errors.New(r.Text)}
 	case codeFailed:
 		return errors.New(r.Text)
+	case codeStopped:
+		return &kindText{ErrStopped, r.Text}
+	case codeBusy:
+		return &kindText{ErrBusy, r.Text}
 	default: // a code of a later release says nothing certain
 		return kindError{ErrUnknown, errors.New(r.Text)}
 	}
@@ -105,6 +116,15 @@ func (e kindError) Error() string {
 }
 
 func (e kindError) Unwrap() []error { return []error{e.kind, e.cause} }
+
+// kindText is an error that came over the link, whose text names its kind already.
+type kindText struct {
+	kind error
+	text string
+}
+
+func (e *kindText) Error() string { return e.text }
+func (e *kindText) Unwrap() error { return e.kind }
 
 func writeFrame(c net.Conn, w *bufio.Writer, v any) error {
 	body, err := cbor.Marshal(v)

@@ -27,6 +27,8 @@ type fsm struct {
 	adopted func(*raft.SnapshotMeta) error
 	// committed is called when entries are known to be committed, before they are applied.
 	committed func(index uint64)
+	// checks is given the machine after every entry at which nodes compare theirs.
+	checks func(state.Machine)
 
 	machine atomic.Pointer[state.Machine]
 	// forced: an operator's restore is under way.
@@ -52,7 +54,7 @@ type fsm struct {
 func newFSM(m state.Machine, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
-		adopted: func(*raft.SnapshotMeta) error { return nil }, committed: func(uint64) {},
+		adopted: func(*raft.SnapshotMeta) error { return nil }, committed: func(uint64) {}, checks: func(state.Machine) {},
 		startedAt: m.Index(),
 		changed:   make(chan struct{}),
 	}
@@ -109,6 +111,9 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 		}
 		m = next
 		changes.Merge(delta)
+		if delta.Checks() {
+			s.checks(m)
+		}
 		responses[i] = applied{index: l.Index, results: results}
 	}
 	if m.Index() == old.Index() {

@@ -62,6 +62,12 @@ var (
 	ErrNotCommitted = errors.New("not committed")
 	// ErrUnknown: the write may or may not have happened; look before trying again.
 	ErrUnknown = errors.New("outcome unknown")
+	// ErrStopped: the cluster takes no writes for now, for a reason that the text
+	// names; it did not happen. It is an ErrNotCommitted.
+	ErrStopped = fmt.Errorf("%w: writes are stopped", ErrNotCommitted)
+	// ErrBusy: more is asked of the leader than it can do; it did not happen. It is
+	// an ErrNotCommitted.
+	ErrBusy = fmt.Errorf("%w: too many writes at once", ErrNotCommitted)
 	// ErrNoLeader: there is no leader to take the write; it did not happen.
 	ErrNoLeader = errors.New("no leader")
 )
@@ -78,6 +84,10 @@ type tuning struct {
 	trailing uint64
 	// rotate is the longest sleep of the rotator.
 	rotate time.Duration
+	// check is how often the nodes compare their machines, recheck how often while
+	// they differ and no majority says who is right, checkWait how long the others
+	// may take to come to the place.
+	check, recheck, checkWait time.Duration
 	// noSync leaves the log to the kernel, for tests that do not cut the power.
 	noSync bool
 }
@@ -91,6 +101,7 @@ func defaultTuning() tuning {
 		patience: time.Second,
 		trailing: minTrailing,
 		rotate:   10 * time.Second,
+		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second,
 	}
 }
 
@@ -123,6 +134,7 @@ type Node struct {
 	peers   peers
 	rotator *rotator
 	trail   *trail
+	checker *checker
 
 	closing sync.Once
 	closed  error
@@ -163,6 +175,8 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.tail.init(n.start)
 	n.rotator = newRotator(n)
 	n.trail = newTrail(c.DataDir)
+	n.checker = newChecker(n)
+	n.fsm.checks = n.checker.take
 	if n.start.need > 0 {
 		n.logger.Warn("state on disk is older than what this node had served; it must catch up first",
 			"index", n.start.machine.Index(), "need", n.start.need)
@@ -236,7 +250,7 @@ func (n *Node) openStores() (err error) {
 	if n.met, err = openMet(filepath.Join(dir, "met")); err != nil {
 		return err
 	}
-	b := builder{store: n.store, snaps: n.snaps, mark: n.mark, logger: n.logger}
+	b := builder{store: n.store, snaps: n.snaps, mark: n.mark, dir: dir, logger: n.logger}
 	n.start, err = b.build()
 	return err
 }
@@ -352,5 +366,6 @@ func (n *Node) Health() []string {
 		say("not a member of the cluster")
 	}
 	problems = append(problems, n.trail.problems()...)
+	problems = append(problems, n.checker.problems()...)
 	return append(problems, n.rotator.problems()...)
 }

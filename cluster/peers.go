@@ -91,6 +91,8 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 		return n.status(peer), nil
 	case callConfirm:
 		return answer(body, func(a confirmAsk) (confirmReply, error) { return n.confirm(ctx, a) })
+	case callSum:
+		return answer(body, func(a sumAsk) (sumReply, error) { return n.checker.answer(ctx, a) })
 	case callChange:
 		return answer(body, func(a changeAsk) (struct{}, error) { return struct{}{}, n.change(ctx, a) })
 	}

@@ -213,6 +213,9 @@ func newBatcher(n *Node) *batcher {
 // submit hands a batch to this leader and waits for what becomes of it.
 func (b *batcher) submit(ctx context.Context, ba batch) outcome {
 	p := &proposal{batch: ba, done: make(chan outcome, 1)}
+	if why := b.node.stopped(); why != "" && !ba.checks() {
+		return failed(ErrStopped, errors.New(why))
+	}
 	gone := func(cause error) outcome {
 		if p.taken.CompareAndSwap(false, true) {
 			return failed(ErrNotCommitted, cause)

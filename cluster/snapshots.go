@@ -137,6 +137,24 @@ func (s *snapshots) setAside(id string) error {
 	return nil
 }
 
+// setAllAside moves every snapshot out of the store.
+func (s *snapshots) setAllAside() error {
+	for {
+		metas, err := s.files.List()
+		if err != nil {
+			return fmt.Errorf("listing snapshots: %w", err)
+		}
+		if len(metas) == 0 {
+			return nil
+		}
+		for _, meta := range metas {
+			if err := s.setAside(meta.ID); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // List implements raft.SnapshotStore.
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	metas, err := s.files.List()

@@ -34,6 +34,8 @@ func (n *Node) Start() error {
 	n.wg.Go(n.rotator.run)
 	n.wg.Go(n.keepSnapshots)
 	n.wg.Go(n.keepAudit)
+	n.wg.Go(n.checker.run)
+	n.wg.Go(n.checker.propose)
 	return nil
 }
 

@@ -117,6 +117,9 @@ func (w *writer) decide(c Command) Result {
 		return w.setDomainRecords(c)
 	case SetCookieSecret:
 		return w.setCookieSecret(c)
+	case CheckState:
+		w.delta.check = true
+		return same
 	}
 	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, c))
 }
@@ -127,7 +130,7 @@ func (w *writer) put(old, d *Domain, ring keys.Ring) {
 	d.DueAt = w.dueAt(d, ring)
 	w.sawDomain(d)
 	meta := string(appendMeta(nil, d))
-	w.domains.Set(meta[:len(d.Token)], record{meta, d.Branch}) // one block for both
+	w.setDomain(record{meta, d.Branch}) // one block for both
 	if old == nil || old.wakeAt() != d.wakeAt() {
 		if old != nil && old.wakeAt() != 0 {
 			w.due.Delete(dueKey(old.wakeAt(), d.Token))

@@ -41,7 +41,7 @@ func (w *writer) addAccessToken(c AddAccessToken) Result {
 	}
 	a.CreatedAt = w.time
 	a.Subnets = slices.Clone(a.Subnets)
-	w.access.Set(a.ID, &a)
+	w.setAccess(&a)
 	w.accessHash.Set(string(a.Hash[:]), a.ID)
 	return done
 }
@@ -80,7 +80,7 @@ func (w *writer) dropAccessToken(c DropAccessToken) Result {
 	if !ok {
 		return refused(notFound("id", "no token %s", quote(c.ID)))
 	}
-	w.access.Delete(c.ID)
+	w.dropAccess(c.ID)
 	w.accessHash.Delete(string(a.Hash[:]))
 	return done
 }

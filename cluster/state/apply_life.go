@@ -147,7 +147,7 @@ func (w *writer) remove(d *Domain) {
 	}
 	for _, n := range d.boundNames() {
 		w.bound.drop(n, d.Token)
-		w.goneBound.add(hash16(string(n)))
+		w.buryName(n)
 	}
 	for _, t := range d.Reports {
 		w.reports.drop(t.Name, d.Token)
@@ -157,8 +157,8 @@ func (w *writer) remove(d *Domain) {
 	if at := d.wakeAt(); at != 0 {
 		w.due.Delete(dueKey(at, d.Token))
 	}
-	w.domains.Delete(d.Token.key())
-	w.gone.add(d.Token)
+	w.dropDomain(d.Token)
+	w.bury(d.Token)
 	w.delta.domain(d.Token)
 	w.settleReports(d.Name)
 }
@@ -184,7 +184,7 @@ func (w *writer) count(d *Domain, by int) {
 	if t, ok := w.tenants.Get(d.Tenant); ok {
 		next := *t
 		next.domains += by
-		w.tenants.Set(d.Tenant, &next)
+		w.tenants.Set(d.Tenant, &next) // the count is in no sum
 	}
 	w.countPool(d, by)
 	for _, s := range d.Servers {

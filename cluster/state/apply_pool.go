@@ -274,7 +274,7 @@ func (w *writer) addTenant(c AddTenant) Result {
 		return refused(invalid("id", "%d tenants already: at most %d", w.tenants.Len(), MaxTenants))
 	}
 	w.tenantNumber++
-	w.tenants.Set(c.ID, &tenantEntry{Tenant: Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time}})
+	w.setTenant(&tenantEntry{Tenant: Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time}})
 	return done
 }
 
@@ -290,6 +290,6 @@ func (w *writer) suspendTenant(c SuspendTenant) Result {
 	}
 	next := *old
 	next.Suspended = c.Suspended
-	w.tenants.Set(c.ID, &next)
+	w.setTenant(&next)
 	return done
 }

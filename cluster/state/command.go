@@ -39,6 +39,7 @@ const (
 	CodeNote             Code = 25
 	CodeReplaceKey       Code = 26
 	CodeBringKey         Code = 43
+	CodeCheckState       Code = 60
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -267,6 +268,10 @@ type Note struct {
 	Text    string `cbor:"3,keyasint"`
 }
 
+// CheckState changes nothing. Its index is a place at which all nodes compare
+// their machines, as they are after the log entry that it is in.
+type CheckState struct{}
+
 // SetCookieSecret gives the name servers a new secret for DNS cookies (RFC 9018).
 // The one before stays good for the cookies made with it. It is random, and in
 // the log as it is: it guards rate limits, not data.
@@ -299,5 +304,6 @@ func (DropPool) Code() Code         { return CodeDropPool }
 func (DropNameServer) Code() Code   { return CodeDropNameServer }
 func (Reschedule) Code() Code       { return CodeReschedule }
 func (SetCookieSecret) Code() Code  { return CodeSetCookieSecret }
+func (CheckState) Code() Code       { return CodeCheckState }
 func (SetDomainRecords) Code() Code { return CodeSetDomainRecords }
 func (Note) Code() Code             { return CodeNote }

@@ -21,7 +21,7 @@ var pinned = map[Code]string{
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 	25: "Note", 26: "ReplaceKey",
-	43: "BringKey",
+	43: "BringKey", 60: "CheckState",
 }
 
 // examples has one command of each code with every field set.
@@ -66,6 +66,7 @@ func examples() []Command {
 		DropNameServer{"ns1"},
 		Reschedule{},
 		SetCookieSecret{secretOf(1)},
+		CheckState{},
 	}
 }
 

@@ -235,6 +235,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[SetDomainRecords](body)
 	case CodeSetCookieSecret:
 		return decodeBody[SetCookieSecret](body)
+	case CodeCheckState:
+		return decodeBody[CheckState](body)
 	}
 	return nil, fmt.Errorf("unknown command code %d: this node is older than the cluster: upgrade it", code)
 }

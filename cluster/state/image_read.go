@@ -180,19 +180,19 @@ func (w *writer) readShared(section byte, item string) error {
 		})
 	case sectionTenants:
 		return object(item, func(t imageTenant) bool {
-			_, twice := w.tenants.Set(t.ID, &tenantEntry{Tenant: Tenant(t)})
+			twice := w.setTenant(&tenantEntry{Tenant: Tenant(t)})
 			return !twice && t.Number > 0 && t.Number <= w.tenantNumber
 		})
 	case sectionAccess:
 		return object(item, func(a AccessToken) bool {
-			_, twice := w.access.Set(a.ID, &a)
+			twice := w.setAccess(&a)
 			_, again := w.accessHash.Set(string(a.Hash[:]), a.ID)
 			return !twice && !again
 		})
 	case sectionGone:
-		return bury(&w.gone, item)
+		return buryItem(&w.gone, w.bury, item)
 	case sectionGoneBound:
-		return bury(&w.goneBound, item)
+		return buryItem(&w.goneBound, w.buryHash, item)
 	}
 	return fmt.Errorf("unknown: this image is of a newer release: upgrade this node")
 }
@@ -216,12 +216,12 @@ func object[T any](item string, keep func(T) bool) error {
 	return damagedIf(!keep(v))
 }
 
-// bury adds a tombstone.
-func bury(set *graves, item string) error {
+// buryItem adds a tombstone.
+func buryItem[V ~[16]byte](set *graves, bury func(V), item string) error {
 	if len(item) != len(Token{}) || set.has(tokenOf(item)) {
 		return errDamaged
 	}
-	set.add(tokenOf(item))
+	bury(V(tokenOf(item)))
 	return nil
 }
 
@@ -363,7 +363,7 @@ func (r *imageReader) send(f frame, order, jobs chan<- job) (next frame, err err
 func (w *writer) restore(c claim) {
 	d := c.domain
 	w.link(d, c.use)
-	w.domains.Load(c.meta[:len(d.Token)], c.record)
+	w.loadDomain(c.record)
 	if at := d.wakeAt(); at != 0 {
 		w.due.Set(dueKey(at, d.Token), struct{}{})
 	}

@@ -54,6 +54,7 @@ const onceDrop = 8
 // Only what was done is kept: a refusal changed nothing, so it is decided anew.
 type results struct {
 	last  uint64 // number of the newest
+	sums  sums
 	byKey btree.Map[string, onceResult]
 	order btree.Map[uint64, string] // by number, which is by time too
 }
@@ -69,20 +70,25 @@ type onceResult struct {
 }
 
 func (r *results) fork() results {
-	return results{last: r.last, byKey: forkMap(&r.byKey), order: forkMap(&r.order)}
+	return results{last: r.last, sums: r.sums, byKey: forkMap(&r.byKey), order: forkMap(&r.order)}
 }
 
 func (r *results) add(key string, v onceResult) {
 	r.last++
 	v.number = r.last
-	r.byKey.Set(key, v)
+	if old, ok := r.byKey.Set(key, v); ok {
+		r.sums.drop(old.sum(key))
+	}
+	r.sums.add(v.sum(key))
 	r.order.Set(r.last, key)
 }
 
 // drop takes away the oldest.
 func (r *results) drop() {
 	if _, key, ok := r.order.PopMin(); ok {
-		r.byKey.Delete(key)
+		if old, ok := r.byKey.Delete(key); ok {
+			r.sums.drop(old.sum(key))
+		}
 	}
 }
 

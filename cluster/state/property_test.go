@@ -124,6 +124,7 @@ func (r *run) apply(entries []Entry) {
 			}
 		}
 	}
+	r.checkSums()
 	r.commands += len(entries)
 	for _, result := range first {
 		if result.Refusal != nil {
@@ -133,6 +134,20 @@ func (r *run) apply(entries []Entry) {
 	r.checkRefused(before, entries, first)
 	r.checkForEver(before)
 	checkOwners(r.t, r.machines[0])
+}
+
+// checkSums compares the sums that were kept up to date with those counted anew,
+// and those of machines that came from an image with those that never did.
+func (r *run) checkSums() {
+	want := r.machines[0].Sum()
+	for i, m := range r.machines {
+		if m.Sum() != want {
+			r.t.Fatalf("the sum of machine %d is %x, of the first %x", i, m.Sum(), want)
+		}
+		if again := m.Recount(); again != want {
+			r.t.Fatalf("the sum of machine %d is kept as %x, counted %x", i, want, again)
+		}
+	}
 }
 
 // checkRefused applies the batch without what was refused: nothing may differ. A
@@ -275,7 +290,7 @@ func (g *generator) shared(m Machine) Command {
 	pool := g.pick("pool", "default", "second", "third")
 	server := g.pick("server", "ns1", "ns2", "ns3", "ns10", "mx1")
 	g.next++
-	switch rapid.IntRange(0, 15).Draw(g.t, "shared") {
+	switch rapid.IntRange(0, 16).Draw(g.t, "shared") {
 	case 0:
 		return SetSettings{Settings{ClusterID: "test", VerificationOff: g.flag("off", 3)}}
 	case 1:
@@ -298,6 +313,8 @@ func (g *generator) shared(m Machine) Command {
 			return SuspendTenant{tenant, g.flag("suspended", 2)}
 		}
 		return AddTenant{tenant, tenant}
+	case 16:
+		return CheckState{}
 	case 15:
 		return Note{"node", "node-2", g.pick("note", "added", "removed", strings.Repeat("x", MaxTitle+1))}
 	case 13:

@@ -12,12 +12,16 @@ type delta struct {
 	domains   map[Token]struct{}
 	pools     map[uint32]string // number to id
 	platforms map[uint32]bool   // true: more than the serial
+	check     bool              // a CheckState was among the commands
 }
 
 // Empty says whether nothing that DNS answers changed.
 func (d Delta) Empty() bool {
 	return len(d.domains) == 0 && len(d.pools) == 0 && len(d.platforms) == 0
 }
+
+// Checks says whether nodes compare their machines at this place in the log.
+func (d Delta) Checks() bool { return d.check }
 
 func (d *Delta) domain(t Token) {
 	if d.domains == nil {

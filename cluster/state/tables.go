@@ -53,6 +53,7 @@ type tables struct {
 	accessHash btree.Map[string, string] // SHA-256 of the text, and the id
 
 	audit   audit
+	sums    sums
 	results results // of commands with a key
 
 	// sweeps are the pools whose policy changed and whose domains are not all

@@ -16,6 +16,7 @@ import (
 type operatorCmd struct {
 	Init     operatorInitCmd `cmd:"" help:"Prepare a real cluster: CA, certificates, key-encryption key, first admin token, a file for every node."`
 	Raft     raftCmd         `cmd:"" help:"Members of the cluster."`
+	Check    checkCmd        `cmd:"" help:"Have all nodes compare their states now."`
 	Snapshot snapshotCmd     `cmd:"" help:"Backups of the cluster's state."`
 }
 
@@ -121,6 +122,40 @@ func (c *raftTransferCmd) Run(s *session) error {
 		return fmt.Errorf("leadership was handed over, but nobody leads after %s: authd operator raft list-peers says more", electionTime)
 	}
 	return s.say(raw, "leading now: %s", reply.Leader)
+}
+
+// checkCmd is `authd operator check`.
+type checkCmd struct{ clientFlags }
+
+func (checkCmd) Help() string {
+	return `The nodes do this every hour by themselves. One that the majority contradicts fences itself off and
+begins anew; where no majority agrees, writes are stopped and the command fails.
+
+    authd operator check
+`
+}
+
+func (c *checkCmd) Run(s *session) error {
+	var reply api.StateCheck
+	raw, err := s.post(s.ctx, v1("cluster", "check"), nil, struct{}{}, &reply)
+	if err != nil {
+		return err
+	}
+	err = s.show(raw, func(w io.Writer) {
+		row(w, "NODE", "SUM", "RIGHT")
+		for _, n := range reply.Nodes {
+			sum := n.Sum
+			if sum == "" {
+				sum = "no answer"
+			}
+			row(w, n.ID, sum, yesNo(n.Right))
+		}
+		fmt.Fprintf(w, "%s at index %d\n", reply.Verdict, reply.Index)
+	})
+	if err == nil && reply.Verdict != "agreed" {
+		err = fmt.Errorf("the nodes' states are not proven equal (%s): deploy/RUNBOOK.md says what to do", reply.Verdict)
+	}
+	return err
 }
 
 // electionTime is how long an election may take before it is worth a word.
