@@ -51,7 +51,7 @@ func (r Ring) Bring(m *Material, at int64) (Ring, error) {
 	if err != nil {
 		return Ring{}, fmt.Errorf("bringing key: %w", err)
 	}
-	return next.with(key), nil
+	return next.with(key).settled(), nil
 }
 
 // InUse is why a key is refused that the ring has already.

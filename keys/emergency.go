@@ -101,8 +101,9 @@ func (r Ring) emergency(a Algorithm, from uint32, old Fate, burn bool, at int64)
 // wishing is the ring with a wish for its next key.
 func (r Ring) wishing(a Algorithm, wish Urgent) Ring {
 	next := r.clone()
-	if next.Urgent == nil {
+	if len(next.Urgent) == 0 {
 		next.Urgent = make(map[Algorithm]Urgent, 1)
+		next.Rotation = 0 // whose part of it switched already
 	}
 	next.Urgent[a] = wish
 	return next
@@ -128,6 +129,42 @@ func (r Ring) Renew(a Algorithm, at int64, p Policy) (Ring, error) {
 		return r.wishing(a, Urgent{Key: active.ID, Old: FateDrain, Planned: true}), nil
 	}
 	return r.activate(r.index(standby.ID), at, p)
+}
+
+// Part is the ring as part of the rotation of many domains with a number.
+func (r Ring) Part(number uint32) Ring {
+	r.Rotation = number
+	return r.settled()
+}
+
+// settled lets go of the rotation once there is nothing left to do for it.
+func (r Ring) settled() Ring {
+	if r.Rotation == 0 || r.RetiredAt == 0 && (len(r.Urgent) > 0 || r.lacksStandby()) {
+		return r
+	}
+	r.Rotation = 0
+	return r
+}
+
+// lacksStandby says whether an algorithm signs without a key to follow.
+func (r Ring) lacksStandby() bool {
+	for i := range r.Keys {
+		if k := &r.Keys[i]; k.Stage == Active && !r.has(k.Algorithm, Standby) {
+			return true
+		}
+	}
+	return false
+}
+
+// Withdraw forgets the wish for the next key of an algorithm: the active one
+// signs on until its period is over.
+func (r Ring) Withdraw(a Algorithm) Ring {
+	if _, ok := r.Urgent[a]; !ok {
+		return r
+	}
+	next := r.clone()
+	delete(next.Urgent, a)
+	return next
 }
 
 // replaced is an emergency for a key that signs no more.

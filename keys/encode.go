@@ -12,7 +12,8 @@ import (
 // ringVersion is the first byte of an encoded ring. A new form gets a new number,
 // and DecodeRing goes on reading the old ones: images hold them.
 //
-// urgentVersion has Urgent behind the rest; it is written where there is one.
+// urgentVersion has Rotation and Urgent behind the rest; it is written where there
+// is one.
 const (
 	ringVersion   = 1
 	urgentVersion = 2
@@ -37,11 +38,12 @@ const (
 // already. Equal rings encode to equal bytes.
 //
 // Version 1: version, mode, NextID, jitter, RetiredAt, the keys, Freed by name,
-// RolledFrom by algorithm. Version 2: Urgent by algorithm besides. Numbers are varints in their shortest form, a key's
+// RolledFrom by algorithm. Version 2: Rotation and Urgent by
+// algorithm besides. Numbers are varints in their shortest form, a key's
 // times are relative to its creation, and that to the previous key's.
 func (r Ring) Append(dst []byte) []byte {
 	version := byte(ringVersion)
-	if len(r.Urgent) > 0 {
+	if len(r.Urgent) > 0 || r.Rotation != 0 {
 		version = urgentVersion
 	}
 	dst = append(dst, version, byte(r.Mode))
@@ -67,6 +69,7 @@ func (r Ring) Append(dst []byte) []byte {
 	if version == ringVersion {
 		return dst
 	}
+	dst = binary.AppendUvarint(dst, uint64(r.Rotation))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Urgent)))
 	for _, a := range slices.Sorted(maps.Keys(r.Urgent)) {
 		dst = append(dst, byte(a), byte(r.Urgent[a].Old), r.Urgent[a].flags())
@@ -278,9 +281,12 @@ func (d *ringDecoder) rolled(r *Ring) {
 }
 
 func (d *ringDecoder) urgent(r *Ring) {
+	r.Rotation = d.uint32()
 	count := d.count(2)
 	if count == 0 {
-		d.fail(errors.New("no emergency waits: version 1 would do"))
+		if r.Rotation == 0 {
+			d.fail(errors.New("no emergency waits: version 1 would do"))
+		}
 		return
 	}
 	r.Urgent = make(map[Algorithm]Urgent, count)

@@ -56,7 +56,7 @@ func (r Ring) Retire(at int64) Ring {
 		return r
 	}
 	next := r.clone()
-	next.RetiredAt, next.Urgent = at, nil
+	next.RetiredAt, next.Urgent, next.Rotation = at, nil, 0
 	for i := range next.Keys {
 		switch k := &next.Keys[i]; k.Stage {
 		case Active:

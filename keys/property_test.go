@@ -118,6 +118,7 @@ func (w *walk) act(t *rapid.T) {
 	case what < 18:
 		next = w.emergency(t)
 	case what < 20:
+		w.ring = w.ring.Part(uint32(what))
 		next, err = w.ring.Renew(rapid.SampledFrom(w.algorithms).Draw(t, "algorithm"), w.now, w.policy)
 	default:
 		var material []Material

@@ -87,6 +87,10 @@ type Ring struct {
 	RolledFrom map[Algorithm]uint32
 	// Urgent are the emergencies that wait for their standby, by algorithm.
 	Urgent map[Algorithm]Urgent
+	// Rotation is the number of the rotation of many domains that the ring takes
+	// part in, from its wish or switch until every algorithm has a standby again;
+	// 0: none. The ring only keeps it and lets it go.
+	Rotation uint32
 	// RetiredAt is when the domain began to leave: nothing signs, nothing new is
 	// published. 0 otherwise.
 	RetiredAt int64

@@ -259,7 +259,7 @@ func (r Ring) publish(s Step, at int64, m *Material) (Ring, error) {
 	if err != nil {
 		return Ring{}, err
 	}
-	return r.with(key), nil
+	return r.with(key).settled(), nil
 }
 
 // laterKey makes the next key of a ring that has had others.

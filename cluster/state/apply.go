@@ -25,10 +25,12 @@ func (m Machine) Apply(index uint64, entries []Entry) (Machine, []Result, Delta)
 // refused command leaves no trace.
 type writer struct {
 	*tables
-	delta  Delta
-	entry  Entry
-	about  about       // the command applied now, for its audit entry
-	imaged *imageAudit // of an image that is read
+	delta Delta
+	entry Entry
+	about about // the command applied now, for its audit entry
+	// rotated is how many domains of rotations this log entry has dealt with.
+	rotated int
+	imaged  *imageAudit // of an image that is read
 }
 
 // done and same are the results of commands that concern no claim.
@@ -54,7 +56,7 @@ func (w *writer) apply(e Entry) Result {
 		return result
 	}
 	w.remember(e.Once, result)
-	if result.Changed {
+	if result.Changed && !w.about.told {
 		w.record(e, result)
 	}
 	return result
@@ -105,6 +107,12 @@ func (w *writer) decide(c Command) Result {
 		return w.replaceKey(c)
 	case BringKey:
 		return w.bringKey(c)
+	case StartRotation:
+		return w.startRotation(c)
+	case AdvanceRotation:
+		return w.advanceRotation(c)
+	case ControlRotation:
+		return w.controlRotation(c)
 	case AddAccessToken:
 		return w.addAccessToken(c)
 	case DropAccessToken:

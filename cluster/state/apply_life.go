@@ -108,6 +108,7 @@ func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
 	}
 	d.Branch = branch
 	w.trackKeys(d.Token, was, ring)
+	w.tally(was, ring)
 	w.put(old, d, ring)
 	return nil
 }
@@ -154,6 +155,7 @@ func (w *writer) remove(d *Domain) {
 	}
 	w.count(d, -1)
 	w.forgetKeys(d.Token, useOf(d.Ring(), keys.Ring{}))
+	w.tally(d.Ring(), keys.Ring{})
 	if at := d.wakeAt(); at != 0 {
 		w.due.Delete(dueKey(at, d.Token))
 	}

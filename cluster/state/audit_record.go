@@ -20,6 +20,7 @@ type about struct {
 	domains []*Domain // that it stored or removed
 	key     string    // selector
 	step    string
+	told    bool // it made its own entries
 }
 
 // sawDomain notes a claim that was stored or removed. Commands that touch many
@@ -109,6 +110,11 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 	case SuspendTenant:
 		on("tenant", c.ID, "%s", either(c.Suspended, "suspended", "resumed"))
 		a.Tenant = c.ID
+	case StartRotation:
+		on("rotation", c.ID.String(), "%s", describeRotation(c))
+		a.Tenant = c.Scope.Tenant
+	case ControlRotation:
+		on("rotation", c.ID.String(), "%s", rotationVerb(c.Verb))
 	case AddAccessToken:
 		on("token", c.Access.ID, "scope %s, note %s", c.Access.Scope, quote(c.Access.Note))
 		a.Tenant, _ = strings.CutPrefix(string(c.Access.Scope), "tenant:")
@@ -160,6 +166,35 @@ func (w *writer) describeClaim(c Command) string {
 		return "revoke by hand" + either(c.Force, ", forced", "")
 	}
 	return ""
+}
+
+func describeRotation(c StartRotation) string {
+	scope := fmt.Sprintf("%d domains", len(c.Scope.Tokens))
+	switch {
+	case c.Scope.Tenant != "":
+		scope = "tenant " + c.Scope.Tenant
+	case c.Scope.Pool != "":
+		scope = "pool " + c.Scope.Pool
+	case c.Scope.All:
+		scope = "all domains"
+	}
+	kind := either(c.Emergency, "emergency of ", "rotation of ")
+	if c.Drill {
+		kind = "drill of "
+	}
+	return kind + scope + either(c.Store, ", sealed store leaked", "") + ", old keys: " + c.Old.String()
+}
+
+func rotationVerb(verb uint8) string {
+	switch verb {
+	case RotationPause:
+		return "paused"
+	case RotationResume:
+		return "resumed"
+	case RotationAbort:
+		return "aborted"
+	}
+	return "rolled back"
 }
 
 func describeSet(s zone.RRset) string {

@@ -51,6 +51,32 @@ func checkMachine(t failer, m Machine) {
 		t.Fatalf("answers differ after reading the image: %s", strings.Join(diff[:min(len(diff), 5)], "\n"))
 	}
 	checkOwners(t, m)
+	checkRotations(t, m)
+}
+
+// checkRotations counts again what rotations say of their domains.
+func checkRotations(t failer, m Machine) {
+	t.Helper()
+	waiting, refilling := map[uint32]uint32{}, map[uint32]uint32{}
+	for d := range m.Domains(Token{}) {
+		switch ring := d.Ring(); partOf(ring) {
+		case partWaits:
+			waiting[ring.Rotation]++
+		case partRefills:
+			refilling[ring.Rotation]++
+		}
+	}
+	for r := range m.Rotations() {
+		if r.Waiting != waiting[r.Number] || r.Refilling != refilling[r.Number] {
+			t.Fatalf("rotation %d says %d wait and %d lack a standby, but it is %d and %d", r.Number, r.Waiting, r.Refilling, waiting[r.Number], refilling[r.Number])
+		}
+		if r.Begun != r.Waiting+r.Switched+r.Skipped+r.Dropped {
+			t.Fatalf("rotation %d began with %d domains, but %d wait, %d switched, %d were skipped, %d dropped", r.Number, r.Begun, r.Waiting, r.Switched, r.Skipped, r.Dropped)
+		}
+		if r.State == RotationDone && r.Waiting > 0 && !r.Back {
+			t.Fatalf("rotation %d is done, but %d domains wait", r.Number, r.Waiting)
+		}
+	}
 }
 
 func dump[K ~string | ~uint32, V any](m *btree.Map[K, V]) string {

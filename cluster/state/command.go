@@ -40,6 +40,9 @@ const (
 	CodeReplaceKey       Code = 26
 	CodeBringKey         Code = 43
 	CodeCheckState       Code = 60
+	CodeStartRotation    Code = 35
+	CodeAdvanceRotation  Code = 36
+	CodeControlRotation  Code = 37
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -245,6 +248,24 @@ type BringKey struct {
 	Material keys.Material `cbor:"2,keyasint"`
 }
 
+// StartRotation begins a rotation of many domains.
+type StartRotation struct {
+	ID           Token `cbor:"1,keyasint"`
+	RotationSpec `cbor:"2,keyasint"`
+}
+
+// AdvanceRotation rotates the next domains of a rotation; propose it while
+// Machine.RotationsDue names it.
+type AdvanceRotation struct {
+	ID Token `cbor:"1,keyasint"`
+}
+
+// ControlRotation pauses a rotation, lets it go on, ends it, or takes it back.
+type ControlRotation struct {
+	ID   Token `cbor:"1,keyasint"`
+	Verb uint8 `cbor:"2,keyasint"` // RotationPause and the others
+}
+
 // AddAccessToken adds an API credential.
 type AddAccessToken struct {
 	Access AccessToken `cbor:"1,keyasint"`
@@ -297,6 +318,9 @@ func (StepKey) Code() Code          { return CodeStepKey }
 func (RevokeKey) Code() Code        { return CodeRevokeKey }
 func (ReplaceKey) Code() Code       { return CodeReplaceKey }
 func (BringKey) Code() Code         { return CodeBringKey }
+func (StartRotation) Code() Code    { return CodeStartRotation }
+func (AdvanceRotation) Code() Code  { return CodeAdvanceRotation }
+func (ControlRotation) Code() Code  { return CodeControlRotation }
 func (AddAccessToken) Code() Code   { return CodeAddAccessToken }
 func (DropAccessToken) Code() Code  { return CodeDropAccessToken }
 func (DropPlatform) Code() Code     { return CodeDropPlatform }

@@ -22,6 +22,7 @@ var pinned = map[Code]string{
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 	25: "Note", 26: "ReplaceKey",
 	43: "BringKey", 60: "CheckState",
+	35: "StartRotation", 36: "AdvanceRotation", 37: "ControlRotation",
 }
 
 // examples has one command of each code with every field set.
@@ -59,6 +60,12 @@ func examples() []Command {
 		RevokeKey{tok(1), "2601-aaaaaa", true},
 		ReplaceKey{tok(1), keys.Ed25519, "2601-aaaaaa", keys.FateRevoke, true},
 		BringKey{tok(1), m},
+		StartRotation{tok(1), RotationSpec{
+			Scope: RotationScope{"acme", "default", []Token{tok(1)}, true}, Emergency: true, Drill: true, Store: true,
+			Old: keys.FateRevoke, Canary: []uint8{1, 100}, Hold: 60, Total: 7, Expected: 8,
+		}},
+		AdvanceRotation{tok(1)},
+		ControlRotation{tok(1), RotationRollback},
 		AddAccessToken{AccessToken{"a1", [32]byte{1}, ScopeAdmin, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 5, 6, "note"}},
 		DropAccessToken{"a1"},
 		DropPlatform{name("p-dns.test")},

@@ -217,6 +217,12 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[ReplaceKey](body)
 	case CodeBringKey:
 		return decodeBody[BringKey](body)
+	case CodeStartRotation:
+		return decodeBody[StartRotation](body)
+	case CodeAdvanceRotation:
+		return decodeBody[AdvanceRotation](body)
+	case CodeControlRotation:
+		return decodeBody[ControlRotation](body)
 	case CodeAddAccessToken:
 		return decodeBody[AddAccessToken](body)
 	case CodeDropAccessToken:

@@ -40,6 +40,7 @@ const (
 	sectionDomains   = 9
 	sectionAudit     = 10 // the window of changes
 	sectionOnce      = 11 // results of requests with a key
+	sectionRotations = 20
 	sectionEnd       = 255
 )
 
@@ -67,6 +68,8 @@ type imageMachine struct {
 	Cookies *CookieSecrets `cbor:"8,keyasint,omitempty"`
 	// Audit is nil where nothing changed yet.
 	Audit *imageAudit `cbor:"9,keyasint,omitempty"`
+	// RotationNumber is of the last rotation of many domains.
+	RotationNumber uint32 `cbor:"20,keyasint,omitempty"`
 }
 
 type imagePlatform struct {
@@ -136,7 +139,7 @@ func (i *imageWriter) machine(t *tables) {
 	i.object(imageMachine{
 		Index: t.index, Time: t.time, Settings: t.settings,
 		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
-		Cookies: t.cookies.image(), Audit: t.audit.image(),
+		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber,
 	})
 	i.begin(sectionPlatforms)
 	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {
@@ -161,6 +164,8 @@ func (i *imageWriter) machine(t *tables) {
 	i.begin(sectionDomains)
 	t.domains.Scan(func(_ string, r record) bool { return i.item(appendDomain(nil, t.domain(r), r)) })
 	i.audit(t)
+	i.begin(sectionRotations)
+	t.rotations.Scan(func(_ uint32, r *Rotation) bool { return i.object(r) })
 	i.flush()
 }
 

@@ -61,6 +61,8 @@ func (r *imageReader) history(w *writer, f frame) error {
 				return nil
 			case sectionOnce:
 				return object(item, w.readOnce)
+			case sectionRotations:
+				return object(item, w.readRotation)
 			}
 			return errors.New("unknown: this image is of a newer release: upgrade this node")
 		})
@@ -92,6 +94,12 @@ func (w *writer) readWindow(said imageAudit, window []string) error {
 		return fmt.Errorf("changes: the chain of hashes does not end where the image says: %w", errDamaged)
 	}
 	return nil
+}
+
+func (w *writer) readRotation(r Rotation) bool {
+	_, twice := w.rotations.Set(r.Number, &r)
+	return !twice && r.Number > 0 && r.Number <= w.rotationNumber && w.rotations.Len() <= MaxRotations &&
+		r.State >= RotationRunning && r.State <= RotationAborted && len(r.Canary) > 0
 }
 
 func (w *writer) readOnce(v imageOnce) bool {

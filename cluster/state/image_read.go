@@ -163,6 +163,7 @@ func (w *writer) readShared(section byte, item string) error {
 				w.cookies = *m.Cookies
 			}
 			w.imaged = m.Audit
+			w.rotationNumber = m.RotationNumber
 			return true
 		})
 	case sectionPlatforms:

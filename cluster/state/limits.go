@@ -65,6 +65,15 @@ const (
 	MaxAudit       = 100_000
 	MaxAuditOctets = 64 << 20
 
+	// MaxRotations is how many rotations of many domains are kept, and under way at
+	// most; plain ones leave room for emergencies.
+	MaxRotations      = 64
+	maxPlainRotations = 16
+	// MaxRotationList bounds a rotation's list of domains: 16 octets each, kept.
+	MaxRotationList = 5000
+	maxStages       = 8
+	maxHold         = 30 * 24 * 3600 // seconds
+
 	// OnceFor is how long, in seconds, a request with an Idempotency-Key is known
 	// again, and MaxOnce how many are.
 	OnceFor = 3600

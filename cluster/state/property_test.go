@@ -274,8 +274,11 @@ func (g *generator) command(m Machine) Command {
 		if g.flag("bring", 4) {
 			return g.bring(m)
 		}
-		if g.flag("emergency", 2) {
+		switch rapid.IntRange(0, 5).Draw(g.t, "urgent") {
+		case 0, 1:
 			return g.emergency(m)
+		case 2, 3:
+			return g.rotation(m)
 		}
 		return RevokeKey{Token: g.token(m), Selector: g.selector(m), Force: g.flag("force", 2)}
 	default:
@@ -530,6 +533,41 @@ func (g *generator) emergency(m Machine) Command {
 	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 3).Draw(g.t, "fate")), Store: g.flag("store", 3)}
 	if g.flag("from", 3) {
 		c.From = g.selector(m)
+	}
+	return c
+}
+
+func (g *generator) rotation(m Machine) Command {
+	if due := m.RotationsDue(g.at); len(due) > 0 && g.flag("advance", 2) {
+		return AdvanceRotation{due[0]}
+	}
+	g.next++
+	id := tok(1 << 40)
+	for r := range m.Rotations() {
+		if id = r.ID; g.flag("this", 3) {
+			break
+		}
+	}
+	if g.flag("control", 2) {
+		return ControlRotation{id, uint8(rapid.IntRange(0, 4).Draw(g.t, "verb"))}
+	}
+	c := StartRotation{ID: tok(1<<40 + g.next), RotationSpec: RotationSpec{
+		Emergency: g.flag("emergency", 2), Old: keys.Fate(rapid.IntRange(1, 2).Draw(g.t, "fate")), Total: uint32(m.DomainCount()),
+	}}
+	c.Store = c.Emergency && g.flag("store", 3)
+	c.Drill = !c.Store && g.flag("drill", 4)
+	switch g.pick("scope", "all", "tenant", "pool", "list") {
+	case "all":
+		c.Scope.All = true
+	case "tenant":
+		c.Scope.Tenant = g.pick("tenant", "acme", "zeta", "nobody")
+	case "pool":
+		c.Scope.Pool = g.pick("pool", "default", "second", "nowhere")
+	case "list":
+		c.Scope.Tokens = []Token{g.token(m)}
+	}
+	if g.flag("canary", 3) {
+		c.Canary, c.Hold = []uint8{10, 50, 100}, int64(g.next%3*day)
 	}
 	return c
 }

@@ -52,6 +52,9 @@ type tables struct {
 	access     btree.Map[string, *AccessToken]
 	accessHash btree.Map[string, string] // SHA-256 of the text, and the id
 
+	rotationNumber uint32 // given last; never reused
+	rotations      btree.Map[uint32, *Rotation]
+
 	audit   audit
 	sums    sums
 	results results // of commands with a key
@@ -134,6 +137,7 @@ func (t *tables) fork() *tables {
 	n.goneBound = t.goneBound.fork()
 	n.access = forkMap(&t.access)
 	n.accessHash = forkMap(&t.accessHash)
+	n.rotations = forkMap(&t.rotations)
 	n.audit = t.audit.fork()
 	n.results = t.results.fork()
 	return &n
