@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"authd/cluster/state"
 	"authd/keys"
@@ -101,6 +102,15 @@ func (n *Node) Import(t state.Token, id uint32, selector string, p *keys.Pair) (
 	m, err := n.seal(t, keys.Place{ID: id, Selector: selector}, p)
 	m.Imported = true
 	return m, err
+}
+
+// KeyPace says how many RSA keys this node has ready, and how long it takes for
+// each further one; 0 where its source does not know.
+func (n *Node) KeyPace() (ready int, pace time.Duration) {
+	if s, ok := n.c.Source.(keys.Paced); ok {
+		pace = s.Pace()
+	}
+	return n.c.Source.Ready(), pace
 }
 
 // seal seals a pair for a place, minting its selector where the place has none.

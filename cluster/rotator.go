@@ -91,6 +91,7 @@ func (r *rotator) wake() {
 func (r *rotator) run() {
 	r.node.wg.Go(r.runConfirm)
 	r.node.wg.Go(r.runClock)
+	r.node.wg.Go(r.runFleet)
 	for {
 		changed := r.node.fsm.next()
 		if r.node.leads() && r.round() {

@@ -24,6 +24,13 @@ type Source interface {
 	Ready() int
 }
 
+// Paced is a Source that knows how long a pair takes.
+type Paced interface {
+	// Pace is the time for one RSA pair beyond those that are ready, as measured of
+	// late; 0 where it is not known yet.
+	Pace() time.Duration
+}
+
 // MillConfig is what StartMill needs.
 type MillConfig struct {
 	// Command starts the child: this binary and the arguments that make it call
@@ -64,8 +71,9 @@ type millState struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the child is gone for good
 
-	mu      sync.Mutex // guards lastErr; taken by the keeper of the child and by Take
+	mu      sync.Mutex // guards what follows; taken by the keeper of the child and by Take
 	lastErr error
+	pace    time.Duration // that the child takes for a pair, on average of late; 0: not known
 }
 
 // errMillClosed is why a closed mill gives nothing.
@@ -226,7 +234,8 @@ func (m *Mill) runChild(ctx context.Context) (made int, err error) {
 // reads nothing, the pipe fills, and the child waits.
 func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error) {
 	in := bufio.NewReaderSize(from, maxFrame)
-	for {
+	for ahead := 0; ; {
+		began := time.Now()
 		p, err := readPair(in)
 		if errors.Is(err, io.EOF) {
 			return made, nil
@@ -235,12 +244,47 @@ func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error
 			return made, fmt.Errorf("reading from key mill: %w", err)
 		}
 		made++
+		if ahead == 0 {
+			m.paced(time.Since(began))
+		}
+		ahead = max(0, ahead-1)
+		select {
+		case m.stock <- p:
+			continue
+		default: // full: the child works ahead until its pipe is full too
+		}
+		ahead = pipeAhead
 		select {
 		case m.stock <- p:
 		case <-ctx.Done():
 			return made, nil
 		}
 	}
+}
+
+const (
+	// pipeAhead is more than how many pairs a child makes while nobody reads.
+	pipeAhead = 16
+	// paceShare is the weight of the pairs before in Pace: of one pair the time
+	// varies threefold.
+	paceShare = 15
+)
+
+// paced notes how long the child took for a pair.
+func (m *Mill) paced(took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pace == 0 {
+		m.pace = took
+	}
+	m.pace = (paceShare*m.pace + took) / (paceShare + 1)
+}
+
+// Pace implements Paced.
+func (m *Mill) Pace() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pace
 }
 
 // RunMill is the child: it lowers its priority and writes pairs to standard
