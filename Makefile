@@ -5,6 +5,8 @@
 # make fuzz    every fuzz target for FUZZTIME
 # make bench   authd beside knot, nsd, bind and pdns on the same data
 #              (bench/README.md); it installs what it needs with apt
+# make chaos   breaks a real cluster for an hour, as root: CHAOS=fault,fault RUNS=n
+#              SEED=s make chaos for less; what was found is added to bench/CHAOS.md
 # make gobench the benchmarks of the packages
 # make build   ./authd
 
@@ -19,7 +21,7 @@ BENCHTIME   ?= 1s
 PROGRAMS := dig:bind9-dnsutils knotd:knot nsd:nsd unbound:unbound ip:iproute2 \
             /usr/lib/python3/dist-packages/dkim/__init__.py:python3-dkim
 
-.PHONY: build check static unit test programs fuzz bench gobench clean
+.PHONY: build check static unit test programs fuzz bench chaos gobench clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o authd ./cmd/authd
@@ -74,6 +76,18 @@ fuzz:
 bench:
 	bench/setup
 	bench/run
+
+CHAOS ?=
+RUNS  ?= 0
+SEED  ?= 0
+LIMIT ?= 55m
+
+chaos:
+	@mkdir -p $(TOOLS)
+	$(GO) build -tags lab -o $(TOOLS)/chaos-authd ./cmd/authd
+	$(GO) build -o $(TOOLS)/chaos ./cmd/authd/chaos
+	$(TOOLS)/chaos -binary $(TOOLS)/chaos-authd -dir $(TOOLS)/chaos-run -faults '$(CHAOS)' -runs $(RUNS) -seed $(SEED) -limit $(LIMIT) \
+	  -totals bench/CHAOS.md -commit "$$(git describe --always --dirty)"
 
 gobench:
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

@@ -55,11 +55,12 @@ var rooms = []struct {
 	{"github.com/prometheus", []string{"api"}},
 	{"github.com/alecthomas/kong", []string{"cmd/authd"}},
 	{"github.com/pelletier/go-toml", []string{"cmd/authd"}},
-	{"net/http", []string{"api", "cmd/authd"}},
+	{"net/http", []string{"api", "cmd/authd", "cmd/authd/chaos"}},
 	{"golang.org/x/net/publicsuffix", []string{"api"}},
 	{"math/rand", nil},
-	{"math/rand/v2", []string{"zone/probe"}},
-	{"os/exec", []string{"keys", "cmd/authd"}},
+	{"math/rand/v2", []string{"zone/probe", "cmd/authd/chaos"}},
+	{"os/exec", []string{"keys", "cmd/authd", "cmd/authd/chaos"}},
+	{"github.com/anishathalye", []string{"cmd/authd/chaos"}},
 }
 
 // pure are the files that the replicated machine depends on: they must not meet

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// fault is one way to hurt a cluster.
+type fault struct {
+	name string
+	what string
+	// strike hurts the cluster and heals it again. The load goes on meanwhile.
+	strike func(ctx context.Context, t *trial) error
+	// slow faults are done less often where a run is short of time.
+	weight int
+}
+
+// trial is one run of one fault.
+type trial struct {
+	*world
+	load   *load
+	random *rand.Rand
+
+	// found is what the fault itself looked at, beside the checks that follow.
+	found     verdict
+	forgotten int // what a node that lost power had shown and not confirmed
+}
+
+// faults in the order of the table.
+func faults() []fault {
+	return []fault{
+		{"leader-kill", "SIGKILL of the leader, then a restart", leaderKill, 20},
+		{"follower-kill", "SIGKILL of a follower, then a restart", followerKill, 5},
+		{"all-kill", "SIGKILL of all; one alone answers in the dark; then all", allKill, 5},
+		{"power-loss", "all lose power: what was not synced is gone", powerLoss, 5},
+		{"leader-stop", "SIGSTOP of the leader for 4 s", leaderStop, 3},
+		{"follower-stop", "SIGSTOP of a follower for 4 s", followerStop, 3},
+		{"leader-cut", "the leader is cut from its peers", leaderCut, 3},
+		{"follower-cut", "a follower is cut from its peers", followerCut, 3},
+		{"deaf-leader", "the leader sends and hears nothing", deafLeader, 3},
+		{"mute-leader", "the leader hears and sends nothing", muteLeader, 3},
+		{"flapping", "the network between the nodes comes and goes", flapping, 3},
+		{"disk-full", "the leader's disk is full", leaderDiskFull, 3},
+		{"follower-disk-full", "a follower's disk is full", followerDiskFull, 2},
+		{"disk-stall", "the leader's disk hangs for 12 s", leaderDiskStall, 3},
+		{"follower-disk-stall", "a follower's disk hangs for 6 s", followerDiskStall, 2},
+		{"disk-slow", "every disk hangs for 150 ms, again and again", diskSlow, 2},
+		{"slow-sync", "each fsync of the leader takes 50 ms (strace)", slowSync, 2},
+		{"disk-error", "the leader's disk gives EIO", leaderDiskError, 3},
+		{"follower-disk-error", "a follower's disk gives EIO", followerDiskError, 2},
+		{"sync-error", "fsync of a follower gives EIO (strace)", syncError, 2},
+		{"corrupt-log", "octets of a stopped node's raft.db are turned, or its end is gone", corruptLog, 10},
+		{"corrupt-snapshot", "the same of its newest snapshot", corruptSnapshot, 5},
+		{"corrupt-mark", "the same of its mark", corruptMark, 5},
+		{"wiped", "a follower comes back with an empty disk", wiped, 3},
+		{"restore", "the state is saved and restored: every node installs a snapshot", restore, 2},
+		{"rolling-restart", "SIGTERM and start, node after node", rollingRestart, 3},
+		{"transfer", "leadership is handed over", transferLeader, 5},
+	}
+}
+
+func faultNamed(name string) (fault, error) {
+	for _, f := range faults() {
+		if f.name == name {
+			return f, nil
+		}
+	}
+	return fault{}, fmt.Errorf("no fault %q: see -list", name)
+}
+
+// pause lets the load work meanwhile.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// follower is a follower, any.
+func (t *trial) follower(ctx context.Context) (*node, error) {
+	leader, err := t.leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.others(leader)[t.random.IntN(nodeCount-1)], nil
+}
+
+// either is the leader or a follower, with equal odds.
+func (t *trial) either(ctx context.Context) (*node, error) {
+	if t.random.IntN(2) == 0 {
+		return t.leader(ctx)
+	}
+	return t.follower(ctx)
+}
+
+// hurting runs a fault at a node: what fails there meanwhile is its own.
+func (t *trial) hurting(n *node, do func() error) error {
+	n.touched.Store(true)
+	t.load.strike()
+	return do()
+}
+
+// revive waits until a node that was hurt answers again.
+func (t *trial) revive(ctx context.Context, nodes ...*node) error {
+	for _, n := range nodes {
+		err := until(ctx, recoverLimit, n.id()+" answering", func() error {
+			if !n.running() {
+				return fmt.Errorf("it has ended: see %s", n.log())
+			}
+			if err := n.ready(ctx); err != nil {
+				return err
+			}
+			_, err := ask(n.i, t.load.registers()[0].query)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		n.touched.Store(false)
+	}
+	return nil
+}
+
+// writing waits until the others take writes again, at most so long.
+func (t *trial) writing(ctx context.Context) error {
+	return until(ctx, recoverLimit, "a write after the fault", func() error {
+		if _, back := t.load.gaps(); back == 0 {
+			return fmt.Errorf("none was acknowledged")
+		}
+		return nil
+	})
+}
+
+// between is a time in a range.
+func (t *trial) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(t.random.Int64N(int64(high-low)+1))
+}

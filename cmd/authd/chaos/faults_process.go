@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// killOne kills a node, waits for writes at the others, and brings it back.
+func (t *trial) killOne(ctx context.Context, n *node) error {
+	if err := t.hurting(n, n.kill); err != nil {
+		return err
+	}
+	if err := t.writing(ctx); err != nil {
+		return err
+	}
+	pause(ctx, t.between(0, 500*time.Millisecond))
+	if err := n.start(); err != nil {
+		return err
+	}
+	return t.revive(ctx, n)
+}
+
+func leaderKill(ctx context.Context, t *trial) error {
+	n, err := t.leader(ctx)
+	if err != nil {
+		return err
+	}
+	return t.killOne(ctx, n)
+}
+
+func followerKill(ctx context.Context, t *trial) error {
+	n, err := t.follower(ctx)
+	if err != nil {
+		return err
+	}
+	return t.killOne(ctx, n)
+}
+
+// allDown ends all nodes and starts one of them alone, to see what it knows.
+func (t *trial) allDown(ctx context.Context, powerless bool) error {
+	for _, n := range t.nodes {
+		n.touched.Store(true)
+	}
+	t.load.strike()
+	for _, n := range t.nodes {
+		if err := n.signal(syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	if powerless {
+		for _, n := range t.nodes {
+			if err := n.disk.fail(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range t.nodes {
+		if err := n.kill(); err != nil {
+			return err
+		}
+		if !powerless {
+			continue
+		}
+		if err := n.disk.repair(); err != nil {
+			return err
+		}
+	}
+	one := t.nodes[t.random.IntN(nodeCount)]
+	if err := t.alone(ctx, one, powerless); err != nil {
+		return err
+	}
+	for _, n := range t.others(one) {
+		if err := n.start(); err != nil {
+			return err
+		}
+	}
+	if err := t.revive(ctx, t.nodes[:]...); err != nil {
+		return err
+	}
+	return t.writing(ctx)
+}
+
+// alone starts one node and holds what it answers against what it knew.
+func (t *trial) alone(ctx context.Context, n *node, forgiving bool) error {
+	if err := n.start(); err != nil {
+		return err
+	}
+	// Only its answers count: it cannot be ready without a leader.
+	err := until(ctx, startLimit, n.id()+" answering alone", func() error {
+		_, err := ask(n.i, t.load.registers()[0].query)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.found, t.forgotten = t.load.dark(n, forgiving)
+	if forgiving {
+		// What was not confirmed by all may be older now, here and at the others.
+		t.load.forget()
+	}
+	return nil
+}
+
+// forget takes back what nodes had shown and not confirmed.
+func (l *load) forget() {
+	for _, r := range l.registers() {
+		for i := range r.seen {
+			r.seen[i].Store(r.served.Load())
+		}
+	}
+}
+
+func allKill(ctx context.Context, t *trial) error   { return t.allDown(ctx, false) }
+func powerLoss(ctx context.Context, t *trial) error { return t.allDown(ctx, true) }
+
+// stopped holds a process still.
+func (t *trial) stopped(ctx context.Context, n *node, d time.Duration) error {
+	err := t.hurting(n, func() error { return n.signal(syscall.SIGSTOP) })
+	if err != nil {
+		return err
+	}
+	pause(ctx, d)
+	if err := n.signal(syscall.SIGCONT); err != nil {
+		return err
+	}
+	if err := t.writing(ctx); err != nil {
+		return err
+	}
+	return t.revive(ctx, n)
+}
+
+func leaderStop(ctx context.Context, t *trial) error {
+	n, err := t.leader(ctx)
+	if err != nil {
+		return err
+	}
+	return t.stopped(ctx, n, t.between(3*time.Second, 7*time.Second))
+}
+
+func followerStop(ctx context.Context, t *trial) error {
+	n, err := t.follower(ctx)
+	if err != nil {
+		return err
+	}
+	return t.stopped(ctx, n, t.between(3*time.Second, 6*time.Second))
+}
+
+// rollingRestart restarts node after node, as an upgrade does.
+func rollingRestart(ctx context.Context, t *trial) error {
+	t.load.strike()
+	for _, n := range t.nodes {
+		n.touched.Store(true)
+		if err := n.stop(); err != nil {
+			return err
+		}
+		if err := n.start(); err != nil {
+			return err
+		}
+		if err := t.revive(ctx, n); err != nil {
+			return err
+		}
+		if err := t.whole(ctx, recoverLimit); err != nil {
+			return err
+		}
+	}
+	return t.writing(ctx)
+}
+
+func transferLeader(ctx context.Context, t *trial) error {
+	n, err := t.leader(ctx)
+	if err != nil {
+		return err
+	}
+	t.load.strike()
+	err = t.must(ctx, n, http.MethodPost, "/v1/cluster/leader", map[string]any{}, nil)
+	if err != nil {
+		return err
+	}
+	return t.writing(ctx)
+}
