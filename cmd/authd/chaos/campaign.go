@@ -33,6 +33,7 @@ type result struct {
 	Back      time.Duration `json:"back"`
 	AnswerGap time.Duration `json:"answer_gap"`
 	Forgotten int           `json:"forgotten,omitempty"`
+	ByHand    int           `json:"by_hand,omitempty"`
 	Stuck     string        `json:"stuck,omitempty"`
 }
 
@@ -246,7 +247,7 @@ func (c *campaign) one(f fault, seed uint64) (r result) {
 func (c *campaign) fill(r *result, t *trial, v verdict) {
 	r.Ops, r.Succeeded = c.load.past.Load().tallied()
 	r.Lost, r.Wrong = v.lost+t.found.lost, v.wrong+t.found.wrong
-	r.Illegal, r.Undecided, r.Differ, r.Forgotten = v.illegal, v.undecided, v.differ, t.forgotten
+	r.Illegal, r.Undecided, r.Differ, r.Forgotten, r.ByHand = v.illegal, v.undecided, v.differ, t.forgotten, t.byHand
 	for _, tally := range c.probes.take() {
 		r.Asked += tally.asked
 		r.Failed += tally.failed

@@ -25,6 +25,7 @@ type trial struct {
 
 	// found is what the fault itself looked at, beside the checks that follow.
 	found     verdict
+	byHand    int // nodes that did not come back by themselves
 	forgotten int // what a node that lost power had shown and not confirmed
 }
 
@@ -57,6 +58,7 @@ func faults() []fault {
 		{"wiped", "a follower comes back with an empty disk", wiped, 3},
 		{"restore", "the state is saved and restored: every node installs a snapshot", restore, 2},
 		{"rolling-restart", "SIGTERM and start, node after node", rollingRestart, 3},
+		{"hand-over", "a successor takes over from each running node", handOver, 3},
 		{"transfer", "leadership is handed over", transferLeader, 5},
 	}
 }

@@ -12,8 +12,7 @@ import (
 )
 
 // full leaves a node without room on its disk for a while. It answers DNS all the
-// time. Whether it fenced itself or not, it is restarted when there is room again,
-// as its supervisor would.
+// time, and comes back by itself when there is room again.
 func (t *trial) full(ctx context.Context, n *node) error {
 	t.load.strike()
 	if err := n.disk.fill(); err != nil {
@@ -26,10 +25,25 @@ func (t *trial) full(ctx context.Context, n *node) error {
 	if err := n.disk.drain(); err != nil {
 		return err
 	}
+	return t.comeBack(ctx, n)
+}
+
+// ownAccord is how long a node that is fenced off has to come back by itself.
+const ownAccord = 30 * time.Second
+
+// comeBack waits for a node to come back by itself. Where it does not, an operator
+// restarts it, and that is counted.
+func (t *trial) comeBack(ctx context.Context, n *node) error {
+	err := t.whole(ctx, ownAccord)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	t.byHand++
+	t.found.say("%s was restarted by hand: %v", n.id(), err)
 	return t.replace(ctx, n)
 }
 
-// replace restarts a node that may be fenced off.
+// replace restarts a node.
 func (t *trial) replace(ctx context.Context, n *node) error {
 	n.touched.Store(true)
 	if err := n.kill(); err != nil {
@@ -71,10 +85,7 @@ func (t *trial) stall(ctx context.Context, n *node, d time.Duration) error {
 	if err := t.writing(ctx); err != nil {
 		return err
 	}
-	if err := n.ready(ctx); err != nil { // it fenced itself
-		return t.replace(ctx, n)
-	}
-	return nil
+	return t.comeBack(ctx, n)
 }
 
 func leaderDiskStall(ctx context.Context, t *trial) error {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"syscall"
 	"time"
@@ -159,6 +161,38 @@ func rollingRestart(ctx context.Context, t *trial) error {
 			return err
 		}
 		if err := t.revive(ctx, n); err != nil {
+			return err
+		}
+		if err := t.whole(ctx, recoverLimit); err != nil {
+			return err
+		}
+	}
+	return t.writing(ctx)
+}
+
+// handOver asks each running node for a successor, as for an upgrade: no query may
+// fail, not even at the node itself.
+func handOver(ctx context.Context, t *trial) error {
+	t.load.strike()
+	for _, n := range t.nodes {
+		before, err := n.pid()
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(before, syscall.SIGHUP); err != nil {
+			return fmt.Errorf("SIGHUP to %s: %w", n.id(), err)
+		}
+		err = until(ctx, startLimit, n.id()+" handing over", func() error {
+			after, err := n.pid()
+			if err == nil && after == before {
+				err = errors.New("the first process goes on")
+			}
+			if err == nil && syscall.Kill(before, 0) == nil {
+				err = errors.New("the first process has not ended")
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		if err := t.whole(ctx, recoverLimit); err != nil {

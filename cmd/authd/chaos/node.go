@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,8 +25,8 @@ type node struct {
 	config string // as operator init wrote it
 	joiner string // the same without the founding members
 
-	cmd  *exec.Cmd
-	done chan struct{} // closed once the process was waited for
+	group int           // process group: the process, and successors that it started
+	done  chan struct{} // closed once all of them are gone
 
 	// touched: a fault is on this node, or it comes back from one. Queries that
 	// fail then are the node's own, not a survivor's.
@@ -53,17 +55,25 @@ func (n *node) startWith(config string, prefix ...string) error {
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", n.id(), err)
 	}
-	n.cmd, n.done = c, make(chan struct{})
-	go func() {
-		// How it ended does not matter here; a fault meant it to.
-		_ = c.Wait()
-		close(n.done)
-	}()
-	return nil
+	n.group, n.done = c.Process.Pid, make(chan struct{})
+	go reap(n.group, n.done)
+	return c.Process.Release()
+}
+
+// reap waits for all of a process group. A fenced process starts its successor
+// and ends: the successor is this process's child then, which is the first of its
+// namespace. How they end does not matter here; a fault meant them to.
+func reap(group int, done chan struct{}) {
+	defer close(done)
+	for {
+		if _, err := syscall.Wait4(-group, nil, 0, nil); err != nil && !errors.Is(err, syscall.EINTR) {
+			return // ECHILD: none is left
+		}
+	}
 }
 
 func (n *node) running() bool {
-	if n.cmd == nil {
+	if n.done == nil {
 		return false
 	}
 	select {
@@ -80,7 +90,7 @@ func (n *node) signal(s syscall.Signal) error {
 	if !n.running() {
 		return nil
 	}
-	if err := syscall.Kill(-n.cmd.Process.Pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(-n.group, s); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("signal %v for %s: %w", s, n.id(), err)
 	}
 	return nil
@@ -103,7 +113,7 @@ func (n *node) stop() error {
 }
 
 func (n *node) gone(limit time.Duration) error {
-	if n.cmd == nil {
+	if n.done == nil {
 		return nil
 	}
 	select {
@@ -112,6 +122,17 @@ func (n *node) gone(limit time.Duration) error {
 	case <-time.After(limit):
 		return fmt.Errorf("%s is still there after %s", n.id(), limit)
 	}
+}
+
+func (n *node) pidFile() string { return filepath.Join(n.w.dir, n.id()+".pid") }
+
+// pid is the process that runs now, as it wrote it.
+func (n *node) pid() (int, error) {
+	text, err := os.ReadFile(n.pidFile())
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
 // view is what a node says of the cluster.
@@ -157,7 +178,7 @@ func (n *node) configure() error {
 	if err != nil {
 		return err
 	}
-	text = regexp.MustCompile(`(?m)^data_dir *=.*$`).ReplaceAll(text, fmt.Appendf(nil, "data_dir = %q", n.data()))
+	text = regexp.MustCompile(`(?m)^data_dir *=.*$`).ReplaceAll(text, fmt.Appendf(nil, "data_dir = %q\npid_file = %q", n.data(), n.pidFile()))
 	founding := regexp.MustCompile(`(?ms)^\[bootstrap\]$.*?^\]$`)
 	if !founding.Match(text) {
 		return fmt.Errorf("%s has no founding members", n.config)
