@@ -118,7 +118,6 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		"an emergency of nobody":       {[3]string{"POST", "/v1/domains/nobody.example/rotate", `{"emergency":true,"reason":"x"}`}, 404, "domain", "no domain"},
 		"a fate that is none":          {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"emergency":true,"reason":"x","old":"burn"}`}, 422, "old", "one of"},
 		"revoking the old key at once": {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"old":"revoke"}`}, 422, "old", "emergency"},
-		"revoking when all switched":   {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"emergency":true,"reason":"x","old":"revoke_when_switched"}`}, 501, "old", "not implemented"},
 		"a lost store":                 {[3]string{"POST", "/v1/domains/" + d.Token + "/rotate", `{"compromised":"store"}`}, 422, "compromised", "set emergency"},
 		"revoking a key that is not":   {[3]string{"POST", "/v1/domains/" + d.Token + "/keys/nope/revoke", `{"reason":"x"}`}, 404, "selector", "no key"},
 		"verification switched off":    {[3]string{"PUT", "/v1/cluster/settings", `{"verification_off":true}`}, 422, "verification_off", "dev"},

@@ -21,7 +21,7 @@ type Rotated struct {
 type Emergency struct {
 	Active         []string   `json:"active" nullable:"false" doc:"Selectors that sign now."`
 	Old            []string   `json:"old" nullable:"false" doc:"Selectors of the keys to be replaced; among active while they wait."`
-	OldBecomes     string     `json:"old_becomes" enum:"drain,revoke"`
+	OldBecomes     string     `json:"old_becomes" enum:"drain,revoke,revoke_when_switched"`
 	WaitsFor       string     `json:"waits_for" doc:"What the switch still waits for, in words; empty when it is done. It then happens by itself."`
 	ReadyAt        *time.Time `json:"ready_at" doc:"When a switch that waits happens; null when it is done, or while that is not known."`
 	ExpectedAt     *time.Time `json:"expected_at" doc:"When a switch that waits is expected, if the next key is made and every serving node confirms it at once; null when it is done."`
@@ -39,12 +39,10 @@ type rotatedReply struct {
 // check refuses what does not fit together, and what a later release has.
 func (r Rotation) check() error {
 	switch {
-	case r.Old == "revoke_when_switched":
-		return notYet("old", "revoke_when_switched is not implemented yet: nobody counts yet who fetched the new key; use drain or revoke")
 	case r.Compromised == "store" && !r.Emergency:
 		return invalid("compromised", "a leaked store is an emergency; set emergency too")
-	case !r.Emergency && r.Old == "revoke":
-		return invalid("old", "revoke goes with emergency alone; set emergency, or rotate and then revoke the old key")
+	case !r.Emergency && (r.Old == "revoke" || r.Old == "revoke_when_switched"):
+		return invalid("old", "%s goes with emergency alone; set emergency, or rotate and then revoke the old key", r.Old)
 	case r.Emergency && strings.TrimSpace(r.Reason) == "":
 		return invalid("reason", "an emergency needs a reason, for the audit")
 	}
@@ -53,10 +51,13 @@ func (r Rotation) check() error {
 
 // fate is what becomes of the old key.
 func (r Rotation) fate() keys.Fate {
-	if r.Old == "revoke" {
+	switch {
+	case r.Old == "revoke":
 		return keys.FateRevoke
+	case r.Old == "drain" || !r.Emergency:
+		return keys.FateDrain
 	}
-	return keys.FateDrain
+	return keys.FateSwitch
 }
 
 // store says whether the sealed store leaked.
@@ -227,6 +228,7 @@ func awaited(d *state.Domain, r keys.Ring, a keys.Algorithm) (words string, at i
 func atRisk(e *Emergency, r keys.Ring) string {
 	old := strings.Join(e.Old, " and ")
 	revokes := e.OldBecomes == keys.FateRevoke.String()
+	switching := e.OldBecomes == keys.FateSwitch.String()
 	var words string
 	switch {
 	case old == "":
@@ -235,6 +237,8 @@ func atRisk(e *Emergency, r keys.Ring) string {
 		words = "none until the switch; from then on mail signed with " + old + " that is still under way fails DKIM"
 	case revokes:
 		words = "mail signed with " + old + " that is still under way fails DKIM, at the latest from exposure_ends_at on"
+	case switching:
+		words = "mail signed with " + old + " that is still under way when it is revoked fails DKIM: once every signer has the new key, at most ten minutes after the switch"
 	default:
 		words = "none signed with " + old + ", which is answered until its drain ends; so is what a thief signs with it"
 	}

@@ -97,7 +97,7 @@ func TestEmergencyWithoutAFreeSlotRevokesTheOlderDrainingKeyAndSaysSo(t *testing
 	h.publish(d.Token)
 	h.confirm(d.Token)
 	h.at += 86400
-	r := h.emergency(d.Token, `{"emergency":true,"from":"k2","reason":"leaked"}`)
+	r := h.emergency(d.Token, `{"emergency":true,"old":"drain","from":"k2","reason":"leaked"}`)
 	by := stages(r.Domain)
 	if by["active"][0] != "k3" || by["draining"][0] != "k2" || by["revoked"][0] != "k1" {
 		t.Fatalf("%v", by)

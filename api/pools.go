@@ -50,6 +50,7 @@ type DKIM struct {
 	Drain        string   `json:"drain" required:"false"`
 	DrainCeiling string   `json:"drain_ceiling" required:"false"`
 	RevokedFor   string   `json:"revoked_for" required:"false" doc:"How long a revoked minted selector answers with an empty p=."`
+	Quiet        string   `json:"quiet" required:"false" doc:"How long no query for a draining key is to be seen before it is revoked; at most drain_ceiling bounds the wait."`
 }
 
 // Pool is a pool as it is.
@@ -180,7 +181,7 @@ func readPolicy(in DKIM) (keys.Policy, error) {
 		{"period", in.Period, &p.Period}, {"soak", in.Soak, &p.Soak}, {"rollback", in.Rollback, &p.Rollback},
 		{"signer_hold", in.SignerHold, &p.SignerHold}, {"drain_floor", in.DrainFloor, &p.DrainFloor},
 		{"drain", in.Drain, &p.Drain}, {"drain_ceiling", in.DrainCeiling, &p.DrainCeiling},
-		{"revoked_for", in.RevokedFor, &p.RevokedFor},
+		{"revoked_for", in.RevokedFor, &p.RevokedFor}, {"quiet", in.Quiet, &p.Quiet},
 	} {
 		if d.text == "" {
 			continue
@@ -231,7 +232,7 @@ func viewPolicy(p keys.Policy) DKIM {
 		Algorithms: algorithmNames(p.Algorithms),
 		Period:     span(p.Period), Soak: span(p.Soak), Rollback: span(p.Rollback), SignerHold: span(p.SignerHold),
 		DrainFloor: span(p.DrainFloor), Drain: span(p.Drain), DrainCeiling: span(p.DrainCeiling),
-		RevokedFor: span(p.RevokedFor),
+		RevokedFor: span(p.RevokedFor), Quiet: span(p.Quiet),
 	}
 }
 

@@ -163,7 +163,7 @@ func (r *rotator) find(m state.Machine) (w work) {
 		for _, t := range page {
 			switch {
 			case r.rests(t):
-			case !t.Expire && t.Step.Kind == keys.StepConfirm:
+			case !t.Expire && (t.Step.Kind == keys.StepConfirm || t.Step.Kind == keys.StepRevoke):
 				if len(w.confirms.tasks) < roundConfirms {
 					w.confirms.tasks = append(w.confirms.tasks, t)
 				}
@@ -274,6 +274,9 @@ func (r *rotator) runConfirm() {
 				continue
 			}
 			r.propose(c.tasks, func(t state.Task) (state.Command, error) {
+				if t.Step.Kind == keys.StepRevoke {
+					t.Step.Evidence = &keys.Evidence{Complete: true}
+				}
 				return state.StepKey{Token: t.Token, Step: t.Step}, nil
 			})
 			r.wake()

@@ -12,7 +12,15 @@ type Fate uint8
 const (
 	FateDrain  Fate = 1 // it is published until its drain ends, as after any rotation
 	FateRevoke Fate = 2 // it is answered with an empty p= in the change that activates the next
+	// FateSwitch: it drains, and is revoked once every signer has fetched the next
+	// key, at most SwitchTime later.
+	FateSwitch Fate = 3
 )
+
+// SwitchTime is how long FateSwitch waits for signers, in seconds.
+const SwitchTime = 10 * 60
+
+func (f Fate) known() bool { return f >= FateDrain && f <= FateSwitch }
 
 // String is the fate's name in the API.
 func (f Fate) String() string {
@@ -21,6 +29,8 @@ func (f Fate) String() string {
 		return "drain"
 	case FateRevoke:
 		return "revoke"
+	case FateSwitch:
+		return "revoke_when_switched"
 	}
 	return fmt.Sprintf("fate %d", uint8(f))
 }
@@ -72,7 +82,7 @@ func (r Ring) emergency(a Algorithm, from uint32, old Fate, burn bool, at int64)
 	switch {
 	case at <= 0:
 		return Ring{}, fmt.Errorf("time %d is not after 1970", at)
-	case old != FateDrain && old != FateRevoke:
+	case !old.known():
 		return Ring{}, fmt.Errorf("%s is unknown", old)
 	case r.RetiredAt != 0:
 		return Ring{}, errors.New("the domain is leaving: nothing signs any more")
@@ -177,8 +187,12 @@ func (r Ring) replaced(a Algorithm, from uint32, old Fate, at int64) (Ring, erro
 	if k.Stage == Standby {
 		return Ring{}, fmt.Errorf("%q is standby and has signed nothing: revoke it instead", k.Selector)
 	}
-	if k.Stage == Draining && old == FateRevoke && r.has(a, Active) {
+	switch {
+	case k.Stage != Draining || !r.has(a, Active):
+	case old == FateRevoke:
 		return r.revoked(i, at), nil
+	case old == FateSwitch && k.SwitchBy == 0:
+		return r.switching(i, at), nil
 	}
 	return r, nil
 }
@@ -193,8 +207,19 @@ func (r Ring) replace(i int, at int64) Ring {
 		return next
 	case wish.Old == FateRevoke:
 		return next.revoked(next.index(wish.Key), at)
+	case wish.Old == FateSwitch:
+		next = next.switching(next.index(wish.Key), at)
 	}
 	return next.freeSlot(a, wish.Key, at)
+}
+
+// switching lets a draining key wait for its signers, and no longer than that.
+func (r Ring) switching(i int, at int64) Ring {
+	next := r.clone()
+	next.Keys[i].SwitchBy = at + SwitchTime
+	// It is to be revoked, so there is no way back to it.
+	delete(next.RolledFrom, next.Keys[i].Algorithm)
+	return next
 }
 
 // freeSlot revokes the key that has drained longest, spared apart, where every
@@ -277,6 +302,9 @@ func (r Ring) ExposedUntil(id uint32, p Policy) int64 {
 	case Revoked:
 		return k.RevokedAt + TTLLong
 	case Draining:
+		if k.SwitchBy != 0 {
+			return k.SwitchBy + TTLLong
+		}
 		return r.retireAt(&k, p) + TTLLong
 	case Active:
 		standby, ok := r.Standby(k.Algorithm)

@@ -32,6 +32,8 @@ const (
 	hasRevoked
 	isPublicOnly
 	isImported
+	hasSwitchBy
+	hasHeld
 )
 
 // Append encodes the ring without the payloads of its keys, which DNS holds
@@ -100,7 +102,7 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 }
 
 func (k *Key) append(dst []byte, mode RingMode, before *Key) []byte {
-	var flags byte
+	var flags uint16
 	for _, part := range k.parts() {
 		if *part.value != 0 {
 			flags |= part.flag
@@ -112,7 +114,8 @@ func (k *Key) append(dst []byte, mode RingMode, before *Key) []byte {
 	if k.Imported {
 		flags |= isImported
 	}
-	dst = append(dst, flags, byte(k.Algorithm), byte(k.Stage))
+	dst = binary.AppendUvarint(dst, uint64(flags))
+	dst = append(dst, byte(k.Algorithm), byte(k.Stage))
 	dst = binary.AppendUvarint(dst, uint64(k.ID-before.ID))
 	dst = binary.AppendVarint(dst, k.CreatedAt-before.CreatedAt)
 	for _, part := range k.parts() {
@@ -129,19 +132,21 @@ func (k *Key) append(dst []byte, mode RingMode, before *Key) []byte {
 }
 
 type keyPart struct {
-	flag  byte
+	flag  uint16
 	value *int64
 	base  int64
 }
 
 // parts are the optional numbers of a key, in the order in which they are encoded.
-func (k *Key) parts() [5]keyPart {
-	return [5]keyPart{
+func (k *Key) parts() [7]keyPart {
+	return [7]keyPart{
 		{hasConfirmed, &k.ConfirmedAt, k.CreatedAt},
 		{hasGap, &k.Gap, 0},
 		{hasActivated, &k.ActivatedAt, k.CreatedAt},
 		{hasDrained, &k.DrainedAt, k.CreatedAt},
 		{hasRevoked, &k.RevokedAt, k.CreatedAt},
+		{hasSwitchBy, &k.SwitchBy, k.CreatedAt},
+		{hasHeld, &k.HeldUntil, k.CreatedAt},
 	}
 }
 
@@ -210,8 +215,8 @@ func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
 }
 
 func (d *ringDecoder) key(mode RingMode, before *Key) Key {
-	flags := d.byte()
-	if flags&^(hasConfirmed|hasGap|hasActivated|hasDrained|hasRevoked|isPublicOnly|isImported) != 0 {
+	flags := d.flags()
+	if flags >= hasHeld<<1 {
 		d.fail(fmt.Errorf("key flags %#x", flags))
 	}
 	k := Key{
@@ -244,6 +249,14 @@ func (d *ringDecoder) key(mode RingMode, before *Key) Key {
 		k.Sealed = unsafe.Slice(unsafe.StringData(sealed), len(sealed))
 	}
 	return k
+}
+
+func (d *ringDecoder) flags() uint16 {
+	u := d.uvarint()
+	if u > 1<<16-1 {
+		d.fail(fmt.Errorf("key flags %#x", u))
+	}
+	return uint16(u)
 }
 
 func (d *ringDecoder) freed(r *Ring) {
@@ -392,6 +405,8 @@ func (r Ring) check() error {
 			return fmt.Errorf("key %d: %s is unknown", k.ID, k.Stage)
 		case k.ID >= r.NextID:
 			return fmt.Errorf("key %d is not below the next ID %d", k.ID, r.NextID)
+		case (k.SwitchBy != 0 || k.HeldUntil != 0) && k.Stage != Draining:
+			return fmt.Errorf("key %d is %s and has a deadline of draining", k.ID, k.Stage)
 		case k.PublicOnly && len(k.Sealed) > 0:
 			return fmt.Errorf("key %d is public-only with a sealed half", k.ID)
 		}
@@ -418,7 +433,7 @@ func (r Ring) check() error {
 		}
 	}
 	for a, wish := range r.Urgent {
-		if wish.Old != FateDrain && wish.Old != FateRevoke {
+		if !wish.Old.known() {
 			return fmt.Errorf("urgent: %s is unknown", wish.Old)
 		}
 		if k, ok := r.Active(a); !ok || k.ID != wish.Key || r.RetiredAt != 0 {

@@ -105,7 +105,8 @@ func (r Ring) Revive(at int64, algorithms []Algorithm, material []Material) (Rin
 	next := r.clone()
 	for _, a := range algorithms {
 		if i := r.retired(a); i >= 0 {
-			next.Keys[i].Stage, next.Keys[i].DrainedAt = Active, 0
+			k := &next.Keys[i]
+			k.Stage, k.DrainedAt, k.SwitchBy, k.HeldUntil = Active, 0, 0, 0
 		}
 	}
 	next.RetiredAt = 0

@@ -17,6 +17,8 @@ type Policy struct {
 	Drain        time.Duration `cbor:"6,keyasint"` // usual drain
 	DrainCeiling time.Duration `cbor:"7,keyasint"` // longest wait for queries to stop
 	RevokedFor   time.Duration `cbor:"8,keyasint"` // empty p= before removal (minted)
+	// Quiet is how long no query for a draining key is to be seen before it is revoked.
+	Quiet time.Duration `cbor:"10,keyasint"`
 	// Algorithms are what the pool's domains sign with.
 	Algorithms []Algorithm `cbor:"9,keyasint"`
 }
@@ -34,6 +36,7 @@ func DefaultPolicy() Policy {
 		Drain:        10 * day,
 		DrainCeiling: 21 * day,
 		RevokedFor:   30 * day,
+		Quiet:        2 * day,
 		Algorithms:   []Algorithm{RSA2048},
 	}
 }
@@ -59,6 +62,7 @@ const (
 	maxDrainCeiling = 60 * day
 	minRevokedFor   = day
 	maxRevokedFor   = 90 * day
+	minQuiet        = time.Hour
 )
 
 // Check refuses a policy that cannot be kept in the given ring modes: slots
@@ -83,6 +87,7 @@ func (p Policy) Check(slots bool) error {
 		{"soak", p.Soak, 0, min(maxSoak, p.Period), "and never longer than the period"},
 		{"rollback", p.Rollback, 0, p.DrainFloor, "the most is the drain floor"},
 		{"revoked_for", p.RevokedFor, minRevokedFor, maxRevokedFor, ""},
+		{"quiet", p.Quiet, minQuiet, p.DrainFloor, "the most is the drain floor"},
 	} {
 		if err := checkBound(b.field, b.value, b.least, b.most, b.why); err != nil {
 			return err

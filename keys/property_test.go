@@ -99,6 +99,10 @@ func (w *walk) act(t *rapid.T) {
 		}
 	case what < 11:
 		step := Step{Kind: StepKind(rapid.IntRange(1, 5).Draw(t, "kind"))}
+		step.Evidence = &Evidence{
+			Complete: rapid.Bool().Draw(t, "complete"), Switched: rapid.Bool().Draw(t, "switched"),
+			AskedAt: w.now - int64(rapid.IntRange(0, 5*86400).Draw(t, "asked")), HandedOutAt: w.now - int64(rapid.IntRange(0, 30*86400).Draw(t, "handed out")),
+		}
 		if step.Kind == StepPublish {
 			step.Algorithm = rapid.SampledFrom(w.algorithms).Draw(t, "algorithm")
 		} else {
@@ -137,7 +141,7 @@ func (w *walk) act(t *rapid.T) {
 // not revoked before another is active.
 func (w *walk) emergency(t *rapid.T) Ring {
 	a := rapid.SampledFrom(w.algorithms).Draw(t, "algorithm")
-	old := rapid.SampledFrom([]Fate{FateDrain, FateRevoke}).Draw(t, "fate")
+	old := rapid.SampledFrom([]Fate{FateDrain, FateRevoke, FateSwitch}).Draw(t, "fate")
 	before, signed := w.ring.Active(a)
 	var from uint32
 	if signed && rapid.Bool().Draw(t, "from") {
@@ -179,6 +183,9 @@ func (w *walk) take(step Step, old bool) (Ring, error) {
 	if step.Kind == StepPublish {
 		material := w.material(step.Algorithm, 0, old)
 		m = &material
+	}
+	if step.Evidence == nil {
+		step.Evidence = &Evidence{Complete: true, Switched: true}
 	}
 	return w.ring.Take(step, w.now, w.policy, m)
 }

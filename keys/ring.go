@@ -55,6 +55,11 @@ type Key struct {
 	ActivatedAt int64
 	DrainedAt   int64 // left Active
 	RevokedAt   int64
+	// SwitchBy is when a draining key is revoked at the latest: an emergency said
+	// FateSwitch. 0 otherwise.
+	SwitchBy int64
+	// HeldUntil is until when evidence put off the revocation of a draining key.
+	HeldUntil int64
 
 	Sealed  []byte // sealed compact private half; empty once revoked
 	Payload string // TXT payload of the public half; empty once revoked

@@ -101,6 +101,7 @@ func TestStepsLeaveTheOldRingAlone(t *testing.T) {
 				}
 				m = &material
 			}
+			step.Evidence = &Evidence{Complete: true}
 			next, err := r.Take(step, max(due, someTime), p, m)
 			if err != nil {
 				t.Fatal(err)
@@ -213,14 +214,14 @@ func TestPublicOnlyKeyIsNeverReplacedOnSchedule(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := DefaultPolicy()
-	r, err = r.Take(Step{StepConfirm, RSA2048, 2}, someTime, p, nil)
+	r, err = r.Take(Step{Kind: StepConfirm, Algorithm: RSA2048, Key: 2}, someTime, p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if step, due, ok := r.Next(p); ok {
 		t.Errorf("%s is planned at %d", step.Kind, due)
 	}
-	r, err = r.Take(Step{StepActivate, RSA2048, 2}, someTime, p, nil)
+	r, err = r.Take(Step{Kind: StepActivate, Algorithm: RSA2048, Key: 2}, someTime, p, nil)
 	if err != nil {
 		t.Fatalf("a person may move it: %v", err)
 	}
@@ -241,7 +242,7 @@ func TestRemovedSelectorsStayBurned(t *testing.T) {
 		if r, err = r.Revoke(k.ID, at); err != nil {
 			t.Fatal(err)
 		}
-		if r, err = r.Take(Step{StepRemove, RSA2048, k.ID}, at+int64(p.RevokedFor/time.Second), p, nil); err != nil {
+		if r, err = r.Take(Step{Kind: StepRemove, Algorithm: RSA2048, Key: k.ID}, at+int64(p.RevokedFor/time.Second), p, nil); err != nil {
 			t.Fatal(err)
 		}
 		if k.Selector == "2611-bbbbbb" {
@@ -291,6 +292,7 @@ func TestBurnedSelectorsAreForgottenOnceTheirMonthIsPast(t *testing.T) {
 			material := testMaterial(r.NextID, RSA2048, selector)
 			m = &material
 		}
+		step.Evidence = &Evidence{Complete: true}
 		if r, err = r.Take(step, now, p, m); err != nil {
 			t.Fatal(err)
 		}
@@ -325,7 +327,7 @@ func TestKeysOfOneAlgorithmAreBounded(t *testing.T) {
 		}
 		k, _ := r.Standby(RSA2048)
 		for _, kind := range []StepKind{StepConfirm, StepActivate} {
-			if r, err = r.Take(Step{kind, RSA2048, k.ID}, at, p, nil); err != nil {
+			if r, err = r.Take(Step{Kind: kind, Algorithm: RSA2048, Key: k.ID}, at, p, nil); err != nil {
 				t.Fatal(err)
 			}
 			at += TTLNegative

@@ -32,7 +32,7 @@ func TestRotations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &scenario{start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Unix(), policy: DefaultPolicy()}
+			s := &scenario{start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Unix(), policy: DefaultPolicy(), evidence: Evidence{Complete: true}}
 			s.now = s.start
 			for i, line := range strings.Split(string(text), "\n") {
 				line, _, _ = strings.Cut(line, "#")
@@ -53,6 +53,7 @@ type scenario struct {
 	ring         Ring
 	algorithms   []Algorithm
 	expectations int
+	evidence     Evidence // complete and silent until a line says otherwise
 }
 
 func (s *scenario) line(line string) error {
@@ -122,6 +123,8 @@ func (s *scenario) do(words []string) error {
 		return s.setPolicy(words[1:])
 	case "check":
 		return s.policy.Check(words[1] == "slots")
+	case "evidence":
+		return s.setEvidence(words[1:])
 	case "ring":
 		next, err = s.startRing(words[1:])
 	case "step":
@@ -179,10 +182,10 @@ func (s *scenario) emergency(words []string, burn bool) (Ring, error) {
 		from = key.ID
 	}
 	old := FateDrain
-	if words[1] != old.String() {
-		old = FateRevoke
+	for old.known() && words[1] != old.String() {
+		old++
 	}
-	if words[1] != old.String() {
+	if !old.known() {
 		return Ring{}, fmt.Errorf("unknown fate %q", words[1])
 	}
 	if burn {
@@ -212,7 +215,7 @@ func (s *scenario) setPolicy(words []string) error {
 	fields := map[string]*time.Duration{
 		"period": &s.policy.Period, "soak": &s.policy.Soak, "rollback": &s.policy.Rollback,
 		"signer_hold": &s.policy.SignerHold, "drain_floor": &s.policy.DrainFloor, "drain": &s.policy.Drain,
-		"drain_ceiling": &s.policy.DrainCeiling, "revoked_for": &s.policy.RevokedFor,
+		"drain_ceiling": &s.policy.DrainCeiling, "revoked_for": &s.policy.RevokedFor, "quiet": &s.policy.Quiet,
 	}
 	for _, word := range words {
 		name, value, _ := strings.Cut(word, "=")
@@ -224,6 +227,35 @@ func (s *scenario) setPolicy(words []string) error {
 			return err
 		}
 		*fields[name] = time.Duration(span) * time.Second
+	}
+	return nil
+}
+
+// setEvidence reads "[unknown] [switched] [asked=TIME] [handed=TIME]".
+func (s *scenario) setEvidence(words []string) error {
+	s.evidence = Evidence{Complete: true}
+	for _, word := range words {
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "unknown":
+			s.evidence.Complete = false
+			continue
+		case "switched":
+			s.evidence.Switched = true
+			continue
+		}
+		offset, err := parseOffset(value)
+		if err != nil {
+			return err
+		}
+		switch name {
+		case "asked":
+			s.evidence.AskedAt = s.start + offset
+		case "handed":
+			s.evidence.HandedOutAt = s.start + offset
+		default:
+			return fmt.Errorf("unknown evidence %q", name)
+		}
 	}
 	return nil
 }
@@ -319,7 +351,7 @@ func (s *scenario) parseStep(words []string) (Step, error) {
 		if !ok {
 			return Step{}, fmt.Errorf("no key %s", words[1])
 		}
-		return Step{kind, key.Algorithm, key.ID}, nil
+		return Step{Kind: kind, Algorithm: key.Algorithm, Key: key.ID}, nil
 	}
 	return Step{}, fmt.Errorf("unknown step %q", words[0])
 }
@@ -329,6 +361,9 @@ func (s *scenario) take(r Ring, step Step, at int64) (Ring, error) {
 	if step.Kind == StepPublish {
 		material := s.material(r, step.Algorithm, 0)
 		m = &material
+	}
+	if evidence := s.evidence; step.Kind == StepRevoke {
+		step.Evidence = &evidence
 	}
 	return r.Take(step, at, s.policy, m)
 }

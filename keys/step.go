@@ -40,6 +40,8 @@ type Step struct {
 	Kind      StepKind  `cbor:"1,keyasint"`
 	Algorithm Algorithm `cbor:"2,keyasint"`
 	Key       uint32    `cbor:"3,keyasint"` // ID; 0 for StepPublish
+	// Evidence is what StepRevoke rests on: nil is no evidence, which is unknown.
+	Evidence *Evidence `cbor:"4,keyasint,omitempty"`
 }
 
 // Planned is a step and when it is due.
@@ -62,18 +64,18 @@ func (r Ring) Next(p Policy) (step Step, due int64, ok bool) {
 // Plan lists the steps that the ring waits for, one a key at most, the earliest
 // first. A caller whose barrier holds a StepConfirm goes on with the others.
 func (r Ring) Plan(p Policy) []Planned {
-	var planned []Planned
+	var list []Planned
 	for i := range r.Keys {
 		if next, ok := r.nextOf(&r.Keys[i], p); ok {
-			planned = append(planned, next)
+			list = append(list, next)
 		}
 	}
 	for _, a := range []Algorithm{RSA2048, Ed25519} {
 		if due, ok := r.publishAt(a); ok {
-			planned = append(planned, Planned{Step{Kind: StepPublish, Algorithm: a}, due})
+			list = append(list, Planned{Step{Kind: StepPublish, Algorithm: a}, due})
 		}
 	}
-	slices.SortStableFunc(planned, func(a, b Planned) int {
+	slices.SortStableFunc(list, func(a, b Planned) int {
 		switch {
 		case a.Due < b.Due:
 			return -1
@@ -82,7 +84,7 @@ func (r Ring) Plan(p Policy) []Planned {
 		}
 		return 0
 	})
-	return planned
+	return list
 }
 
 // nextOf is the step that one key waits for.
@@ -90,16 +92,23 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 	switch k.Stage {
 	case Standby:
 		if k.ConfirmedAt == 0 {
-			return Planned{Step{StepConfirm, k.Algorithm, k.ID}, k.CreatedAt}, true
+			return planned(StepConfirm, k, k.CreatedAt), true
 		}
 		due, ok := r.activateAt(k, p)
-		return Planned{Step{StepActivate, k.Algorithm, k.ID}, due}, ok
+		return planned(StepActivate, k, due), ok
 	case Draining:
-		return Planned{Step{StepRevoke, k.Algorithm, k.ID}, r.retireAt(k, p)}, true
+		if k.SwitchBy != 0 {
+			return planned(StepRevoke, k, k.SwitchBy), true
+		}
+		return planned(StepRevoke, k, r.retireAt(k, p)), true
 	case Revoked:
-		return Planned{Step{StepRemove, k.Algorithm, k.ID}, r.removeAt(k, p)}, true
+		return planned(StepRemove, k, r.removeAt(k, p)), true
 	}
 	return Planned{}, false
+}
+
+func planned(kind StepKind, k *Key, due int64) Planned {
+	return Planned{Step{Kind: kind, Algorithm: k.Algorithm, Key: k.ID}, due}
 }
 
 // activateAt is when a confirmed standby is due to sign. A key whose private half
@@ -142,10 +151,11 @@ func floorAt(k *Key, p Policy) int64 { return drainedFrom(k, p) + seconds(p.Drai
 // retireAt is when a draining key is due to be revoked: of a domain that leaves,
 // at the floor.
 func (r Ring) retireAt(k *Key, p Policy) int64 {
+	due := max(floorAt(k, p), k.HeldUntil)
 	if r.RetiredAt != 0 {
-		return floorAt(k, p)
+		return due
 	}
-	return max(floorAt(k, p), drainedFrom(k, p)+seconds(p.Drain))
+	return max(due, drainedFrom(k, p)+seconds(p.Drain))
 }
 
 // removeAt is when a revoked key leaves the ring; its slot is empty then.
@@ -194,6 +204,8 @@ func (r Ring) publishAt(a Algorithm) (int64, bool) {
 // ring (the error says why), whatever Next said: a manual rotation takes
 // StepActivate before its due time, but never before the standby is ready, and
 // no key is revoked before its floor or removed before its time (NotReady).
+// StepRevoke needs evidence of every serving node; where that says that the key
+// is still in use, the step puts the revocation off: see Evidence.
 // StepActivate of the key that the active one replaced rolls back, within the
 // policy's window. m is nil but for StepPublish.
 func (r Ring) Take(s Step, at int64, p Policy, m *Material) (Ring, error) {
@@ -238,7 +250,7 @@ func (r Ring) take(s Step, at int64, p Policy, m *Material) (Ring, error) {
 	case StepActivate:
 		return r.activate(i, at, p)
 	case StepRevoke:
-		return r.drained(i, at, p)
+		return r.drained(i, at, p, s.Evidence)
 	case StepRemove:
 		return r.remove(i, at, p)
 	}
@@ -352,7 +364,7 @@ func (r Ring) succeed(i int, at int64) Ring {
 			next.RolledFrom[k.Algorithm] = old.ID
 		}
 	}
-	k.Stage, k.ActivatedAt, k.DrainedAt = Active, at, 0
+	k.Stage, k.ActivatedAt, k.DrainedAt, k.SwitchBy, k.HeldUntil = Active, at, 0, 0, 0
 	return next
 }
 
@@ -368,17 +380,6 @@ func (r Ring) rollBack(i int, at int64, p Policy) (Ring, error) {
 	next := r.replace(i, at)
 	delete(next.RolledFrom, k.Algorithm) // no way forward again: the newer key drains
 	return next, nil
-}
-
-func (r Ring) drained(i int, at int64, p Policy) (Ring, error) {
-	k := &r.Keys[i]
-	if k.Stage != Draining {
-		return Ring{}, fmt.Errorf("it is %s, not draining", k.Stage)
-	}
-	if floor := floorAt(k, p); at < floor {
-		return Ring{}, &NotReady{What: fmt.Sprintf("revoking draining %q", k.Selector), At: floor}
-	}
-	return r.revoked(i, at), nil
 }
 
 // revoked empties a key: its private half is of no more use, so it goes.
@@ -397,7 +398,7 @@ func (r Ring) revoked(i int, at int64) Ring {
 	if next.Urgent[k.Algorithm].Key == k.ID {
 		delete(next.Urgent, k.Algorithm)
 	}
-	k.Stage, k.RevokedAt, k.Sealed, k.Payload = Revoked, at, nil, ""
+	k.Stage, k.RevokedAt, k.SwitchBy, k.HeldUntil, k.Sealed, k.Payload = Revoked, at, 0, 0, nil, ""
 	return next
 }
 

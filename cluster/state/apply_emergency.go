@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"slices"
 
 	"authd/keys"
 )
@@ -42,7 +41,7 @@ func (w *writer) replaceKey(c ReplaceKey) Result {
 		return result
 	}
 	d := *old
-	if !slices.EqualFunc(ring.Keys, next.Keys, func(a, b keys.Key) bool { return a.Stage == b.Stage }) {
+	if !sameStages(ring, next) {
 		w.touched(&d)
 	}
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {

@@ -36,7 +36,7 @@ func (w *writer) stepKey(c StepKey) Result {
 		return result
 	}
 	d := *old
-	if c.Step.Kind != keys.StepConfirm { // which no query sees
+	if !sameStages(ring, next) {
 		w.touched(&d)
 	}
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
@@ -51,6 +51,11 @@ func (w *writer) stepKey(c StepKey) Result {
 func (t *tables) suspended(d *Domain) bool {
 	tenant, ok := t.tenants.Get(d.Tenant)
 	return ok && tenant.Suspended
+}
+
+// sameStages says whether no query can tell two rings of a domain apart.
+func sameStages(a, b keys.Ring) bool {
+	return slices.EqualFunc(a.Keys, b.Keys, func(a, b keys.Key) bool { return a.Stage == b.Stage })
 }
 
 // alreadyTaken says whether a step has happened already, and refuses one whose
@@ -225,6 +230,9 @@ func (w *writer) bringKey(c BringKey) Result {
 		return result
 	}
 	d := *old
+	if result.Refusal = w.checkMaterial(&d, ring, next); result.Refusal != nil {
+		return result // before anything counts the change
+	}
 	w.touched(&d)
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result

@@ -30,6 +30,9 @@ func (w *world) runDue() {
 // stepOf is the command for a task, with key material where it needs some.
 func (w *world) stepOf(task Task) StepKey {
 	c := StepKey{Token: task.Token, Step: task.Step}
+	if c.Step.Kind == keys.StepRevoke {
+		c.Step.Evidence = &keys.Evidence{Complete: true}
+	}
 	if task.Step.Kind == keys.StepPublish {
 		ring := w.domain(task.Token).Ring()
 		selector := ""
@@ -102,6 +105,39 @@ func TestManualRotationNeedsAReadyStandby(t *testing.T) {
 	m := material(3, "2601-cccccc", "CCCC")
 	stalePublish.Material = &m
 	w.refuse(stalePublish, Stale, "from", "2601-bbbbbb")
+}
+
+func TestRevocationRestsOnEvidence(t *testing.T) {
+	w := newWorld(t)
+	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
+	w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
+	w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, From: "2601-aaaaaa", Manual: true})
+	revoke := func(e *keys.Evidence) StepKey {
+		return StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepRevoke, Algorithm: keys.RSA2048, Key: 1, Evidence: e}}
+	}
+	silent := &keys.Evidence{Complete: true}
+	w.later(7 * day)
+	w.refuse(revoke(silent), TooEarly, "key")
+	early := revoke(silent)
+	early.Manual = true
+	w.refuse(early, TooEarly, "key") // whoever proposes it, the floor stays
+	w.later(4 * day)
+	w.refuse(revoke(nil), TooEarly, "key", "not every serving node")
+	w.refuse(revoke(&keys.Evidence{AskedAt: w.at}), TooEarly, "key", "not every serving node")
+	serial := w.domain(tok(1)).Serial
+	w.must(revoke(&keys.Evidence{Complete: true, AskedAt: w.at - 3600}))
+	if k, _ := w.domain(tok(1)).Ring().ByID(1); k.Stage != keys.Draining || k.HeldUntil != w.at-3600+2*day {
+		t.Errorf("put off: %+v", k)
+	}
+	if now := w.domain(tok(1)).Serial; now != serial {
+		t.Error("a revocation put off raised the serial, though nothing is answered otherwise")
+	}
+	w.refuse(revoke(silent), TooEarly, "key")
+	w.later(2 * day)
+	w.must(revoke(silent))
+	if k, _ := w.domain(tok(1)).Ring().ByID(1); k.Stage != keys.Revoked {
+		t.Errorf("asked no more: %+v", k)
+	}
 }
 
 func TestStepsThatDoNotFitAreRefused(t *testing.T) {

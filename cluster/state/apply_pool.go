@@ -253,7 +253,7 @@ func equalSpecs(a, b PoolSpec) bool {
 // samePace says whether two policies make the same steps due at the same time.
 func samePace(a, b keys.Policy) bool {
 	return a.Period == b.Period && a.Soak == b.Soak && a.Rollback == b.Rollback && a.SignerHold == b.SignerHold &&
-		a.DrainFloor == b.DrainFloor && a.Drain == b.Drain && a.DrainCeiling == b.DrainCeiling && a.RevokedFor == b.RevokedFor
+		a.DrainFloor == b.DrainFloor && a.Drain == b.Drain && a.DrainCeiling == b.DrainCeiling && a.RevokedFor == b.RevokedFor && a.Quiet == b.Quiet
 }
 
 // addTenant adds a tenant.

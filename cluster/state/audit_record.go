@@ -41,6 +41,9 @@ func (w *writer) sawStep(d *Domain, before, after keys.Ring, step keys.Step) {
 	if ok {
 		w.about.key = d.Selector(k)
 	}
+	if now, _ := after.ByID(step.Key); step.Kind == keys.StepRevoke && now.Stage == keys.Draining {
+		w.about.step = "revoke put off until " + time.Unix(now.HeldUntil, 0).UTC().Format(time.RFC3339) + ": still in use"
+	}
 }
 
 // record adds the entry of a command that changed something.

@@ -530,7 +530,7 @@ func (g *generator) bring(m Machine) Command {
 }
 
 func (g *generator) emergency(m Machine) Command {
-	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 3).Draw(g.t, "fate")), Store: g.flag("store", 3)}
+	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 4).Draw(g.t, "fate")), Store: g.flag("store", 3)}
 	if g.flag("from", 3) {
 		c.From = g.selector(m)
 	}
@@ -601,6 +601,9 @@ func (g *generator) step(m Machine) Command {
 
 func (g *generator) stepKey(m Machine, t Token, s keys.Step) StepKey {
 	c := StepKey{Token: t, Step: s}
+	if s.Kind == keys.StepRevoke && !g.flag("no evidence", 8) {
+		c.Step.Evidence = &keys.Evidence{Complete: true, Switched: g.flag("switched", 2), AskedAt: g.at - rapid.Int64Range(0, 4*day).Draw(g.t, "asked")}
+	}
 	if s.Kind == keys.StepPublish {
 		if d, ok := m.Domain(t); ok {
 			material := g.material(d.Ring(), s.Algorithm)

@@ -67,7 +67,7 @@ type keyRotateCmd struct {
 
 	Emergency   bool   `help:"The key leaked: switch at once, or by itself as soon as the next key is ready. Never refused."`
 	Compromised string `placeholder:"key|store" help:"With --emergency: what leaked. key (the default): the standby replaces it. store: the sealed store, so the standby is revoked too and the next key is made anew."`
-	Old         string `placeholder:"drain|revoke" help:"With --emergency: whether the old key drains (the default), or is revoked in the change that switches."`
+	Old         string `placeholder:"drain|revoke|revoke_when_switched" help:"With --emergency: the old key drains; is revoked in the change that switches; or once every signer has the next key, at most ten minutes later (the default)."`
 }
 
 func (keyRotateCmd) Help() string {
@@ -76,8 +76,10 @@ way has arrived. Rotate is not revoke.
 
 For a leaked key there is --emergency: no soak, no period. The old key is never revoked before another
 signs, so it may be a while where the next key is not ready; the reply says until when, which mail is at
-risk, and when caches have forgotten the old record. --old revoke ends what a thief can sign, and breaks
-mail that is still under way; --old drain breaks none, and the thief signs until the drain ends.
+risk, and when caches have forgotten the old record. The default revokes the old key
+once every signer has fetched the next, ten minutes after the switch at the latest; --old revoke does
+in the switch itself. Both break mail that is still under way; --old drain breaks none, and the thief
+signs until the drain ends.
 
 Examples:
 
@@ -111,6 +113,9 @@ func printEmergency(w io.Writer, e *api.Emergency) {
 	fate := "drains"
 	if e.OldBecomes == "revoke" {
 		fate = "is revoked"
+	}
+	if e.OldBecomes == "revoke_when_switched" {
+		fate = "is revoked once every signer has fetched the next key, at most ten minutes later"
 	}
 	switch {
 	case e.WaitsFor == "":
