@@ -149,6 +149,35 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
+// BenchmarkBatch is a message of a full batch, as the server answers it: read
+// ahead of first, then answered. Each is for another domain.
+func BenchmarkBatch(b *testing.B) {
+	for _, n := range []int{10, 100_000, 400_000} {
+		b.Run(fmt.Sprint(n, " domains"), func(b *testing.B) {
+			tree, questions := fleet(b, n)
+			messages := make([][]byte, len(questions))
+			for i, q := range questions {
+				messages[i] = ask(b, Name(q.asked).String(), uint16(q.qtype), edns(1232))
+			}
+			r, buffer := NewResponder(tree, ""), make([]byte, 0, MaxUDP)
+			batch, left, i := make([][]byte, expectSize), 0, uint32(1)
+			b.ReportAllocs()
+			for b.Loop() {
+				if left == 0 {
+					for k := range batch {
+						i = i*1664525 + 1013904223
+						batch[k] = messages[int(uint64(i)*uint64(len(messages))>>32)]
+					}
+					r.Expect(batch)
+					left = len(batch)
+				}
+				left--
+				r.Reply(buffer, batch[left], false)
+			}
+		})
+	}
+}
+
 // BenchmarkPut is one change, rendered and published: its cost must not grow
 // with the number of domains, but for the slots of the shards it copies.
 func BenchmarkPut(b *testing.B) {

@@ -27,9 +27,10 @@ type treeIndex struct {
 }
 
 // shardCount is how many parts the index has: with a million domains a part
-// holds about a hundred slots, which is what a change copies.
+// holds some twenty branches, which is what a change copies. The table of parts is
+// 512 KiB in any fleet; four times fewer were no faster to look up in.
 const (
-	shardBits  = 14
+	shardBits  = 16
 	shardCount = 1 << shardBits
 )
 

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/tidwall/btree"
 )
 
 // AuditEntry is one change: who made which, when and why. It never holds a
@@ -57,12 +55,12 @@ type audit struct {
 	head    AuditHash // its hash
 	base    AuditHash // of the last entry that was dropped; zero: none
 	octets  int
-	entries btree.Map[uint64, string]
+	entries window
 }
 
-func (a *audit) fork() audit {
+func (a *audit) fork(o *owner) audit {
 	n := *a
-	n.entries = forkMap(&a.entries)
+	n.entries = a.entries.fork(o)
 	return n
 }
 
@@ -74,10 +72,10 @@ func (a *audit) push(canonical string) {
 	a.seq++
 	a.head = chain(a.head, canonical)
 	stored := string(a.head[:]) + canonical
-	a.entries.Set(a.seq, stored)
+	a.entries.Push(a.seq, stored)
 	a.octets += len(stored)
 	for a.entries.Len() > MaxAudit || a.octets > MaxAuditOctets && a.entries.Len() > 1 {
-		_, oldest, _ := a.entries.PopMin()
+		oldest := a.entries.PopMin()
 		a.octets -= len(oldest)
 		copy(a.base[:], oldest)
 	}

@@ -80,15 +80,17 @@ func (f *fleet) measure(commands []Command) work {
 }
 
 // What a change may cost in a fleet of 100,000 domains, as multiples of what it
-// costs in one of ten: the paths of persistent maps get longer with the logarithm
-// of the fleet, and the shards of the index that are copied with the fleet over
-// 16,384. Measured in 2026: up to 1.96 times the octets, 1.35 times the
-// allocations. What grows with the fleet itself would be 10,000 times.
+// costs in one of ten. What grows is the paths of the tables, a node of 176 octets
+// for every factor of eleven, and the shards of the index, which with a million
+// domains have twenty branches. Measured in 2026: up to 1.15 times the octets and
+// 1.07 times the allocations with 100,000, 1.24 and 1.10 with a million, where
+// removing is the most and every other change within 1.13 and 1.06. What grows
+// with the fleet itself would be 10,000 times.
 const (
 	smallFleet  = 10
 	largeFleet  = 100_000
-	maxOctets   = 2.2
-	maxTimes    = 1.5
+	maxOctets   = 1.2
+	maxTimes    = 1.1
 	fleetSample = 200 // changes of each kind
 )
 
@@ -96,13 +98,19 @@ func TestChangeCostsNearlyTheSameInAnyFleet(t *testing.T) {
 	if testing.Short() {
 		t.Skip("claims 100,000 domains: run without -short")
 	}
+	compareChanges(t, largeFleet, maxOctets, maxTimes)
+}
+
+// compareChanges holds changes in a large fleet to what they cost in a small one.
+func compareChanges(t *testing.T, size int, maxOctets, maxTimes float64) {
 	kinds := [...]string{"add", "rotate", "remove", "pool"}
-	small, large := changeWork(t, smallFleet), changeWork(t, largeFleet)
+	small, large := changeWork(t, smallFleet), changeWork(t, size)
 	for i, kind := range kinds {
 		a, b := small[i], large[i]
-		t.Logf("%s: %.0f octets in %.0f allocations with %d domains, %.0f in %.0f with %d", kind, a.octets, a.times, smallFleet, b.octets, b.times, largeFleet)
+		t.Logf("%s: %.0f octets in %.0f allocations with %d domains, %.0f in %.0f with %d: %.2f and %.2f times", kind, a.octets, a.times, smallFleet, b.octets, b.times, size,
+			b.octets/a.octets, b.times/a.times)
 		if b.octets > maxOctets*a.octets || b.times > maxTimes*a.times {
-			t.Errorf("%s costs %.2f times the octets and %.2f times the allocations in the large fleet, at most %.1f and %.1f",
+			t.Errorf("%s costs %.2f times the octets and %.2f times the allocations in the large fleet, at most %.2f and %.2f",
 				kind, b.octets/a.octets, b.times/a.times, maxOctets, maxTimes)
 		}
 	}

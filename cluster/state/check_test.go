@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tidwall/btree"
-
 	"authd/zone"
 )
 
@@ -79,7 +77,7 @@ func checkRotations(t failer, m Machine) {
 	}
 }
 
-func dump[K ~string | ~uint32, V any](m *btree.Map[K, V]) string {
+func dump[K ~string | ~uint32, V any](m *table[K, V]) string {
 	var b strings.Builder
 	m.Scan(func(k K, v V) bool {
 		fmt.Fprintf(&b, "%q %q\n", fmt.Sprint(k), fmt.Sprint(v))

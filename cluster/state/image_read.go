@@ -39,7 +39,7 @@ func readImage(source io.Reader) (*tables, error) {
 	if v := binary.BigEndian.Uint16(head[len(imageMagic):]); v != imageVersion {
 		return nil, fmt.Errorf("version %d, this release reads %d: upgrade this node", v, imageVersion)
 	}
-	w := &writer{tables: newTables()}
+	w := &writer{tables: new(tables)}
 	next, err := r.shared(w)
 	if err != nil {
 		return nil, err

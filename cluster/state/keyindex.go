@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"strings"
-
-	"github.com/tidwall/btree"
 )
 
 // keyIndex finds the claims that publish a public key, of all keys that DNS
@@ -19,8 +17,8 @@ import (
 // given all its customers the same: then the shard names the first in order of
 // token, and the others are in a tree, or each of them would copy them all.
 type keyIndex struct {
-	shards btree.Map[uint32, string]
-	shared btree.Map[string, struct{}] // hash and the beginning of a token
+	shards table[uint32, string]
+	shared table[string, struct{}] // hash and the beginning of a token
 }
 
 const (
@@ -49,8 +47,8 @@ func (h keyHash) rest() string  { return string(h[keyShardBits/8:]) }
 // start is what of a token the index holds.
 func (t Token) start() string { return string(t[:tokenStart]) }
 
-func (x *keyIndex) fork() keyIndex {
-	return keyIndex{shards: forkMap(&x.shards), shared: forkMap(&x.shared)}
+func (x *keyIndex) fork(o *owner) keyIndex {
+	return keyIndex{shards: x.shards.fork(o), shared: x.shared.fork(o)}
 }
 
 // at is where an entry of a hash is in its shard, or would be.

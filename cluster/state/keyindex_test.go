@@ -26,7 +26,7 @@ func TestKeyIndexIsASetOfPairs(t *testing.T) {
 		pair := string(h[:]) + token.key()
 		before := tables.keys
 		was := before.dump()
-		tables.keys = before.fork()
+		tables.keys = before.fork(new(owner))
 		if model[pair] {
 			tables.keys.drop(h, token)
 			delete(model, pair)

@@ -54,12 +54,12 @@ const (
 func (r *Refusal) Error() string { return r.Message }
 
 // Empty is the machine before the first entry.
-func Empty() Machine { return Machine{machine{newTables()}} }
+func Empty() Machine { return Machine{machine{new(tables)}} }
 
 // tables gives what to read; the zero Machine reads as Empty.
 func (m Machine) tables() *tables {
 	if m.t == nil {
-		return newTables()
+		return new(tables)
 	}
 	return m.t
 }

@@ -3,8 +3,6 @@ package state
 import (
 	"strings"
 
-	"github.com/tidwall/btree"
-
 	"authd/zone"
 )
 
@@ -13,7 +11,7 @@ import (
 // and the token's 16. No reversed label begins with 0, so that the pairs of a
 // name come before those of all names below it, and both are one range.
 type nameIndex struct {
-	pairs btree.Map[string, struct{}]
+	pairs table[string, struct{}]
 }
 
 const (
@@ -21,7 +19,7 @@ const (
 	belowName = "\x01" // at or before the pairs of all names below it
 )
 
-func (x *nameIndex) fork() nameIndex { return nameIndex{forkMap(&x.pairs)} }
+func (x *nameIndex) fork(o *owner) nameIndex { return nameIndex{x.pairs.fork(o)} }
 
 func (x *nameIndex) add(n zone.Name, t Token) {
 	x.pairs.Set(n.Reverse()+atName+t.key(), struct{}{})

@@ -3,8 +3,6 @@ package state
 import (
 	"crypto/sha256"
 	"encoding/binary"
-
-	"github.com/tidwall/btree"
 )
 
 // Once makes a command happen at most once within OnceFor, however often it is
@@ -55,8 +53,8 @@ const onceDrop = 8
 type results struct {
 	last  uint64 // number of the newest
 	sums  sums
-	byKey btree.Map[string, onceResult]
-	order btree.Map[uint64, string] // by number, which is by time too
+	byKey table[string, onceResult]
+	order table[uint64, string] // by number, which is by time too
 }
 
 // onceResult is pointer-free: there are many.
@@ -69,8 +67,8 @@ type onceResult struct {
 	changed bool
 }
 
-func (r *results) fork() results {
-	return results{last: r.last, sums: r.sums, byKey: forkMap(&r.byKey), order: forkMap(&r.order)}
+func (r *results) fork(o *owner) results {
+	return results{last: r.last, sums: r.sums, byKey: r.byKey.fork(o), order: r.order.fork(o)}
 }
 
 func (r *results) add(key string, v onceResult) {

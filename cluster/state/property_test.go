@@ -377,8 +377,14 @@ func (g *generator) token(m Machine) Token {
 		return tok(rapid.Uint64Range(0, g.next+1).Draw(g.t, "token"))
 	}
 	at := rapid.IntRange(0, m.DomainCount()-1).Draw(g.t, "claim")
-	key, _, _ := m.tables().domains.GetAt(at)
-	return tokenOf(key)
+	var token Token
+	for d := range m.Domains(Token{}) {
+		if token = d.Token; at == 0 {
+			break
+		}
+		at--
+	}
+	return token
 }
 
 func (g *generator) addDomain(m Machine) Command {

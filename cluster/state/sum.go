@@ -157,7 +157,7 @@ func (t *tables) setDomain(r record) {
 
 // loadDomain is setDomain for claims that come in order, none twice.
 func (t *tables) loadDomain(r record) {
-	t.domains.Load(r.meta[:len(Token{})], r)
+	t.domains.Set(r.meta[:len(Token{})], r)
 	t.sums.add(r.sum())
 }
 

@@ -4,20 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 
-	"github.com/tidwall/btree"
-
 	"authd/zone"
 )
 
 // tables is what a Machine points at. It never changes once Apply has returned
 // it: a batch works on a fork.
 //
-// The maps are tidwall/btree's, which copy nodes on write. Its Copy gives both
-// sides a new identity and so writes to the original; fork therefore copies the
-// map's header first and lets Copy write to that. The original keeps the
-// identity of its own nodes, but nothing writes through it any more, and Get,
-// Scan and Ascend do not look at identities. So readers, a snapshot in the
-// making and any number of forks (dry runs) need no lock between them.
+// Its maps are forked, too: readers, a snapshot in the making and any number of
+// forks (dry runs) need no lock between them.
 type tables struct {
 	index    uint64
 	time     int64
@@ -27,20 +21,20 @@ type tables struct {
 	// Numbers given last; never reused.
 	platformNumber, poolNumber, tenantNumber uint32
 
-	platforms btree.Map[uint32, *platformEntry]
-	servers   btree.Map[string, *serverEntry]
-	pools     btree.Map[string, *poolEntry]
-	poolIDs   btree.Map[uint32, string]
-	tenants   btree.Map[string, *tenantEntry]
+	platforms table[uint32, *platformEntry]
+	servers   table[string, *serverEntry]
+	pools     table[string, *poolEntry]
+	poolIDs   table[uint32, string]
+	tenants   table[string, *tenantEntry]
 
-	domains btree.Map[string, record]
+	domains table[string, record]
 	claims  nameIndex // all claims, by what they claim
 	signs   nameIndex // by the names of SignsFor
 	owned   nameIndex // the proven delegated claims
 	bound   nameIndex // by the owner names that an admin bound to their targets
 	reports nameIndex // by the report authorisation names that their branches hold
 	// due is what the rotator looks at: the time, big-endian, and the token.
-	due btree.Map[string, struct{}]
+	due table[string, struct{}]
 	// keys are the public keys that DNS answers with. Tenants do not share one.
 	keys keyIndex
 	// sealed counts private halves by the version of their key-encryption key.
@@ -49,11 +43,11 @@ type tables struct {
 	gone      graves // tokens of claims that ended
 	goneBound graves // hashes of owner names that were bound to them
 
-	access     btree.Map[string, *AccessToken]
-	accessHash btree.Map[string, string] // SHA-256 of the text, and the id
+	access     table[string, *AccessToken]
+	accessHash table[string, string] // SHA-256 of the text, and the id
 
 	rotationNumber uint32 // given last; never reused
-	rotations      btree.Map[uint32, *Rotation]
+	rotations      table[uint32, *Rotation]
 
 	audit   audit
 	sums    sums
@@ -62,21 +56,6 @@ type tables struct {
 	// sweeps are the pools whose policy changed and whose domains are not all
 	// rescheduled yet, oldest first.
 	sweeps []sweep
-}
-
-// degree is half of what a node of the large maps holds. A change copies a node
-// a level: smaller nodes than the library's own 32 cost less of that.
-const degree = 16
-
-// newTables are those of the machine before the first entry.
-func newTables() *tables {
-	t := new(tables)
-	t.domains = *btree.NewMap[string, record](degree)
-	for _, x := range []*nameIndex{&t.claims, &t.signs, &t.owned, &t.bound, &t.reports} {
-		x.pairs = *btree.NewMap[string, struct{}](degree)
-	}
-	t.due = *btree.NewMap[string, struct{}](degree)
-	return t
 }
 
 // sweep is the progress of rescheduling one pool's domains.
@@ -111,35 +90,29 @@ type tenantEntry struct {
 	domains int
 }
 
-// forkMap gives a map that may be written while m goes on being read.
-func forkMap[K ~string | ~uint32 | ~uint64, V any](m *btree.Map[K, V]) btree.Map[K, V] {
-	header := *m
-	return *header.Copy()
-}
-
 // fork gives tables that may be written.
 func (t *tables) fork() *tables {
-	n := *t
-	n.platforms = forkMap(&t.platforms)
-	n.servers = forkMap(&t.servers)
-	n.pools = forkMap(&t.pools)
-	n.poolIDs = forkMap(&t.poolIDs)
-	n.tenants = forkMap(&t.tenants)
-	n.domains = forkMap(&t.domains)
-	n.claims = t.claims.fork()
-	n.signs = t.signs.fork()
-	n.owned = t.owned.fork()
-	n.bound = t.bound.fork()
-	n.reports = t.reports.fork()
-	n.due = forkMap(&t.due)
-	n.keys = t.keys.fork()
-	n.gone = t.gone.fork()
-	n.goneBound = t.goneBound.fork()
-	n.access = forkMap(&t.access)
-	n.accessHash = forkMap(&t.accessHash)
-	n.rotations = forkMap(&t.rotations)
-	n.audit = t.audit.fork()
-	n.results = t.results.fork()
+	n, o := *t, new(owner)
+	n.platforms = t.platforms.fork(o)
+	n.servers = t.servers.fork(o)
+	n.pools = t.pools.fork(o)
+	n.poolIDs = t.poolIDs.fork(o)
+	n.tenants = t.tenants.fork(o)
+	n.domains = t.domains.fork(o)
+	n.claims = t.claims.fork(o)
+	n.signs = t.signs.fork(o)
+	n.owned = t.owned.fork(o)
+	n.bound = t.bound.fork(o)
+	n.reports = t.reports.fork(o)
+	n.due = t.due.fork(o)
+	n.keys = t.keys.fork(o)
+	n.gone = t.gone.fork(o)
+	n.goneBound = t.goneBound.fork(o)
+	n.access = t.access.fork(o)
+	n.accessHash = t.accessHash.fork(o)
+	n.rotations = t.rotations.fork(o)
+	n.audit = t.audit.fork(o)
+	n.results = t.results.fork(o)
 	return &n
 }
 
@@ -147,12 +120,12 @@ func (t *tables) fork() *tables {
 // one map of the two halves, at some 25 octets each; only those whose first half
 // is taken already are kept whole.
 type graves struct {
-	halves btree.Map[uint64, uint64]
-	whole  btree.Map[string, struct{}]
+	halves table[uint64, uint64]
+	whole  table[string, struct{}]
 }
 
-func (g *graves) fork() graves {
-	return graves{halves: forkMap(&g.halves), whole: forkMap(&g.whole)}
+func (g *graves) fork(o *owner) graves {
+	return graves{halves: g.halves.fork(o), whole: g.whole.fork(o)}
 }
 
 func (g *graves) add(v [16]byte) {

@@ -48,7 +48,6 @@ var rooms = []struct {
 	{"github.com/emersion/go-msgauth", []string{"keys"}},
 	{"github.com/hashicorp", []string{"cluster"}},
 	{"go.etcd.io/bbolt", []string{"cluster"}},
-	{"github.com/tidwall/btree", []string{"cluster/state"}},
 	{"github.com/cespare/xxhash", []string{"cluster/state"}},
 	{"github.com/fxamacker/cbor", []string{"cluster/state", "cluster"}},
 	{"github.com/danielgtaylor/huma", []string{"api"}},
