@@ -82,7 +82,13 @@ func (n *Node) keepAudit() {
 	t := n.trail
 	for {
 		changed := n.fsm.next()
-		err := t.follow(n.Machine())
+		// The machine remembers what waits here while the disk is short.
+		var err error
+		if why := n.disk.problem(); why != "" {
+			err = errors.New(why)
+		} else {
+			err = t.follow(n.Machine())
+		}
 		if err == nil {
 			t.problem.Store(nil)
 		} else if text := "audit files: " + err.Error(); t.problem.Swap(&text) == nil {

@@ -401,8 +401,12 @@ func (c *checker) problems() []string {
 // stopped says why this leader takes no writes; empty: it does.
 func (n *Node) stopped() string {
 	n.checker.mu.Lock()
-	defer n.checker.mu.Unlock()
-	return n.checker.alarm
+	alarm := n.checker.alarm
+	n.checker.mu.Unlock()
+	if alarm != "" {
+		return alarm
+	}
+	return n.disk.stops()
 }
 
 // checks says whether a batch marks places and does nothing else: that goes on

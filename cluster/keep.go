@@ -103,7 +103,7 @@ func (n *Node) keepSnapshots() {
 			return
 		}
 		n.tail.measure(n.fsm.count.Load(), time.Duration(n.fsm.spent.Load()))
-		if n.tail.due(time.Now()) {
+		if n.tail.due(time.Now()) && n.disk.roomFor(n.snaps.lastSize()) == "" {
 			n.snapshot()
 		}
 	}

@@ -279,7 +279,7 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 			return fmt.Errorf("transferring leadership to %s: not a voter", to)
 		case m.ID == to:
 			heir = m
-		case to == "" && m.Voter && healthy && !r.Fenced && (heir.ID == "" || r.Applied > furthest):
+		case to == "" && m.Voter && healthy && !r.Fenced && !r.DiskShort && (heir.ID == "" || r.Applied > furthest):
 			heir, furthest = m, r.Applied
 		}
 	}

@@ -41,6 +41,10 @@ type Config struct {
 	Keeper keys.Keeper
 	// Source gives new keys.
 	Source keys.Source
+	// DiskReserve is how many octets must be free for the data directory; with less
+	// the node does not lead while another has room. 0: a twentieth of the file
+	// system, at most 1 GiB.
+	DiskReserve uint64
 	// Logger takes what an operator must know.
 	Logger *slog.Logger
 	// Now is the clock of proposals and of the rotator; nil: time.Now.
@@ -88,6 +92,9 @@ type tuning struct {
 	// they differ and no majority says who is right, checkWait how long the others
 	// may take to come to the place.
 	check, recheck, checkWait time.Duration
+	// disk is how often free space is looked at, statfs how.
+	disk   time.Duration
+	statfs func(dir string) (free, total uint64, err error)
 	// noSync leaves the log to the kernel, for tests that do not cut the power.
 	noSync bool
 }
@@ -102,6 +109,7 @@ func defaultTuning() tuning {
 		trailing: minTrailing,
 		rotate:   10 * time.Second,
 		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second,
+		disk: 2 * time.Second, statfs: statfs,
 	}
 }
 
@@ -135,6 +143,7 @@ type Node struct {
 	rotator *rotator
 	trail   *trail
 	checker *checker
+	disk    *disk
 
 	closing sync.Once
 	closed  error
@@ -176,6 +185,8 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.rotator = newRotator(n)
 	n.trail = newTrail(c.DataDir)
 	n.checker = newChecker(n)
+	n.disk = &disk{node: n}
+	n.snaps.room = n.disk.roomFor
 	n.fsm.checks = n.checker.take
 	if n.start.need > 0 {
 		n.logger.Warn("state on disk is older than what this node had served; it must catch up first",
@@ -367,5 +378,6 @@ func (n *Node) Health() []string {
 	}
 	problems = append(problems, n.trail.problems()...)
 	problems = append(problems, n.checker.problems()...)
+	problems = append(problems, n.disk.problems()...)
 	return append(problems, n.rotator.problems()...)
 }

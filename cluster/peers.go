@@ -120,15 +120,18 @@ type statusReply struct {
 	// Knows: the node that asks was a member here before, with a log.
 	Knows  bool `cbor:"5,keyasint"`
 	Fenced bool `cbor:"6,keyasint"`
+	// DiskShort: it has no room, and had better not lead.
+	DiskShort bool `cbor:"60,keyasint,omitempty"`
 }
 
 func (n *Node) status(peer string) statusReply {
 	r := statusReply{
-		Applied: n.fsm.current().Index(),
-		Serving: n.serving.Load(),
-		Clock:   n.c.Now().Unix(),
-		Knows:   n.met.has(peer),
-		Fenced:  n.fence.err() != nil,
+		Applied:   n.fsm.current().Index(),
+		Serving:   n.serving.Load(),
+		Clock:     n.c.Now().Unix(),
+		Knows:     n.met.has(peer),
+		Fenced:    n.fence.err() != nil,
+		DiskShort: n.disk.isShort(),
 	}
 	if !n.start.fresh || n.raft() != nil {
 		r.Members = n.members()

@@ -32,6 +32,9 @@ type snapshots struct {
 	dir    string
 	logger *slog.Logger
 
+	// room says why a file of a size should not be written now; empty: there is room.
+	room func(size int64) string
+
 	// written is told of snapshots that this node wrote itself.
 	written func(index, term uint64)
 
@@ -45,7 +48,7 @@ func openSnapshots(dir string, logger *slog.Logger, raftLogger hclog.Logger) (*s
 	if err != nil {
 		return nil, fmt.Errorf("opening snapshots in %s: %w", dir, err)
 	}
-	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool), written: func(uint64, uint64) {}}
+	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool), written: func(uint64, uint64) {}, room: func(int64) string { return "" }}
 	return s, s.sweep()
 }
 
@@ -172,6 +175,15 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	return kept, nil
 }
 
+// lastSize is the size of the newest snapshot; 0: there is none.
+func (s *snapshots) lastSize() int64 {
+	metas, err := s.List()
+	if err != nil || len(metas) == 0 {
+		return 0
+	}
+	return metas[0].Size
+}
+
 // openSnapshot carries the metadata to fsm.Restore, which the library calls with
 // a reader alone (index contract, b).
 type openSnapshot struct {
@@ -214,6 +226,11 @@ type snapshotSink struct {
 
 // Create implements raft.SnapshotStore.
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, configIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	// One that comes from the leader is refused too: it would fill the disk, and the
+	// log with it.
+	if why := s.room(0); why != "" {
+		return nil, fmt.Errorf("making room for snapshot: %s", why)
+	}
 	sink, err := s.files.Create(version, index, term, c, configIndex, t)
 	if err != nil {
 		return nil, err

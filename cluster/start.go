@@ -35,6 +35,7 @@ func (n *Node) Start() error {
 	n.wg.Go(n.keepSnapshots)
 	n.wg.Go(n.keepAudit)
 	n.wg.Go(n.checker.run)
+	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.checker.propose)
 	return nil
 }

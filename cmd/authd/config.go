@@ -31,6 +31,10 @@ type nodeConfig struct {
 	// DataDir holds the log, snapshots and the mark. Required; created with mode
 	// 0700. It holds sealed private keys only; the key-encryption key is elsewhere.
 	DataDir string `toml:"data_dir"`
+	// DiskReserve is how much must stay free for data_dir, such as "2GiB": with less
+	// the node does not lead while another has room, and a leader without one takes
+	// no writes; empty: a twentieth of the file system, at most 1 GiB.
+	DiskReserve byteSize `toml:"disk_reserve"`
 	// PIDFile, where set, gets the process id while the node runs.
 	PIDFile string `toml:"pid_file"`
 

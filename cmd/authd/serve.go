@@ -218,7 +218,7 @@ func (s *server) openNode(keeper keys.Keeper, source keys.Source, link *tls.Conf
 		members = append(members, cluster.Member{ID: m.ID, Address: m.Address, Voter: !m.NonVoter})
 	}
 	return cluster.Open(cluster.Config{
-		ID: s.config.ID, DataDir: s.config.DataDir,
+		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve),
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
 		Bootstrap: members, TLS: link,
 		Keeper: keeper, Source: source, Logger: s.logger,
