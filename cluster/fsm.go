@@ -179,7 +179,7 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	if !ok {
 		return errors.New("restoring snapshot: its metadata is not known")
 	}
-	m, err := readImage(r, meta.Index)
+	m, err := loadImage(r, meta.Index, s.current())
 	if err != nil && s.forced.Load() {
 		// The library panics where an operator's restore fails half-way.
 		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)

@@ -108,13 +108,13 @@ func (s *snapshots) load(meta *raft.SnapshotMeta, adopted uint64) (state.Machine
 		return state.Machine{}, err
 	}
 	defer r.Close()
-	return readImage(r, meta.Index)
+	return loadImage(r, meta.Index, state.Machine{})
 }
 
-// readImage reads an image and gives it the index that Raft gave the snapshot.
+// loadImage reads an image and gives it the index that Raft gave the snapshot.
 // The image's own is that of the cluster and the moment it was written in.
-func readImage(r io.Reader, index uint64) (state.Machine, error) {
-	m, err := state.ReadImage(r)
+func loadImage(r io.Reader, index uint64, near state.Machine) (state.Machine, error) {
+	m, err := state.LoadImage(r, near)
 	if err != nil {
 		return m, err
 	}

@@ -3,6 +3,7 @@ package zone
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -243,6 +244,20 @@ func TestTreeEqualsTheTreeRebuilt(t *testing.T) {
 		}
 		if len(tree.ents) != len(rebuilt.ents) {
 			t.Fatalf("counts %v, rebuilt %v", tree.ents, rebuilt.ents)
+		}
+		filled := w.tree()
+		e = filled.Edit()
+		var list []Branch
+		for _, p := range have {
+			list = append(list, must(Render(*p)))
+		}
+		e.fillOn(rapid.IntRange(1, 3).Draw(t, "cores"), list)
+		e.Commit()
+		if d := filled.Diff(rebuilt); d != nil || !maps.Equal(filled.ents, rebuilt.ents) {
+			t.Fatalf("the tree filled differs from the tree rebuilt:\n%s", strings.Join(d, "\n"))
+		}
+		if filled.common.Load().depths != rebuilt.common.Load().depths {
+			t.Fatal("the tree filled looks at other depths")
 		}
 		e = tree.Edit()
 		for _, p := range have {

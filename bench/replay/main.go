@@ -103,7 +103,7 @@ func load(snapshot string) (*zone.Tree, error) {
 		return nil, err
 	}
 	defer f.Close()
-	m, err := state.ReadImage(bufio.NewReaderSize(f, 1<<20))
+	m, err := state.LoadImage(bufio.NewReaderSize(f, 1<<20), state.Machine{})
 	if err != nil {
 		return nil, err
 	}

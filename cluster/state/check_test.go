@@ -26,6 +26,24 @@ func checkMachine(t failer, m Machine) {
 	if !bytes.Equal(image(t, again), written) {
 		t.Fatal("the image of the image differs")
 	}
+	loaded, err := LoadImage(bytes.NewReader(written), Machine{})
+	if err != nil {
+		t.Fatalf("its image does not load: %v", err)
+	}
+	near, err := LoadImage(bytes.NewReader(written), m)
+	if err != nil {
+		t.Fatalf("its image does not load beside it: %v", err)
+	}
+	for _, other := range []Machine{again, loaded, near} {
+		compareMachines(t, m, other)
+	}
+	checkOwners(t, m)
+	checkRotations(t, m)
+}
+
+// compareMachines holds all that the second keeps to what the first does.
+func compareMachines(t failer, m, again Machine) {
+	t.Helper()
 	a, b := m.tables(), again.tables()
 	for _, c := range []struct{ what, kept, follows string }{
 		{"claims", dump(&a.claims.pairs), dump(&b.claims.pairs)},
@@ -48,8 +66,6 @@ func checkMachine(t failer, m Machine) {
 	if diff := filled(m).Diff(filled(again)); diff != nil {
 		t.Fatalf("answers differ after reading the image: %s", strings.Join(diff[:min(len(diff), 5)], "\n"))
 	}
-	checkOwners(t, m)
-	checkRotations(t, m)
 }
 
 // checkRotations counts again what rotations say of their domains.

@@ -1,7 +1,7 @@
 // Package state is the replicated state machine: platform zones, name servers,
 // pools, tenants, domains and their keys, API tokens and settings. It knows no
 // Raft, no clock, no randomness and no disk; cmd/authd/rules_test.go keeps it so.
-// Only ReadImage starts goroutines, to decode on all cores, and waits for them.
+// Only reading images starts goroutines, to decode on all cores, and waits for them.
 //
 // Four laws hold. Apply depends on the machine and the command, nothing else.
 // What needs the outside (time, keys, tokens, nonces, public-suffix knowledge)

@@ -13,18 +13,22 @@ import (
 	"authd/zone"
 )
 
-// The image is a header and frames. A frame is its section's number, its length
-// and the CRC-32C of what follows; the last one says how many there were and
-// what the CRC-32C of all octets before it is. Sections come in order of their
-// numbers and each is sorted by key, so that equal machines write equal bytes.
+// The image is a header and frames. The header says the version of the image and
+// the form of the answers in it. A frame is its section's number, its length and
+// the CRC-32C of what follows; the last one says how many there were and what the
+// CRC-32C of the header and of all their heads is. Sections come in order of
+// their numbers and each is sorted by key, so that equal machines write equal
+// bytes.
 //
-// Of a claim the image holds what its answers are made from, not the answers:
-// a later release with another form of branch reads it all the same, and a
-// damaged or forged image cannot bring answers that Render would not make.
-// Indexes and counts are not in it: they follow from the rest.
+// Of a claim the image holds the record and the branch, as they are in memory.
+// A release that answers in the same form takes both as they are (LoadImage);
+// another renders anew, from the keys in the branch and from the record.
+// Indexes and counts are not in it, because they follow from the rest: but for
+// the index of public keys, which only a hash of every key would give again.
 const (
 	imageMagic   = "authd image\n"
 	imageVersion = 1
+	imageHeader  = len(imageMagic) + 2 + 1 // magic, version, form
 )
 
 // Sections. Never renumber.
@@ -41,6 +45,8 @@ const (
 	sectionAudit     = 10 // the window of changes
 	sectionOnce      = 11 // results of requests with a key
 	sectionRotations = 20
+	sectionKeyIndex  = 21 // shards of the index of public keys: number and entries
+	sectionKeyShared = 22 // and what it has of keys that several claims share
 	sectionEnd       = 255
 )
 
@@ -103,8 +109,8 @@ type imageTenant struct {
 // WriteImage writes the snapshot format: versioned, checksummed, the same bytes
 // for the same machine.
 func (m Machine) WriteImage(w io.Writer) error {
-	i := &imageWriter{w: bufio.NewWriterSize(w, 64<<10)}
-	i.write(append([]byte(imageMagic), 0, imageVersion))
+	i := &imageWriter{w: bufio.NewWriterSize(w, 64<<10), frame: make([]byte, 0, frameAim+frameAim/8)}
+	i.head(append([]byte(imageMagic), 0, imageVersion, zone.Form))
 	i.machine(m.tables())
 	i.end()
 	if i.err == nil {
@@ -120,18 +126,22 @@ func (m Machine) WriteImage(w io.Writer) error {
 type imageWriter struct {
 	w       *bufio.Writer
 	err     error
-	total   uint32 // CRC-32C of everything written
+	total   uint32 // CRC-32C of the header and of all heads of frames
 	frames  uint64
 	section byte
 	frame   []byte
 }
 
 func (i *imageWriter) write(b []byte) {
-	if i.err != nil {
-		return
+	if i.err == nil {
+		_, i.err = i.w.Write(b)
 	}
+}
+
+// head writes what the total counts.
+func (i *imageWriter) head(b []byte) {
 	i.total = crc32.Update(i.total, castagnoli, b)
-	_, i.err = i.w.Write(b)
+	i.write(b)
 }
 
 func (i *imageWriter) machine(t *tables) {
@@ -162,10 +172,11 @@ func (i *imageWriter) machine(t *tables) {
 	i.begin(sectionGoneBound)
 	t.goneBound.each(func(v [16]byte) bool { return i.item(v[:]) })
 	i.begin(sectionDomains)
-	t.domains.Scan(func(_ string, r record) bool { return i.item(appendDomain(nil, t.domain(r), r)) })
+	t.domains.Scan(func(_ string, r record) bool { return i.claim(r) })
 	i.audit(t)
 	i.begin(sectionRotations)
 	t.rotations.Scan(func(_ uint32, r *Rotation) bool { return i.object(r) })
+	i.keyIndex(&t.keys)
 	i.flush()
 }
 
@@ -212,11 +223,19 @@ func (i *imageWriter) object(v any) bool {
 // item adds one item with its length in front.
 func (i *imageWriter) item(b []byte) bool {
 	i.frame = append(binary.AppendUvarint(i.frame, uint64(len(b))), b...)
-	if len(i.frame) > frameLimit {
-		if i.err == nil {
-			i.err = fmt.Errorf("an object of %d octets, at most %d", len(b), frameLimit)
-		}
-		return false
+	return i.full(len(b))
+}
+
+// claim adds the record and the branch of a claim.
+func (i *imageWriter) claim(r record) bool {
+	i.frame = appendText(appendText(i.frame, r.meta), string(r.branch))
+	return i.full(len(r.branch))
+}
+
+// full closes the frame where it is long enough; false ends the image.
+func (i *imageWriter) full(added int) bool {
+	if len(i.frame) > frameLimit && i.err == nil {
+		i.err = fmt.Errorf("an object of %d octets, at most %d", added, frameLimit)
 	}
 	if len(i.frame) >= frameAim {
 		i.flush()
@@ -239,7 +258,7 @@ func (i *imageWriter) emit(section byte, b []byte) {
 	binary.BigEndian.PutUint32(h[1:], uint32(len(b)))
 	crc := crc32.Update(crc32.Checksum(h[:5], castagnoli), castagnoli, b)
 	binary.BigEndian.PutUint32(h[5:], crc)
-	i.write(h[:])
+	i.head(h[:])
 	i.write(b)
 }
 
@@ -250,20 +269,4 @@ func (i *imageWriter) end() {
 	binary.BigEndian.PutUint64(b[:8], i.frames)
 	binary.BigEndian.PutUint32(b[8:], i.total)
 	i.emit(sectionEnd, b[:])
-}
-
-// appendDomain encodes a claim for the image: its record without the branch, its
-// ring, and the payloads of the ring's keys, in order.
-func appendDomain(b []byte, d *Domain, r record) []byte {
-	b = appendText(b, r.meta)
-	b = appendText(b, d.Branch.Attachment())
-	var payloads []byte
-	n := 0
-	for _, k := range d.Ring().Keys {
-		if k.Payload != "" {
-			payloads = appendText(appendText(payloads, k.Selector), k.Payload)
-			n++
-		}
-	}
-	return append(binary.AppendUvarint(b, uint64(n)), payloads...)
 }

@@ -63,6 +63,10 @@ func (r *imageReader) history(w *writer, f frame) error {
 				return object(item, w.readOnce)
 			case sectionRotations:
 				return object(item, w.readRotation)
+			case sectionKeyIndex:
+				return r.readKeyShard(w, item)
+			case sectionKeyShared:
+				return r.readKeyShared(w, item)
 			}
 			return errors.New("unknown: this image is of a newer release: upgrade this node")
 		})
@@ -72,6 +76,9 @@ func (r *imageReader) history(w *writer, f frame) error {
 		if f, err = r.next(); err != nil {
 			return err
 		}
+	}
+	if err := r.checkKeys(); err != nil {
+		return err
 	}
 	return w.readWindow(said, window)
 }

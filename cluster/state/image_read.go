@@ -8,36 +8,36 @@ import (
 	"hash/crc32"
 	"io"
 	"net/netip"
-	"runtime"
 	"slices"
-	"strings"
-	"sync"
 
-	"authd/keys"
 	"authd/zone"
 )
 
-// ReadImage reads what WriteImage wrote, in this or a released version. It
-// fails on any damage; nothing of a damaged image is returned.
-func ReadImage(r io.Reader) (Machine, error) {
-	t, err := readImage(r)
+// ReadImage reads what WriteImage wrote, in this or a released version, and makes
+// every answer anew: whatever an image from outside claims, DNS answers nothing
+// that Render would not make. It fails on any damage; nothing of a damaged image
+// is returned.
+func ReadImage(r io.Reader) (Machine, error) { return read(&imageReader{anew: true}, r) }
+
+// LoadImage reads an image of this node or of a peer. Where its answers are of
+// the form of this release they are taken as they are, after a look at their
+// shape. Claims that near has just so share its memory.
+func LoadImage(r io.Reader, near Machine) (Machine, error) {
+	return read(&imageReader{near: near.tables()}, r)
+}
+
+func read(i *imageReader, r io.Reader) (Machine, error) {
+	i.r = bufio.NewReaderSize(r, 64<<10)
+	t, err := i.image()
 	if err != nil {
 		return Machine{}, fmt.Errorf("reading image: %w", err)
 	}
 	return Machine{machine{t}}, nil
 }
 
-func readImage(source io.Reader) (*tables, error) {
-	r := &imageReader{r: bufio.NewReaderSize(source, 1<<20)}
-	var head [len(imageMagic) + 2]byte
-	if err := r.full(head[:]); err != nil {
+func (r *imageReader) image() (*tables, error) {
+	if err := r.header(); err != nil {
 		return nil, err
-	}
-	if string(head[:len(imageMagic)]) != imageMagic {
-		return nil, errors.New("this is no image: its first line is another")
-	}
-	if v := binary.BigEndian.Uint16(head[len(imageMagic):]); v != imageVersion {
-		return nil, fmt.Errorf("version %d, this release reads %d: upgrade this node", v, imageVersion)
 	}
 	w := &writer{tables: new(tables)}
 	next, err := r.shared(w)
@@ -56,12 +56,36 @@ func readImage(source io.Reader) (*tables, error) {
 	return w.tables, nil
 }
 
+func (r *imageReader) header() error {
+	var head [imageHeader]byte
+	if err := r.full(head[:]); err != nil {
+		return err
+	}
+	r.total = crc32.Checksum(head[:], castagnoli)
+	if string(head[:len(imageMagic)]) != imageMagic {
+		return errors.New("this is no image: its first line is another")
+	}
+	if v := binary.BigEndian.Uint16(head[len(imageMagic):]); v != imageVersion {
+		return fmt.Errorf("version %d, this release reads %d: upgrade this node", v, imageVersion)
+	}
+	// A release with a new form goes on finding the keys in branches of the old
+	// ones, and renders the rest anew.
+	if form := head[imageHeader-1]; form != zone.Form {
+		return fmt.Errorf("answers of form %d, this release reads %d: upgrade this node", form, zone.Form)
+	}
+	return nil
+}
+
 // imageReader reads frames and checks them.
 type imageReader struct {
 	r      *bufio.Reader
+	anew   bool    // render every answer
+	near   *tables // what a claim may share memory with; nil: nothing
 	total  uint32
 	frames uint64
 	last   byte
+	keys   int         // public keys of the claims
+	spare  chan []byte // bodies of frames that nothing refers to any more
 }
 
 func (r *imageReader) full(b []byte) error {
@@ -71,14 +95,13 @@ func (r *imageReader) full(b []byte) error {
 		}
 		return err
 	}
-	r.total = crc32.Update(r.total, castagnoli, b)
 	return nil
 }
 
 // frame is one checked frame.
 type frame struct {
 	section byte
-	body    string
+	body    []byte
 }
 
 // next reads one frame. Memory grows with what was read, never with what a
@@ -89,23 +112,20 @@ func (r *imageReader) next() (frame, error) {
 	if err := r.full(h[:]); err != nil {
 		return frame{}, err
 	}
+	r.total = crc32.Update(r.total, castagnoli, h[:])
 	size := binary.BigEndian.Uint32(h[1:])
 	if size > frameLimit+binary.MaxVarintLen64 {
 		return frame{}, fmt.Errorf("frame %d: %d octets, at most %d", r.frames, size, frameLimit)
 	}
-	body := make([]byte, 0, min(size, 2*frameAim))
-	for len(body) < int(size) {
-		start := len(body)
-		body = append(body, make([]byte, min(int(size)-start, 2*frameAim))...)
-		if err := r.full(body[start:]); err != nil {
-			return frame{}, err
-		}
+	body, err := r.body(int(size))
+	if err != nil {
+		return frame{}, err
 	}
 	crc := crc32.Update(crc32.Checksum(h[:5], castagnoli), castagnoli, body)
 	if crc != binary.BigEndian.Uint32(h[5:]) {
 		return frame{}, fmt.Errorf("frame %d: the checksum does not fit: damaged", r.frames)
 	}
-	f := frame{h[0], string(body)}
+	f := frame{h[0], body}
 	if f.section < r.last {
 		return frame{}, fmt.Errorf("frame %d: section %d behind section %d", r.frames, f.section, r.last)
 	}
@@ -120,9 +140,28 @@ func (r *imageReader) next() (frame, error) {
 	return f, nil
 }
 
+// body reads the octets of a frame.
+func (r *imageReader) body(size int) ([]byte, error) {
+	const step = 2 * frameAim
+	var body []byte
+	select {
+	case body = <-r.spare:
+		body = body[:0]
+	default:
+	}
+	for len(body) < size {
+		start := len(body)
+		body = slices.Grow(body, min(size-start, step))[:start+min(size-start, step)]
+		if err := r.full(body[start:]); err != nil {
+			return nil, err
+		}
+	}
+	return body, nil
+}
+
 // items walks a frame's items.
 func (f frame) items(each func(item string) error) error {
-	r := decoder{s: f.body}
+	r := decoder{s: string(f.body)}
 	for r.s != "" {
 		item := r.text()
 		if r.err != nil {
@@ -275,163 +314,4 @@ func (w *writer) renderShared() error {
 		return err == nil
 	})
 	return err
-}
-
-// claims is one frame of claims, decoded.
-type claims struct {
-	list []claim
-	err  error
-}
-
-type claim struct {
-	record
-	domain *Domain
-	use    keyUse
-}
-
-// job is one frame on its way through a decoder.
-type job struct {
-	frame frame
-	out   chan claims
-}
-
-// domains reads the claims, and gives the first frame that is none of them.
-// Frames are decoded and rendered on all cores, a bounded number at a time, and
-// stored in order.
-func (r *imageReader) domains(w *writer, f frame) (frame, error) {
-	workers := runtime.GOMAXPROCS(0)
-	jobs := make(chan job)
-	order := make(chan job, 2*workers)
-	// Decoders read what is shared while claims are stored in a fork of it.
-	shared := w.tables
-	w.tables = shared.fork()
-	var failed error
-	var all sync.WaitGroup
-	for range workers {
-		all.Go(func() {
-			for j := range jobs {
-				j.out <- shared.decodeClaims(j.frame)
-			}
-		})
-	}
-	all.Go(func() {
-		defer close(order)
-		defer close(jobs)
-		f, failed = r.send(f, order, jobs)
-	})
-	var err error
-	last := ""
-	for j := range order {
-		batch := <-j.out
-		if err == nil {
-			err = batch.err
-		}
-		for _, c := range batch.list {
-			if err != nil {
-				break
-			}
-			if key := c.meta[:len(Token{})]; key <= last || strings.HasPrefix(last, key[:tokenStart]) || w.gone.has(c.domain.Token) {
-				err = fmt.Errorf("claim %s: %w", c.domain.Token, errDamaged)
-			} else {
-				last = key
-				w.restore(c)
-			}
-		}
-	}
-	all.Wait()
-	if failed != nil {
-		return f, failed
-	}
-	return f, err
-}
-
-// send hands the frames of claims to the decoders, and to the one who stores
-// them in the same order.
-func (r *imageReader) send(f frame, order, jobs chan<- job) (next frame, err error) {
-	for f.section == sectionDomains {
-		j := job{f, make(chan claims, 1)}
-		order <- j
-		jobs <- j
-		if f, err = r.next(); err != nil {
-			return f, err
-		}
-	}
-	return f, nil
-}
-
-// restore stores a claim as it was: its place in the queue too, which a policy
-// that changed since might put elsewhere.
-func (w *writer) restore(c claim) {
-	d := c.domain
-	w.link(d, c.use)
-	w.loadDomain(c.record)
-	if at := d.wakeAt(); at != 0 {
-		w.due.Set(dueKey(at, d.Token), struct{}{})
-	}
-}
-
-// decodeClaims decodes and renders the claims of one frame.
-func (t *tables) decodeClaims(f frame) (out claims) {
-	out.err = f.items(func(item string) error {
-		c, err := t.decodeClaim(item)
-		if err == nil {
-			out.list = append(out.list, c)
-		}
-		return err
-	})
-	return out
-}
-
-func (t *tables) decodeClaim(item string) (claim, error) {
-	r := decoder{s: item}
-	meta, encoded := r.text(), r.text()
-	n := r.count()
-	payloads := make(map[string]string, min(n, 64))
-	for range n {
-		selector := r.text()
-		payloads[selector] = r.text()
-	}
-	if r.err != nil || r.s != "" {
-		return claim{}, errDamaged
-	}
-	meta = strings.Clone(meta) // or it would keep the whole frame
-	d, err := decodeMeta(meta, t)
-	if err != nil {
-		return claim{}, err
-	}
-	if !d.sound() || string(appendMeta(nil, d)) != meta {
-		return claim{}, fmt.Errorf("claim %s: %w", d.Token, errDamaged)
-	}
-	ring, err := keys.DecodeRing(encoded, func(selector string) string { return payloads[selector] })
-	if err != nil {
-		return claim{}, fmt.Errorf("claim %s: %w", d.Token, err)
-	}
-	if ring.Mode != d.ringMode() || sharesWithin(ring) {
-		return claim{}, fmt.Errorf("claim %s: %w", d.Token, errDamaged)
-	}
-	if d.Branch, err = t.render(d, ring); err != nil {
-		return claim{}, fmt.Errorf("claim %s: %w", d.Token, err)
-	}
-	return claim{record{meta, d.Branch}, d, useOf(ring, keys.Ring{})}, nil
-}
-
-// sound says whether a decoded domain holds values that the machine can have.
-func (d *Domain) sound() bool {
-	ok := wellFormed(d.Name) && (d.Registrable == "" || wellFormed(d.Registrable)) &&
-		(d.Mode == zone.Delegated || d.Mode == zone.CNAME) && d.State >= Pending && d.State <= Leaving &&
-		len(d.Algorithms) > 0
-	for _, n := range d.SignsFor {
-		ok = ok && wellFormed(n)
-	}
-	ok = ok && soundRecords(d.Records)
-	for _, t := range d.Targets.Keys {
-		ok = ok && wellFormed(t.Name)
-	}
-	for _, t := range []zone.Target{d.Targets.Bounce, d.Targets.Click, d.Targets.DMARC} {
-		ok = ok && (wellFormed(t.Name) || d.Mode == zone.Delegated && t.Name == "")
-	}
-	for _, t := range d.Reports {
-		ok = ok && wellFormed(t.Name)
-	}
-	return ok
 }

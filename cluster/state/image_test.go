@@ -143,8 +143,8 @@ func TestImageSaysWhatIsWrong(t *testing.T) {
 		"a newer version": {newer, "upgrade this node"},
 		"another file":    {other, "no image"},
 		"nothing":         {nil, "cut short"},
-		"a newer section": {sealFrames(whole[:len(imageMagic)+2], []frame{{200, "\x01x"}}), "upgrade this node"},
-		"no order":        {sealFrames(whole[:len(imageMagic)+2], []frame{{sectionTenants, ""}, {sectionMachine, ""}}), "section 1 behind section 5"},
+		"a newer section": {sealFrames(whole[:imageHeader], []frame{{200, []byte("\x01x")}}), "upgrade this node"},
+		"no order":        {sealFrames(whole[:imageHeader], []frame{{sectionTenants, nil}, {sectionMachine, nil}}), "section 1 behind section 5"},
 	} {
 		if _, err := ReadImage(bytes.NewReader(c.image)); err == nil || !strings.Contains(err.Error(), c.word) {
 			t.Errorf("%s: %v", what, err)
@@ -154,7 +154,7 @@ func TestImageSaysWhatIsWrong(t *testing.T) {
 
 func TestImageLengthsAreNotBelieved(t *testing.T) {
 	var head bytes.Buffer
-	head.WriteString(imageMagic + "\x00\x01")
+	head.WriteString(imageMagic + "\x00\x01\x01")
 	head.WriteByte(sectionDomains)
 	_ = binary.Write(&head, binary.BigEndian, [2]uint32{frameLimit, 0})
 	var before, after runtime.MemStats
@@ -195,26 +195,28 @@ func (d *fullDisk) Write(b []byte) (int, error) {
 // sealFrames makes an image of frames with checksums that fit.
 func sealFrames(head []byte, frames []frame) []byte {
 	out := bytes.Clone(head)
+	total := crc32.Checksum(head, castagnoli)
 	emit := func(section byte, body []byte) {
 		h := make([]byte, frameHeader)
 		h[0] = section
 		binary.BigEndian.PutUint32(h[1:], uint32(len(body)))
 		binary.BigEndian.PutUint32(h[5:], crc32.Update(crc32.Checksum(h[:5], castagnoli), castagnoli, body))
+		total = crc32.Update(total, castagnoli, h)
 		out = append(append(out, h...), body...)
 	}
 	for _, f := range frames {
-		emit(f.section, []byte(f.body))
+		emit(f.section, f.body)
 	}
 	var end [12]byte
 	binary.BigEndian.PutUint64(end[:], uint64(len(frames)))
-	binary.BigEndian.PutUint32(end[8:], crc32.Checksum(out, castagnoli))
+	binary.BigEndian.PutUint32(end[8:], total)
 	emit(sectionEnd, end[:])
 	return out
 }
 
 // framesOf takes an image apart.
 func framesOf(t testing.TB, image []byte) (frames []frame) {
-	r := &imageReader{r: bufio.NewReader(bytes.NewReader(image[len(imageMagic)+2:])), total: crc32.Checksum(image[:len(imageMagic)+2], castagnoli)}
+	r := &imageReader{r: bufio.NewReader(bytes.NewReader(image[imageHeader:])), total: crc32.Checksum(image[:imageHeader], castagnoli)}
 	for {
 		f, err := r.next()
 		if err != nil {

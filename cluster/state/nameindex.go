@@ -21,12 +21,14 @@ const (
 
 func (x *nameIndex) fork(o *owner) nameIndex { return nameIndex{x.pairs.fork(o)} }
 
+func pairOf(n zone.Name, t Token) string { return n.Reverse() + atName + t.key() }
+
 func (x *nameIndex) add(n zone.Name, t Token) {
-	x.pairs.Set(n.Reverse()+atName+t.key(), struct{}{})
+	x.pairs.Set(pairOf(n, t), struct{}{})
 }
 
 func (x *nameIndex) drop(n zone.Name, t Token) {
-	x.pairs.Delete(n.Reverse() + atName + t.key())
+	x.pairs.Delete(pairOf(n, t))
 }
 
 // at lists the claims of exactly a name, in order of token.

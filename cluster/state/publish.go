@@ -119,8 +119,16 @@ func (m Machine) PublishAll(e *zone.Editor) {
 		e.SetSerial(number, p.Serial)
 		return true
 	})
+	m.fill(e)
+}
+
+// fill puts all branches into an index that has none.
+func (m Machine) fill(e *zone.Editor) {
+	t := m.tables()
+	branches := make([]zone.Branch, 0, t.domains.Len())
 	t.domains.Scan(func(_ string, r record) bool {
-		e.Put("", r.branch)
+		branches = append(branches, r.branch)
 		return true
 	})
+	e.Fill(branches)
 }

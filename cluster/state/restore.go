@@ -27,6 +27,11 @@ func (m Machine) Replace(e *zone.Editor, old Machine) {
 			return true
 		})
 	}
+	if was.domains.Len() == 0 {
+		m.Publish(e, old, d)
+		m.fill(e)
+		return
+	}
 	was.domains.Scan(func(token string, before record) bool {
 		if after, _ := is.domains.Get(token); after.branch != before.branch {
 			d.domain(tokenOf(token))

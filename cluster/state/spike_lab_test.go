@@ -262,11 +262,11 @@ func imageOf(t *testing.T, m Machine) {
 	report(t, "after writing the image", false)
 	_, _ = f.Seek(0, 0)
 	began = time.Now()
-	again, err := ReadImage(f)
+	again, err := LoadImage(f, Machine{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("read and rendered in %s", time.Since(began).Round(time.Millisecond))
+	t.Logf("loaded in %s", time.Since(began).Round(time.Millisecond))
 	began = time.Now()
 	tree := zone.NewTree()
 	e := tree.Edit()

@@ -155,10 +155,13 @@ func (t *tables) setDomain(r record) {
 	t.sums.add(r.sum())
 }
 
-// loadDomain is setDomain for claims that come in order, none twice.
-func (t *tables) loadDomain(r record) {
-	t.domains.Set(r.meta[:len(Token{})], r)
-	t.sums.add(r.sum())
+// loadDomains is setDomain for claims that come in order, none twice; sum is that
+// of all.
+func (t *tables) loadDomains(list []record, sum Sum) {
+	for _, r := range list {
+		t.domains.Set(r.meta[:len(Token{})], r)
+	}
+	t.sums.add(sum)
 }
 
 func (t *tables) dropDomain(token Token) {
