@@ -136,7 +136,6 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		"events after no number":       {[3]string{"GET", "/v1/events?after=x", ""}, 422, "after", "number"},
 		"changes after no number":      {[3]string{"GET", "/v1/audit?after=x", ""}, 422, "after", ""},
 		"a timeline of nobody":         {[3]string{"GET", "/v1/domains/nobody.example/timeline", ""}, 404, "domain", "no domain"},
-		"a fleet rotation":             {[3]string{"POST", "/v1/rotations", `{}`}, 501, "", "not implemented"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &house{T: t, replica: h.replica, handler: h.handler, log: h.log, tokens: h.tokens}

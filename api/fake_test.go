@@ -195,6 +195,8 @@ func (r *replica) Materials(ctx context.Context, t state.Token, algorithms []key
 	return list, nil
 }
 
+func (r *replica) KeyPace() (int, time.Duration) { return 2, 50 * time.Millisecond }
+
 func (r *replica) Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error) {
 	if selector == "" {
 		selector = r.mint()

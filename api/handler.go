@@ -37,6 +37,7 @@ type Replica interface {
 
 	ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error)
 	Materials(ctx context.Context, t state.Token, algorithms []keys.Algorithm) ([]keys.Material, error)
+	KeyPace() (ready int, pace time.Duration)
 	Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error)
 	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
 	NewToken() (state.Token, error)
@@ -176,6 +177,7 @@ func (h *Handler) register() {
 	h.registerRecords()
 	h.registerZoneText()
 	h.registerKeys()
+	h.registerRotations()
 	h.registerDKIM()
 	h.registerImport()
 	h.registerTokens()

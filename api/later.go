@@ -9,10 +9,7 @@ import (
 // registerLater answers what is announced and not there yet, so that a client
 // can tell "not yet" from "no such thing".
 func (h *Handler) registerLater() {
-	for _, l := range []struct{ id, method, path, what string }{
-		{"add-rotation", http.MethodPost, "/v1/rotations", "rotation of many domains at once"},
-		{"show-rotation", http.MethodGet, "/v1/rotations/{id}", "rotation of many domains at once"},
-	} {
+	for _, l := range []struct{ id, method, path, what string }{} {
 		op := huma.Operation{
 			OperationID: l.id, Method: l.method, Path: l.path, Tags: []string{"Not implemented yet"},
 			Summary: "Answers 501: " + l.what + " comes with a later release",

@@ -65,6 +65,9 @@ type RotationSpec struct {
 	// the last of them to have switched.
 	Total    uint32 `cbor:"14,keyasint"`
 	Expected int64  `cbor:"15,keyasint"`
+	// Tail is how long, in seconds, the slowest of them waits between the making of
+	// its next key and the switch.
+	Tail int64 `cbor:"16,keyasint"`
 }
 
 // RotationScope is one of its fields.

@@ -27,6 +27,7 @@ type commands struct {
 	Tenant     tenantCmd     `cmd:"" group:"client" help:"Tenants: the platform's customers."`
 	Domain     domainCmd     `cmd:"" group:"client" help:"Domains: what customers send from; show the records they must add."`
 	Key        keyCmd        `cmd:"" group:"client" help:"DKIM keys of a domain: list, rotate, revoke, fetch for signing."`
+	Rotation   rotationCmd   `cmd:"" group:"client" help:"Rotate the keys of many domains: emergencies, drills, canary stages, the way back."`
 	Pool       poolCmd       `cmd:"" group:"client" help:"Sending pools: SPF, bounce MX, tracking hosts and key policy that many domains share."`
 	Zone       zoneCmd       `cmd:"" group:"client" help:"Platform zones and the operator's records in them."`
 	Nameserver nameserverCmd `cmd:"" group:"client" help:"Name servers: names with public addresses, behind which nodes come and go."`

@@ -1,0 +1,217 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"authd/cluster"
+	"authd/cluster/state"
+	"authd/keys"
+)
+
+// advance does what the leader does for rotations of many domains.
+func (h *house) advance() {
+	h.Helper()
+	for range 100 {
+		due := h.Machine().RotationsDue(h.at)
+		if len(due) == 0 {
+			return
+		}
+		if _, _, err := h.Propose(h.Context(), cluster.Actor{ID: "rotator"}, state.AdvanceRotation{ID: due[0]}); err != nil {
+			h.Fatal(err)
+		}
+	}
+	h.Fatal("it never ends")
+}
+
+func (h *house) rotation(id string) FleetRotation {
+	h.Helper()
+	return read[FleetRotation](h, h.must(http.StatusOK, "GET", "/v1/rotations/"+id, ""))
+}
+
+func TestFleetEmergencyIsFollowedToItsLastStandby(t *testing.T) {
+	h := newHouse(t)
+	var tokens []string
+	for i := range 6 {
+		d := h.claim("acme", fmt.Sprintf("c%d.customer.example", i), []string{"cname", "delegated"}[i%2])
+		tokens = append(tokens, d.Token)
+		h.confirm(d.Token)
+	}
+	h.claim("globex", "other.example", "cname")
+	body := `{"scope":{"tenant":"acme"},"emergency":true,"old":"revoke","reason":"leaked"}`
+	r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", body))
+	if r.State != "running" || r.Total != 6 || r.Done != 0 || r.Old != "revoke" || r.Reason != "leaked" || r.ExpectedAt == nil {
+		t.Fatalf("%+v", r)
+	}
+	h.advance()
+	if r = h.rotation(r.ID); r.State != "done" || r.Switched != 6 || r.Done != 6 || r.Standbys != (FleetRefill{0, 6}) || r.ETA != nil {
+		t.Fatalf("%+v", r)
+	}
+	for _, token := range tokens {
+		h.publish(token)
+	}
+	if r = h.rotation(r.ID); r.Standbys != (FleetRefill{6, 6}) {
+		t.Errorf("%+v", r.Standbys)
+	}
+	one := read[FleetOutcomeList](h, h.must(http.StatusOK, "GET", "/v1/rotations/"+r.ID+"/domains?limit=4", ""))
+	two := read[FleetOutcomeList](h, h.must(http.StatusOK, "GET", "/v1/rotations/"+r.ID+"/domains?limit=4&cursor="+one.Next, ""))
+	if len(one.Items) != 4 || len(two.Items) != 2 || two.Next != "" || two.Items[1].Outcome != "switched" || two.Items[0].Tenant != "acme" {
+		t.Errorf("%+v\n%+v", one, two)
+	}
+	list := read[FleetRotationList](h, h.must(http.StatusOK, "GET", "/v1/rotations", ""))
+	if len(list.Items) != 1 || list.Items[0].ID != r.ID {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestFleetWithoutReadyStandbysSaysWhoWaitsForWhat(t *testing.T) {
+	h := newHouse(t)
+	a, b := h.claim("acme", "a.customer.example", "delegated"), h.claim("acme", "b.example", "cname")
+	h.confirm(b.Token)
+	r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"domains":["a.customer.example","`+b.Token+`"]},"reason":"plain"}`))
+	h.advance()
+	if r = h.rotation(r.ID); r.Waiting != 2 || r.State != "running" || r.ETA == nil || r.ETA.Unix() < h.at+86400 || r.Domains != 2 {
+		t.Fatalf("%+v", r)
+	}
+	said := map[string]FleetOutcome{}
+	for _, o := range read[FleetOutcomeList](h, h.must(http.StatusOK, "GET", "/v1/rotations/"+r.ID+"/domains?outcome=waiting", "")).Items {
+		said[o.Token] = o
+	}
+	if o := said[a.Token]; !strings.Contains(o.WaitsFor, "confirm") || o.ReadyAt != nil {
+		t.Errorf("%+v", o)
+	}
+	if o := said[b.Token]; !strings.Contains(o.WaitsFor, "soak") || o.ReadyAt == nil || o.ReadyAt.Unix() != h.at+86400 {
+		t.Errorf("%+v", o)
+	}
+	// A rollback withdraws what only waits.
+	h.must(http.StatusOK, "POST", "/v1/rotations/"+r.ID+"/rollback?reason=changed+our+mind", "")
+	h.advance()
+	if r = h.rotation(r.ID); r.State != "done" || r.Direction != "rollback" || r.RolledBack != 2 || r.Waiting != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestFleetOfALeakedStoreStatesWhenFromThePaceOfTheMill(t *testing.T) {
+	h := newHouse(t)
+	const n = 22
+	for i := range n {
+		h.confirm(h.claim("acme", fmt.Sprintf("c%d.customer.example", i), "delegated").Token)
+	}
+	r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"all":true},"emergency":true,"compromised":"store","old":"revoke","reason":"leaked"}`))
+	// Two keys are ready, the others take 50 ms each; then the negative TTL.
+	if want := r.StartedAt.Unix() + (n-2)*50/1000 + keys.TTLNegative + stepTime; r.ExpectedAt == nil || r.ExpectedAt.Unix() < want-2 || r.ExpectedAt.Unix() > want+2 {
+		t.Errorf("expected at %v, want about %d", r.ExpectedAt, want)
+	}
+	h.advance()
+	if r = h.rotation(r.ID); r.Waiting != n || r.ETA == nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestCanaryOfAFleetHoldsAndIsResumed(t *testing.T) {
+	h := newHouse(t)
+	for i := range 10 {
+		h.confirm(h.claim("acme", fmt.Sprintf("c%d.customer.example", i), "cname").Token)
+	}
+	r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"pool":"default"},"drill":true,"old":"revoke","canary":[10,50,100],"hold":"1h","reason":"exercise"}`))
+	h.advance()
+	if r = h.rotation(r.ID); r.State != "paused" || r.Switched != 1 || r.Canary.Stage != 1 || r.Canary.ResumesAt == nil || r.Canary.ResumesAt.Unix() != h.at+3600 || r.Old != "drain" {
+		t.Fatalf("%+v", r)
+	}
+	h.must(http.StatusOK, "POST", "/v1/rotations/"+r.ID+"/resume", "")
+	h.advance()
+	if r = h.rotation(r.ID); r.Switched != 5 || r.Canary.Stage != 2 {
+		t.Fatalf("%+v", r)
+	}
+	h.at += 3600
+	h.advance()
+	if r = h.rotation(r.ID); r.State != "done" || r.Switched != 10 {
+		t.Fatalf("%+v", r)
+	}
+	a := h.ask("POST", "/v1/rotations/"+r.ID+"/abort", "")
+	if a.Code != http.StatusConflict || !strings.Contains(a.problem.Detail, "roll it back") {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+}
+
+func TestFleetRepeatedWithItsKeyIsOneRotation(t *testing.T) {
+	h := newHouse(t)
+	h.confirm(h.claim("acme", "a.example", "cname").Token)
+	var ids []string
+	for range 2 {
+		r := newRequest("POST", "/v1/rotations", `{"scope":{"all":true},"emergency":true,"reason":"leaked"}`)
+		r.Header.Set("Authorization", "Bearer "+h.tokens["admin"])
+		r.Header.Set(state.OnceField, "r-1")
+		ids = append(ids, read[FleetRotation](h, h.send(r)).ID)
+	}
+	if ids[0] != ids[1] {
+		t.Errorf("%v", ids)
+	}
+}
+
+func TestTenantRotatesAndSeesItsOwnDomainsAlone(t *testing.T) {
+	h := newHouse(t)
+	h.confirm(h.claim("acme", "a.example", "cname").Token)
+	h.confirm(h.claim("globex", "b.example", "cname").Token)
+	own := read[FleetRotation](h, h.as("tenant:acme", "POST", "/v1/rotations", `{"scope":{"domains":["a.example"]},"emergency":true,"reason":"leaked"}`))
+	other := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"all":true},"reason":"plain"}`))
+	if a := h.as("tenant:acme", "GET", "/v1/rotations/"+own.ID, ""); a.Code != http.StatusOK {
+		t.Errorf("its own: %d %s", a.Code, a.Body)
+	}
+	for _, call := range [][2]string{{"GET", ""}, {"GET", "/domains"}, {"POST", "/abort"}} {
+		if a := h.as("tenant:acme", call[0], "/v1/rotations/"+other.ID+call[1], ""); a.Code != http.StatusNotFound {
+			t.Errorf("%s of another's: %d", call, a.Code)
+		}
+	}
+	for _, scope := range []string{`{"all":true}`, `{"pool":"default"}`, `{"tenant":"globex"}`} {
+		if a := h.as("tenant:acme", "POST", "/v1/rotations", `{"scope":`+scope+`,"emergency":true,"reason":"x"}`); a.Code != http.StatusForbidden {
+			t.Errorf("%s: %d %s", scope, a.Code, a.Body)
+		}
+	}
+	if a := h.as("tenant:acme", "POST", "/v1/rotations", `{"scope":{"domains":["b.example"]},"reason":"x"}`); a.Code != http.StatusNotFound {
+		t.Errorf("another's domain: %d %s", a.Code, a.Body)
+	}
+	if list := read[FleetRotationList](h, h.as("tenant:acme", "GET", "/v1/rotations", "")); len(list.Items) != 1 {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestFleetRotationsThatCannotBeAreRefused(t *testing.T) {
+	h := newHouse(t)
+	h.confirm(h.claim("acme", "a.example", "cname").Token)
+	before := h.image()
+	for what, c := range map[string]struct {
+		body        string
+		code        int
+		field, says string
+	}{
+		"no scope":           {`{"reason":"x"}`, 422, "scope", "missing"},
+		"an empty scope":     {`{"scope":{}}`, 422, "scope", "no domain is in it"},
+		"two scopes":         {`{"scope":{"all":true,"tenant":"acme"}}`, 422, "scope", "2 are given"},
+		"an unknown tenant":  {`{"scope":{"tenant":"nobody"}}`, 422, "scope", "no domain is in it"},
+		"an unknown domain":  {`{"scope":{"domains":["a.example","nobody.example"]}}`, 404, "scope.domains", "domain 2 of the list"},
+		"calm revocation":    {`{"scope":{"all":true},"old":"revoke"}`, 422, "old", "emergency alone"},
+		"calm leaked store":  {`{"scope":{"all":true},"compromised":"store"}`, 422, "compromised", "emergency"},
+		"a drill that burns": {`{"scope":{"all":true},"drill":true,"compromised":"store","reason":"x"}`, 422, "compromised", "burns nothing"},
+		"no reason":          {`{"scope":{"all":true},"emergency":true}`, 422, "reason", "needs a reason"},
+		"half a canary":      {`{"scope":{"all":true},"canary":[1,10]}`, 422, "canary", "the last of them 100"},
+		"a falling canary":   {`{"scope":{"all":true},"canary":[10,1,100]}`, 422, "canary", "rise to 100"},
+		"a canary of none":   {`{"scope":{"all":true},"canary":[0,100]}`, 422, "canary", "no percentage"},
+		"a hold of words":    {`{"scope":{"all":true},"hold":"soon"}`, 422, "hold", "such as 1h"},
+		"a hold for ever":    {`{"scope":{"all":true},"hold":"9000h"}`, 422, "hold", "want 0 to"},
+	} {
+		if a := h.ask("POST", "/v1/rotations", c.body); a.Code != c.code || a.problem.Field != c.field || !strings.Contains(a.problem.Detail, c.says) {
+			t.Errorf("%s: %d %s", what, a.Code, a.Body)
+		}
+	}
+	for _, path := range []string{"/v1/rotations/nope", "/v1/rotations/" + strings.Repeat("a", 26), "/v1/rotations/nope/domains"} {
+		if a := h.ask("GET", path, ""); a.Code != http.StatusNotFound || a.problem.Field != "id" {
+			t.Errorf("%s: %d %s", path, a.Code, a.Body)
+		}
+	}
+	if string(before) != string(h.image()) {
+		t.Error("a refusal changed something")
+	}
+}
