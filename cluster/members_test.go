@@ -169,6 +169,30 @@ func TestLeadershipIsHandedOver(t *testing.T) {
 	t.Logf("a leader %s after the old one was closed", time.Since(began))
 }
 
+// While a predecessor hands over it answers from the same sockets, with what it
+// had when it let go. A disk that was full during a hand-over showed it: a change
+// that all had confirmed was answered as it was before.
+func TestNothingIsConfirmedWhileAPredecessorAnswers(t *testing.T) {
+	c := newTestCluster(t, 3)
+	alone := make(chan struct{})
+	c.config = func(config *Config) {
+		if config.ID == "node-2" {
+			config.Alone = alone
+		}
+	}
+	c.startAll()
+	index := write(t, c.leader(), "acme")
+	c.waitAll(index)
+	for _, n := range c.nodes {
+		err := n.WaitServed(within(t, 300*time.Millisecond), index)
+		if err == nil || !strings.Contains(err.Error(), "node-2") {
+			t.Errorf("%s: two processes answer for node-2: %v", n.c.ID, err)
+		}
+	}
+	close(alone)
+	must(t, c.leader().WaitServed(within(t, 20*time.Second), index))
+}
+
 func TestWaitServedNamesWhomItWaitsFor(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()

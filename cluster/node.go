@@ -45,6 +45,10 @@ type Config struct {
 	// the node does not lead while another has room. 0: a twentieth of the file
 	// system, at most 1 GiB.
 	DiskReserve uint64
+	// Alone is closed once no other process answers DNS with an older state of this
+	// node, as a predecessor does for a moment while it hands over; nil: none does.
+	// Until then the node confirms to nobody what it answers with.
+	Alone <-chan struct{}
 	// Logger takes what an operator must know.
 	Logger *slog.Logger
 	// Now is the clock of proposals and of the rotator; nil: time.Now.

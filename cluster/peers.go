@@ -258,11 +258,31 @@ func (n *Node) confirm(ctx context.Context, a confirmAsk) (confirmReply, error) 
 	if err := n.WaitApplied(ctx, a.Index); err != nil {
 		return confirmReply{}, err
 	}
+	if err := n.waitAlone(ctx); err != nil {
+		return confirmReply{}, err
+	}
 	if err := n.mark.sync(a.Index); err != nil {
 		n.fence.trip(err)
 		return confirmReply{}, err
 	}
 	return confirmReply{Applied: n.fsm.current().Index()}, nil
+}
+
+// waitAlone waits until no predecessor answers beside this process.
+func (n *Node) waitAlone(ctx context.Context) error {
+	if n.c.Alone == nil {
+		return nil
+	}
+	select {
+	case <-n.c.Alone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the process before this one may still be answering: %w", ctx.Err())
+	case <-n.fence.tripped:
+		return errFenced
+	case <-n.ctx.Done():
+		return errors.New("node closed")
+	}
 }
 
 // confirmPause is the pause before a node that did not confirm is asked again.

@@ -118,6 +118,7 @@ type predecessor struct {
 	pid     int
 	lock    *os.File
 	sockets []zone.Socket
+	ended   chan struct{} // closed once it answers no more
 }
 
 // takeOver asks the process that runs the node in a directory to let go; nil
@@ -140,7 +141,7 @@ func takeOver(ctx context.Context, dir string) (*predecessor, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	p := &predecessor{conn: conn}
+	p := &predecessor{conn: conn, ended: make(chan struct{})}
 	if err := p.receive(); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("taking over: %w", err)
@@ -186,6 +187,23 @@ func (p *predecessor) receive() error {
 // serving tells the predecessor that it may end.
 func (p *predecessor) serving() error {
 	return sendHand(p.conn, handMessage{Kind: handServing, PID: os.Getpid()}, nil)
+}
+
+// await returns when the predecessor has ended, which closes its end of the
+// connection. Until then both of us answer, it with what it had when it let go.
+func (p *predecessor) await(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
+	defer stop()
+	p.conn.SetReadDeadline(time.Time{})
+	for {
+		if _, err := p.conn.Read(make([]byte, handOctets)); err != nil {
+			break
+		}
+	}
+	if ctx.Err() == nil {
+		close(p.ended)
+	}
+	p.conn.Close()
 }
 
 // Close gives up what was not used. The predecessor, where it was not told

@@ -203,7 +203,7 @@ func (s *server) start(ctx context.Context) error {
 	s.followCookies(ctx, dns)
 	s.dns.Store(dns)
 	s.node.SetServing(true)
-	if err := s.installed(); err != nil {
+	if err := s.installed(ctx); err != nil {
 		return fmt.Errorf("taking over: %w", err)
 	}
 	// Reading the state in left as much garbage as state, and an idle node would
@@ -217,8 +217,12 @@ func (s *server) openNode(keeper keys.Keeper, source keys.Source, link *tls.Conf
 	for _, m := range s.config.Bootstrap.Members {
 		members = append(members, cluster.Member{ID: m.ID, Address: m.Address, Voter: !m.NonVoter})
 	}
+	var alone <-chan struct{}
+	if s.next.from != nil {
+		alone = s.next.from.ended
+	}
 	return cluster.Open(cluster.Config{
-		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve),
+		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve), Alone: alone,
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
 		Bootstrap: members, TLS: link,
 		Keeper: keeper, Source: source, Logger: s.logger,

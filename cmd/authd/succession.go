@@ -26,7 +26,8 @@ type succession struct {
 
 	listener *net.UnixListener
 	lock     *os.File
-	from     *predecessor // until we serve; nil: a first start
+	from     *predecessor  // until we serve; nil: a first start
+	to       *net.UnixConn // the successor that serves
 
 	released  atomic.Bool   // log, link and API are given up
 	lost      chan struct{} // a successor ended before it served
@@ -50,7 +51,8 @@ func newSuccession(config string, askFD int) *succession {
 	return s
 }
 
-// Close gives up the directory.
+// Close gives up the directory, and tells a successor that nothing is answered from
+// here any more.
 func (s *succession) Close() error {
 	signal.Stop(s.hangup)
 	var errs []error
@@ -59,6 +61,9 @@ func (s *succession) Close() error {
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
+	}
+	if s.to != nil {
+		errs = append(errs, s.to.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -89,7 +94,7 @@ func (s *server) sign() error {
 }
 
 // installed ends a take-over: this process answers, its predecessor may end.
-func (s *server) installed() error {
+func (s *server) installed(ctx context.Context) error {
 	from := s.next.from
 	if from == nil {
 		return nil
@@ -100,7 +105,8 @@ func (s *server) installed() error {
 		// It ended by itself, or is stuck: both ways we serve.
 		s.logger.Warn("predecessor not told that it may end", "pid", from.pid, "error", err)
 	}
-	return errors.Join(from.conn.Close(), s.sign())
+	s.tasks.Go(func() { from.await(ctx) })
+	return s.sign()
 }
 
 // succeed starts what brings a successor and what lets it take over; both end
@@ -126,11 +132,14 @@ func (s *server) takeSuccessors(ctx context.Context) {
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		err = s.handOver(conn)
 		stop()
-		conn.Close()
 		if err == nil {
+			// Left open: that it closes tells the successor that nothing is answered
+			// from here any more.
+			s.next.to = conn
 			close(s.next.succeeded)
 			return
 		}
+		conn.Close()
 		if ctx.Err() != nil {
 			return
 		}

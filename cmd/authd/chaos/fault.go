@@ -89,14 +89,6 @@ func (t *trial) follower(ctx context.Context) (*node, error) {
 	return t.others(leader)[t.random.IntN(nodeCount-1)], nil
 }
 
-// either is the leader or a follower, with equal odds.
-func (t *trial) either(ctx context.Context) (*node, error) {
-	if t.random.IntN(2) == 0 {
-		return t.leader(ctx)
-	}
-	return t.follower(ctx)
-}
-
 // hurting runs a fault at a node: what fails there meanwhile is its own.
 func (t *trial) hurting(n *node, do func() error) error {
 	n.touched.Store(true)

@@ -258,7 +258,10 @@ func (t *trial) damage(path string) error {
 // refuses to start with it, it is replaced by an empty one: what matters is that
 // it neither lies nor takes what others acknowledged with it.
 func (t *trial) corrupted(ctx context.Context, pattern string) error {
-	n, err := t.either(ctx)
+	n, err := t.follower(ctx)
+	if t.random.IntN(5) == 0 { // its loss costs an election
+		n, err = t.leader(ctx)
+	}
 	if err != nil {
 		return err
 	}
