@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -28,6 +29,34 @@ func (h *Handler) registerAudit() {
 			"last 100,000; every node writes all to files. A tenant sees the changes of its own things. " +
 			"after older than what is remembered is 410.",
 	}, tenant, h.listAudit)
+	add(h, huma.Operation{
+		OperationID: "list-reads", Method: http.MethodGet, Path: "/v1/audit/reads", Tags: []string{"Audit"},
+		Summary: "Where each node's journal of key reads ended, a minute ago at most",
+		Description: "The first release of a key to a token on a node is in that node's own journal, in the directory reads of its data directory, " +
+			"before the key leaves; authd audit verify checks the files, and with --node against this.",
+	}, reader, h.listReads)
+}
+
+// ReadsJournal is where a node's journal of key reads ended when it last said so.
+type ReadsJournal struct {
+	Node    string    `json:"node" example:"node-1"`
+	Entries uint64    `json:"entries" doc:"First releases of a key to a token."`
+	Head    string    `json:"head" doc:"Hash of the last entry."`
+	Repeats uint64    `json:"repeats" doc:"Further releases of the same, counted alone."`
+	At      time.Time `json:"at"`
+}
+
+// ReadsJournals are those of all nodes, also of some that left.
+type ReadsJournals struct {
+	Items []ReadsJournal `json:"items" nullable:"false"`
+}
+
+func (h *Handler) listReads(ctx context.Context, _ *struct{}) (*struct{ Body ReadsJournals }, error) {
+	out := ReadsJournals{Items: []ReadsJournal{}}
+	for _, r := range from(ctx).machine.ReadsHeads() {
+		out.Items = append(out.Items, ReadsJournal{r.Node, r.Seq, r.Head.String(), r.Repeats, moment(r.At)})
+	}
+	return &struct{ Body ReadsJournals }{out}, nil
 }
 
 func (h *Handler) listAudit(ctx context.Context, in *struct {

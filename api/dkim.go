@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/rsa"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"authd/cluster"
 	"authd/cluster/state"
 	"authd/keys"
 	"authd/zone"
@@ -123,12 +125,19 @@ type released struct {
 	pem string
 }
 
-// signingKey opens one key for the maker of a request. Every private half that
-// leaves a node does so here.
-func (h *Handler) signingKey(_ *request, d *state.Domain, k keys.Key) (released, error) {
+// signingKey opens one key for the maker of a request, and has it written down.
+// Every private half that leaves a node does so here.
+func (h *Handler) signingKey(req *request, d *state.Domain, k keys.Key) (released, error) {
 	pair, err := h.replica.OpenKey(d, k)
 	if err != nil {
 		h.logger.Error("opening a signing key", "domain", d.Name.String(), "selector", k.Selector, "error", err)
+		return released{}, err
+	}
+	err = h.replica.Release(cluster.KeyRead{
+		Token: req.who.id, Source: req.who.source, Claim: d.Token.String(), Domain: d.Name.String(), Selector: d.Selector(k), Key: k.ID,
+	})
+	if err != nil {
+		h.logger.Error("a signing key was not given", "domain", d.Name.String(), "selector", k.Selector, "error", err)
 		return released{}, err
 	}
 	pem := string(pair.PKCS8())
@@ -142,7 +151,13 @@ func (h *Handler) signingKey(_ *request, d *state.Domain, k keys.Key) (released,
 }
 
 // unreadable answers where no key could be given.
-func (h *Handler) unreadable(w http.ResponseWriter, _ error) {
+func (h *Handler) unreadable(w http.ResponseWriter, err error) {
+	if errors.Is(err, cluster.ErrJournal) {
+		w.Header().Set("Retry-After", "5")
+		writeVault(w, http.StatusServiceUnavailable,
+			"this node cannot write down who reads the key, and gives none that it has not given to this token before; ask another node. Its /health says why")
+		return
+	}
 	writeVault(w, http.StatusInternalServerError, "this node cannot open the domain's keys; its log says why")
 }
 

@@ -44,6 +44,9 @@ type replica struct {
 	behind error
 	// arrives is what happens while WaitApplied waits; nil: nothing, until ctx ends.
 	arrives func()
+	// unwritable is what Release answers; read is what it was told.
+	unwritable error
+	read       []cluster.KeyRead
 	// between is what others propose before the next command arrives; nil: nothing.
 	between state.Command
 	// starved is a source that gives no key.
@@ -223,6 +226,15 @@ func (r *replica) CheckState(context.Context) (cluster.CheckReport, error) {
 	}
 	sum := fmt.Sprintf("%016x", uint64(r.Machine().Sum()))
 	return cluster.CheckReport{Index: r.Machine().Index(), Verdict: cluster.Agreed, Nodes: []cluster.NodeSum{{ID: "node-1", Sum: sum, Right: true}}}, nil
+}
+
+func (r *replica) Release(read cluster.KeyRead) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unwritable == nil {
+		r.read = append(r.read, read)
+	}
+	return r.unwritable
 }
 
 func (r *replica) AddPeer(_ context.Context, m cluster.Member) error {

@@ -40,6 +40,7 @@ type Replica interface {
 	KeyPace() (ready int, pace time.Duration)
 	Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error)
 	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
+	Release(r cluster.KeyRead) error
 	NewToken() (state.Token, error)
 
 	AddPeer(ctx context.Context, m cluster.Member) error

@@ -2,12 +2,14 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"authd/cluster"
 	"authd/cluster/state"
 	"authd/keys"
 )
@@ -175,5 +177,40 @@ func TestSelectorDocumentLastsAMomentLongerThanTheSelector(t *testing.T) {
 	}
 	if status, _ := h.vault("GET", "/v1/dkim/customer.test/k2"); status != http.StatusOK {
 		t.Errorf("the active one: %d", status)
+	}
+}
+
+// TestEveryReleaseIsNotedBeforeItLeaves: whatever the path, who read which key is
+// told once a key; where that cannot be written no key leaves.
+func TestEveryReleaseIsNotedBeforeItLeaves(t *testing.T) {
+	h := newHouse(t)
+	h.must(http.StatusCreated, "POST", "/v1/tenants/acme/domains", `{"domain":"both.example","mode":"cname","pool":"both"}`)
+	paths := map[string]int{"/v1/dkim/both.example": 2, "/v1/secret/data/dkim/both.example": 2, "/v1/dkim/both.example/k1": 1, "/v1/secret/data/dkim/both.example/ke1": 1}
+	for path, keys := range paths {
+		h.read = nil
+		if status, _ := h.vault("GET", path); status != http.StatusOK || len(h.read) != keys {
+			t.Errorf("%s: %d, %d noted", path, status, len(h.read))
+		}
+		for _, r := range h.read {
+			if r.Token == "" || r.Source == "" || r.Domain != "both.example." || r.Selector == "" || r.Key == 0 || len(r.Claim) != 26 {
+				t.Errorf("%s: %+v", path, r)
+			}
+		}
+	}
+	for _, path := range []string{"/v1/dkim?list=true", "/v1/dkim/both.example/k2", "/v1/dkim/both.example/nope"} {
+		h.read = nil
+		h.vault("GET", path)
+		if len(h.read) > 0 {
+			t.Errorf("%s: noted %+v", path, h.read)
+		}
+	}
+	h.unwritable = fmt.Errorf("%w: no space left on device", cluster.ErrJournal)
+	for path := range paths {
+		r := newRequest("GET", path, "")
+		r.Header.Set("X-Vault-Token", h.tokens["signer"])
+		a := h.send(r)
+		if a.Code != http.StatusServiceUnavailable || a.Header().Get("Retry-After") == "" || !strings.Contains(a.Body.String(), "ask another node") || strings.Contains(a.Body.String(), "PRIVATE") {
+			t.Errorf("%s: %d %s", path, a.Code, a.Body)
+		}
 	}
 }

@@ -99,6 +99,8 @@ type tuning struct {
 	// disk is how often free space is looked at, statfs how.
 	disk   time.Duration
 	statfs func(dir string) (free, total uint64, err error)
+	// reads is how often the end of the journal of key reads is told at most.
+	reads time.Duration
 	// noSync leaves the log to the kernel, for tests that do not cut the power.
 	noSync bool
 }
@@ -114,6 +116,7 @@ func defaultTuning() tuning {
 		rotate:   10 * time.Second,
 		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second,
 		disk: 2 * time.Second, statfs: statfs,
+		reads: readsPause,
 	}
 }
 
@@ -148,6 +151,7 @@ type Node struct {
 	trail   *trail
 	checker *checker
 	disk    *disk
+	journal *journal
 
 	closing sync.Once
 	closed  error
@@ -192,6 +196,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.disk = &disk{node: n}
 	n.snaps.room = n.disk.roomFor
 	n.fsm.checks = n.checker.take
+	n.journal = newJournal(c.DataDir, c.ID, n.c.Now, func() (state.ReadsHead, bool) { return n.Machine().ReadsHead(c.ID) })
 	if n.start.need > 0 {
 		n.logger.Warn("state on disk is older than what this node had served; it must catch up first",
 			"index", n.start.machine.Index(), "need", n.start.need)
@@ -383,5 +388,6 @@ func (n *Node) Health() []string {
 	problems = append(problems, n.trail.problems()...)
 	problems = append(problems, n.checker.problems()...)
 	problems = append(problems, n.disk.problems()...)
+	problems = append(problems, n.journal.problems()...)
 	return append(problems, n.rotator.problems()...)
 }

@@ -37,6 +37,7 @@ func (n *Node) Start() error {
 	n.wg.Go(n.checker.run)
 	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.checker.propose)
+	n.wg.Go(n.keepReads)
 	return nil
 }
 
@@ -210,5 +211,5 @@ func (n *Node) close(ctx context.Context) error {
 		err = nil // there was nothing to listen on
 	}
 	n.wg.Wait()
-	return errors.Join(err, n.closeStores())
+	return errors.Join(err, n.journal.close(), n.closeStores())
 }

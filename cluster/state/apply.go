@@ -105,6 +105,8 @@ func (w *writer) decide(c Command) Result {
 		return w.revokeKey(c)
 	case ReplaceKey:
 		return w.replaceKey(c)
+	case SetReads:
+		return w.setReads(c)
 	case BringKey:
 		return w.bringKey(c)
 	case StartRotation:

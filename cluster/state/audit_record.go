@@ -20,7 +20,7 @@ type about struct {
 	domains []*Domain // that it stored or removed
 	key     string    // selector
 	step    string
-	told    bool // it made its own entries
+	told    bool // it made its own entries, or there is none to make
 }
 
 // sawDomain notes a claim that was stored or removed. Commands that touch many

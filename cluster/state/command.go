@@ -43,6 +43,7 @@ const (
 	CodeStartRotation    Code = 35
 	CodeAdvanceRotation  Code = 36
 	CodeControlRotation  Code = 37
+	CodeSetReads         Code = 44
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -266,6 +267,15 @@ type ControlRotation struct {
 	Verb uint8 `cbor:"2,keyasint"` // RotationPause and the others
 }
 
+// SetReads keeps where a node's journal of key reads ends, so that what was cut
+// off it shows. It leaves no audit entry: the journal is one.
+type SetReads struct {
+	Node    string    `cbor:"1,keyasint"`
+	Seq     uint64    `cbor:"2,keyasint"`
+	Head    AuditHash `cbor:"3,keyasint"`
+	Repeats uint64    `cbor:"4,keyasint"`
+}
+
 // AddAccessToken adds an API credential.
 type AddAccessToken struct {
 	Access AccessToken `cbor:"1,keyasint"`
@@ -321,6 +331,7 @@ func (BringKey) Code() Code         { return CodeBringKey }
 func (StartRotation) Code() Code    { return CodeStartRotation }
 func (AdvanceRotation) Code() Code  { return CodeAdvanceRotation }
 func (ControlRotation) Code() Code  { return CodeControlRotation }
+func (SetReads) Code() Code         { return CodeSetReads }
 func (AddAccessToken) Code() Code   { return CodeAddAccessToken }
 func (DropAccessToken) Code() Code  { return CodeDropAccessToken }
 func (DropPlatform) Code() Code     { return CodeDropPlatform }

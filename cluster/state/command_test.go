@@ -21,7 +21,7 @@ var pinned = map[Code]string{
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 	25: "Note", 26: "ReplaceKey",
-	43: "BringKey", 60: "CheckState",
+	43: "BringKey", 44: "SetReads", 60: "CheckState",
 	35: "StartRotation", 36: "AdvanceRotation", 37: "ControlRotation",
 }
 
@@ -66,6 +66,7 @@ func examples() []Command {
 		}},
 		AdvanceRotation{tok(1)},
 		ControlRotation{tok(1), RotationRollback},
+		SetReads{"node-1", 5, AuditHash{1}, 7},
 		AddAccessToken{AccessToken{"a1", [32]byte{1}, ScopeAdmin, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 5, 6, "note"}},
 		DropAccessToken{"a1"},
 		DropPlatform{name("p-dns.test")},

@@ -215,6 +215,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[RevokeKey](body)
 	case CodeReplaceKey:
 		return decodeBody[ReplaceKey](body)
+	case CodeSetReads:
+		return decodeBody[SetReads](body)
 	case CodeBringKey:
 		return decodeBody[BringKey](body)
 	case CodeStartRotation:

@@ -75,7 +75,8 @@ type imageMachine struct {
 	// Audit is nil where nothing changed yet.
 	Audit *imageAudit `cbor:"9,keyasint,omitempty"`
 	// RotationNumber is of the last rotation of many domains.
-	RotationNumber uint32 `cbor:"20,keyasint,omitempty"`
+	RotationNumber uint32      `cbor:"20,keyasint,omitempty"`
+	Reads          []ReadsHead `cbor:"21,keyasint,omitempty"`
 }
 
 type imagePlatform struct {
@@ -146,11 +147,7 @@ func (i *imageWriter) head(b []byte) {
 
 func (i *imageWriter) machine(t *tables) {
 	i.begin(sectionMachine)
-	i.object(imageMachine{
-		Index: t.index, Time: t.time, Settings: t.settings,
-		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
-		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber,
-	})
+	i.object(t.image())
 	i.begin(sectionPlatforms)
 	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {
 		return i.object(imagePlatform{p.Number, p.Apex, p.Contact, p.Serial, p.Records})
@@ -178,6 +175,15 @@ func (i *imageWriter) machine(t *tables) {
 	t.rotations.Scan(func(_ uint32, r *Rotation) bool { return i.object(r) })
 	i.keyIndex(&t.keys)
 	i.flush()
+}
+
+// image is what of a machine is small.
+func (t *tables) image() imageMachine {
+	return imageMachine{
+		Index: t.index, Time: t.time, Settings: t.settings,
+		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
+		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber, Reads: t.reads,
+	}
 }
 
 // each walks the set in order.

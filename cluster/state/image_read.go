@@ -203,7 +203,8 @@ func (w *writer) readShared(section byte, item string) error {
 			}
 			w.imaged = m.Audit
 			w.rotationNumber = m.RotationNumber
-			return true
+			w.reads = m.Reads
+			return soundReads(m.Reads)
 		})
 	case sectionPlatforms:
 		return object(item, w.readPlatform)

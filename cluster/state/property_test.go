@@ -271,6 +271,9 @@ func (g *generator) command(m Machine) Command {
 	case n < 79:
 		return g.step(m)
 	case n < 85:
+		if g.flag("reads", 8) {
+			return SetReads{Node: g.pick("node", "node-1", "node-2"), Seq: uint64(rapid.IntRange(0, 9).Draw(g.t, "seq")), Head: AuditHash{1}, Repeats: 3}
+		}
 		if g.flag("bring", 4) {
 			return g.bring(m)
 		}

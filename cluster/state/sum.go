@@ -126,11 +126,7 @@ func (m Machine) Recount() Sum {
 // pools, and where the chain of changes stands.
 func (t *tables) small() Sum {
 	var s sums
-	s.add(hashOfObject(sumSmall, imageMachine{
-		Index: t.index, Time: t.time, Settings: t.settings,
-		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
-		Cookies: t.cookies.image(), Audit: t.audit.image(),
-	}))
+	s.add(hashOfObject(sumSmall, t.image()))
 	t.platforms.Scan(func(_ uint32, p *platformEntry) bool {
 		s.add(hashOfObject(sumSmall, imagePlatform{p.Number, p.Apex, p.Contact, p.Serial, p.Records}))
 		return true

@@ -39,6 +39,8 @@ type tables struct {
 	keys keyIndex
 	// sealed counts private halves by the version of their key-encryption key.
 	sealed []sealedCount
+	// reads are the ends of the nodes' journals of key reads.
+	reads []ReadsHead
 
 	gone      graves // tokens of claims that ended
 	goneBound graves // hashes of owner names that were bound to them

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strconv"
 
 	"authd/api"
@@ -103,8 +101,9 @@ func what(e state.AuditEntry) string {
 }
 
 type auditVerifyCmd struct {
-	Files []string `arg:"" optional:"" type:"existingfile" help:"Audit files of one node, in order (default: ask the API for what the cluster remembers)."`
+	Files []string `arg:"" optional:"" type:"existingfile" help:"Audit files of one node, or its journal of key reads, in order (default: ask the API for what the cluster remembers)."`
 	Gaps  bool     `help:"Accept places where a file says that changes are missing."`
+	Node  string   `help:"With a journal of key reads: the node it is of. The API is asked where it ended."`
 }
 
 func (auditVerifyCmd) Help() string {
@@ -112,14 +111,27 @@ func (auditVerifyCmd) Help() string {
 or taken away breaks the chain at that place. What was cut off at the end shows in the last hash
 only: compare it with that of another node, or of the cluster.
 
+Which keys left a node is in the directory reads beside it: the first release of a key to a token is
+written there before the key leaves. The cluster knows where each node's journal ended, --node compares.
+
     authd audit verify
+    authd audit verify --node node-1 /var/lib/authd/reads/reads-*.jsonl
     authd audit verify /var/lib/authd/audit/audit-*.jsonl
 `
 }
 
 func (c *auditVerifyCmd) Run(s *session) error {
+	reads, err := areReads(c.Files)
+	if err != nil {
+		return err
+	}
+	if reads {
+		return c.verifyReads(s)
+	}
+	if c.Node != "" {
+		return usagef("--node goes with the files of a journal of key reads")
+	}
 	v := &verifier{}
-	var err error
 	if len(c.Files) == 0 {
 		err = v.window(s)
 	} else {
@@ -208,29 +220,7 @@ func (v *verifier) files(names []string) error {
 	return nil
 }
 
-func (v *verifier) file(name string) error {
-	file, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	lines := bufio.NewReader(file)
-	for number := 1; ; number++ {
-		line, err := lines.ReadBytes('\n')
-		if err == io.EOF && len(line) == 0 {
-			return nil
-		}
-		if err == io.EOF {
-			return fmt.Errorf("line %d is cut short: is its node still writing it?", number)
-		}
-		if err != nil {
-			return err
-		}
-		if err := v.line(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
-			return fmt.Errorf("line %d: %w", number, err)
-		}
-	}
-}
+func (v *verifier) file(name string) error { return eachLine(name, v.line) }
 
 // line checks one line, to the octet: it is as authd would write it.
 func (v *verifier) line(line []byte) error {

@@ -1,0 +1,500 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"authd/cluster/state"
+)
+
+const (
+	// readsDir is where in the data directory a node's journal of key reads is.
+	readsDir = "reads"
+	// readsFile is the size at which a file is closed and the next one begun, some
+	// 100,000 entries. Files are never removed: an operator archives them.
+	readsFile = 32 << 20
+	// readsLine is longer than any line.
+	readsLine = 4 << 10
+	// maxReleased bounds what a node remembers as released, at some 40 octets each.
+	// Past it the journal begins to have entries again for keys that it had.
+	maxReleased = 2_000_000
+	// readsPause is how often the journal's end is told to the cluster at most.
+	readsPause = time.Minute
+)
+
+// KeyRead is the first release of a private half to an access token on a node.
+type KeyRead struct {
+	Seq      uint64    `json:"seq"`
+	At       time.Time `json:"at"`
+	Node     string    `json:"node"`
+	Token    string    `json:"token"`  // id of the access token
+	Source   string    `json:"source"` // client address
+	Claim    string    `json:"claim"`  // token of the claim
+	Domain   string    `json:"domain"`
+	Selector string    `json:"selector"`
+	Key      uint32    `json:"key"`
+}
+
+// ReadsGap says that what follows is not the entry after the one before it: the
+// entries between (After, Until] are not in the files, or are not what they were.
+type ReadsGap struct {
+	After uint64 `json:"after"`
+	Until uint64 `json:"until"`
+	Why   string `json:"why"`
+}
+
+// ReadsLine is one line of the journal, as JSON: an entry or a gap, and the hash
+// that the chain has with it. An entry's is SHA-256 of the hash before it and the
+// entry as it stands in the line; a gap's is where the chain goes on.
+type ReadsLine struct {
+	Read *KeyRead  `json:"read,omitempty"`
+	Gap  *ReadsGap `json:"gap,omitempty"`
+	Hash string    `json:"hash"`
+}
+
+// Next is the hash of an entry that follows one with the hash before.
+func (r *KeyRead) Next(before state.AuditHash) (state.AuditHash, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return before, err
+	}
+	h := sha256.New()
+	h.Write(before[:])
+	h.Write(text)
+	return state.AuditHash(h.Sum(nil)), nil
+}
+
+// ErrJournal: the key must not leave, because that cannot be written down.
+var ErrJournal = errors.New("the journal of key reads cannot be written")
+
+// journal writes down which key was first released to whom, before it leaves.
+// Whoever takes a node's disk or a token can read keys, and this is how one finds
+// out afterwards which; so a first release waits for the disk, and where the disk
+// does not take it there is none. What was released before goes on: nothing new
+// would be learnt, and mail would be sent without signatures.
+type journal struct {
+	dir, node string
+	limit     int64
+	now       func() time.Time
+	sync      func(*os.File) error // os.File.Sync but in tests
+	// committed is where the cluster says that the journal ended, and from when on.
+	committed func() (state.ReadsHead, bool)
+
+	mu      sync.Mutex // guards all below
+	known   map[readID]struct{}
+	repeats uint64
+	batch   *readBatch // waits to be written; nil: none
+	current *readBatch // is being written; nil: none
+	writing bool
+	failed  error // of the last write or opening; nil: none
+	cut     error // entries are missing from the files; stays until the next start
+
+	file   *os.File // nil: not opened yet
+	number int
+	size   int64 // of whole lines
+	dirty  bool  // there may be more in the file than that
+	seq    uint64
+	hash   state.AuditHash
+}
+
+// readID is what is released once: a key to an access token. Half of a SHA-256,
+// because who holds a token chooses nothing of it.
+type readID [16]byte
+
+func idOf(r *KeyRead) (id readID) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d", r.Token, r.Claim, r.Key))
+	copy(id[:], sum[:])
+	return id
+}
+
+// readBatch are first releases that are written and synced together.
+type readBatch struct {
+	reads []*KeyRead
+	ids   map[readID]struct{}
+	done  chan struct{} // closed once err stands
+	err   error
+}
+
+func newJournal(dataDir, node string, now func() time.Time, committed func() (state.ReadsHead, bool)) *journal {
+	return &journal{
+		dir: filepath.Join(dataDir, readsDir), node: node, limit: readsFile, now: now,
+		sync: (*os.File).Sync, committed: committed, known: make(map[readID]struct{}),
+	}
+}
+
+// Release notes that a private half is about to leave this node. Where it fails
+// the key must not: ErrJournal. It is the one place that every release passes.
+func (n *Node) Release(r KeyRead) error { return n.journal.release(r) }
+
+// release waits until a first release is on disk; others are counted.
+func (j *journal) release(r KeyRead) error {
+	r.Node, r.At = j.node, j.now().UTC().Truncate(time.Second)
+	id := idOf(&r)
+	j.mu.Lock()
+	if err := j.ready(); err != nil {
+		j.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrJournal, err)
+	}
+	if _, ok := j.known[id]; ok {
+		j.repeats++
+		j.mu.Unlock()
+		return nil
+	}
+	b := j.join(&r, id)
+	if !j.writing {
+		j.writing = true
+		go j.write()
+	}
+	j.mu.Unlock()
+	<-b.done
+	if b.err != nil {
+		return fmt.Errorf("%w: %w", ErrJournal, b.err)
+	}
+	return nil
+}
+
+// join puts a first release into the batch that is to be written with it.
+func (j *journal) join(r *KeyRead, id readID) *readBatch {
+	for _, b := range []*readBatch{j.current, j.batch} {
+		if b == nil {
+			continue
+		}
+		if _, ok := b.ids[id]; ok {
+			j.repeats++
+			return b
+		}
+	}
+	if j.batch == nil {
+		j.batch = &readBatch{ids: make(map[readID]struct{}), done: make(chan struct{})}
+	}
+	j.batch.ids[id] = struct{}{}
+	j.batch.reads = append(j.batch.reads, r)
+	return j.batch
+}
+
+// ready opens the files. What was released before is in them, so that without
+// them nothing is known to be a repeat.
+func (j *journal) ready() error {
+	if j.file != nil {
+		return nil
+	}
+	j.failed = j.open()
+	return j.failed
+}
+
+// write writes batches until none waits. It holds mu but while the disk works.
+func (j *journal) write() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.batch != nil {
+		b := j.batch
+		j.batch, j.current = nil, b
+		j.mu.Unlock()
+		b.err = j.put(b.reads)
+		j.mu.Lock()
+		j.current, j.failed = nil, b.err
+		if b.err == nil {
+			if len(j.known)+len(b.ids) > maxReleased {
+				clear(j.known)
+			}
+			for id := range b.ids {
+				j.known[id] = struct{}{}
+			}
+		}
+		close(b.done)
+	}
+	j.writing = false
+}
+
+// put writes entries and syncs them. What fails half-way is written over the next
+// time. Of file, number, size, seq and hash the writer is the only user.
+func (j *journal) put(reads []*KeyRead) error {
+	var lines []byte
+	seq, hash := j.seq, j.hash
+	for _, r := range reads {
+		seq++
+		r.Seq = seq
+		next, err := r.Next(hash)
+		if err != nil {
+			return err
+		}
+		hash = next
+		if lines, err = appendLine(lines, ReadsLine{Read: r, Hash: hash.String()}); err != nil {
+			return err
+		}
+	}
+	return j.append(lines, seq, hash)
+}
+
+func appendLine(lines []byte, l ReadsLine) ([]byte, error) {
+	text, err := json.Marshal(l)
+	if err == nil && len(text) >= readsLine {
+		err = fmt.Errorf("a line of %d octets, at most %d", len(text), readsLine)
+	}
+	return append(append(lines, text...), '\n'), err
+}
+
+// append adds whole lines, which end with the entry seq, and syncs.
+func (j *journal) append(lines []byte, seq uint64, hash state.AuditHash) error {
+	if j.size > 0 && j.size+int64(len(lines)) > j.limit {
+		if err := j.rotate(); err != nil {
+			return err
+		}
+	}
+	if j.dirty {
+		// What an attempt before left behind the end would be read as entries.
+		if err := j.file.Truncate(j.size); err != nil {
+			return err
+		}
+	}
+	j.dirty = true
+	if _, err := j.file.WriteAt(lines, j.size); err != nil {
+		return err
+	}
+	if err := j.sync(j.file); err != nil {
+		return err
+	}
+	j.dirty = false
+	j.mu.Lock()
+	j.size, j.seq, j.hash = j.size+int64(len(lines)), seq, hash
+	j.mu.Unlock()
+	return nil
+}
+
+// rotate goes on in a new file.
+func (j *journal) rotate() error {
+	next, err := os.OpenFile(j.path(j.number+1), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(syncDir(j.dir), j.file.Close()); err != nil {
+		return errors.Join(err, next.Close())
+	}
+	j.mu.Lock()
+	j.file, j.number, j.size = next, j.number+1, 0
+	j.mu.Unlock()
+	return nil
+}
+
+func (j *journal) path(number int) string {
+	return filepath.Join(j.dir, fmt.Sprintf("reads-%04d.jsonl", number))
+}
+
+// head is where the journal ends, and how often what it has was read again.
+func (j *journal) head() (seq uint64, hash state.AuditHash, repeats uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.seq, j.hash, j.repeats
+}
+
+// problems says why first releases are refused, and what is missing.
+func (j *journal) problems() (list []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failed != nil {
+		list = append(list, "journal of key reads: "+j.failed.Error()+"; keys that a signer has not read here before are refused")
+	}
+	if j.cut != nil {
+		list = append(list, "journal of key reads: "+j.cut.Error())
+	}
+	return list
+}
+
+// open reads what the last files have and finds where they end. A line cut short,
+// by a kill, was never released. Called with mu held.
+func (j *journal) open() (err error) {
+	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+		return err
+	}
+	numbers, err := j.numbers()
+	if err != nil {
+		return err
+	}
+	committed, _ := j.committed()
+	j.repeats = max(j.repeats, committed.Repeats)
+	j.seq, j.hash, j.size, j.number = 0, state.AuditHash{}, 0, 1
+	damaged, agrees := j.readEnd(numbers, committed)
+	if damaged { // the file stays as it is, for who looks into it
+		j.number++
+	}
+	file, err := os.OpenFile(j.path(j.number), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if damaged {
+		j.size = 0
+	}
+	j.file = file
+	err = errors.Join(file.Truncate(j.size), syncDir(j.dir))
+	if err == nil && damaged {
+		err = j.goOn(committed, j.cut)
+	} else if err == nil && !agrees {
+		err = j.goOn(committed, fmt.Errorf("the cluster knows of %d entries, the last with hash %s, and the files of this node do not have it: they end with entry %d", committed.Seq, committed.Head, j.seq))
+	}
+	if err != nil {
+		err = errors.Join(err, j.file.Close())
+		j.file = nil
+	}
+	return err
+}
+
+// readEnd reads the last two files, and says whether the newest is damaged and
+// whether the entry that the cluster knows of is among what was read, as it was.
+// Of older files nothing is remembered: their keys are noted anew when read.
+func (j *journal) readEnd(numbers []int, committed state.ReadsHead) (damaged, agrees bool) {
+	agrees = committed.Seq == 0
+	chain := ReadsChain{}
+	for i, number := range numbers[max(0, len(numbers)-2):] {
+		var err error
+		j.number = number
+		j.size, err = j.read(number, &chain, func(l *ReadsLine) {
+			earlier := l.Read != nil && chain.Count == 1 && i == 0 && committed.Seq < l.Read.Seq
+			agrees = agrees || earlier || chain.seq == committed.Seq && chain.hash == committed.Head
+		})
+		if damaged = err != nil; damaged {
+			j.cut = fmt.Errorf("%s: %w", j.path(number), err)
+			chain = ReadsChain{seq: chain.seq, hash: chain.hash}
+		}
+		j.seq, j.hash = chain.seq, chain.hash
+	}
+	return damaged, agrees
+}
+
+// goOn notes that entries are missing, and goes on behind all that the cluster
+// knows of. Keys go on being released: that is what the node is for, and nobody
+// can undo what happened. Called with mu held.
+func (j *journal) goOn(committed state.ReadsHead, why error) error {
+	gap := ReadsGap{After: j.seq, Until: max(j.seq, committed.Seq), Why: why.Error()}
+	hash := j.hash
+	if committed.Seq >= j.seq {
+		hash = committed.Head
+	}
+	lines, err := appendLine(nil, ReadsLine{Gap: &gap, Hash: hash.String()})
+	if err != nil {
+		return err
+	}
+	if _, err := j.file.WriteAt(lines, j.size); err != nil {
+		return err
+	}
+	if err := j.sync(j.file); err != nil {
+		return err
+	}
+	j.size, j.seq, j.hash, j.cut = j.size+int64(len(lines)), gap.Until, hash, why
+	return nil
+}
+
+// check opens the files, and notes where the cluster came to know of more than
+// they have: a node that starts may learn that only later.
+func (j *journal) check() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.ready(); err != nil || j.writing {
+		return err
+	}
+	if committed, _ := j.committed(); committed.Seq > j.seq || committed.Seq == j.seq && committed.Head != j.hash {
+		j.failed = j.goOn(committed, fmt.Errorf("the cluster knows of %d entries, the last with hash %s, and the files of this node end with entry %d", committed.Seq, committed.Head, j.seq))
+	}
+	return j.failed
+}
+
+func (j *journal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil || j.writing {
+		return nil
+	}
+	file := j.file
+	j.file = nil
+	return file.Close()
+}
+
+// numbers are those of the files, in order.
+func (j *journal) numbers() (numbers []int, err error) {
+	files, err := filepath.Glob(filepath.Join(j.dir, "reads-*.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		name := filepath.Base(f)
+		if number, err := strconv.Atoi(name[len("reads-") : len(name)-len(".jsonl")]); err == nil && number > 0 {
+			numbers = append(numbers, number)
+		}
+	}
+	slices.Sort(numbers)
+	return slices.Compact(numbers), nil
+}
+
+// read follows the whole lines of a file, and gives how many octets they are.
+func (j *journal) read(number int, chain *ReadsChain, each func(*ReadsLine)) (size int64, err error) {
+	file, err := os.Open(j.path(number))
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, 2*readsFile))
+	if err != nil {
+		return 0, err
+	}
+	for {
+		end := bytes.IndexByte(text, '\n')
+		if end < 0 && len(text) >= readsLine {
+			return size, fmt.Errorf("behind entry %d: %d octets without an end of line", chain.seq, len(text))
+		}
+		if end < 0 {
+			return size, nil
+		}
+		l, err := chain.Line(text[:end])
+		if err != nil {
+			return size, err
+		}
+		if l.Read != nil && len(j.known) < maxReleased {
+			j.known[idOf(l.Read)] = struct{}{}
+		}
+		each(l)
+		size += int64(end) + 1
+		text = text[end+1:]
+	}
+}
+
+// keepReads is the goroutine that tells the cluster where the journal ends, when
+// that changed and at most once a minute. Without a quorum it is told later.
+func (n *Node) keepReads() {
+	tick := time.NewTicker(n.tuning.reads)
+	defer tick.Stop()
+	for {
+		if err := n.journal.check(); err != nil {
+			n.logger.Error("opening the journal of key reads", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+		seq, hash, repeats := n.journal.head()
+		had, _ := n.Machine().ReadsHead(n.c.ID)
+		if seq < had.Seq || seq == had.Seq && repeats <= had.Repeats {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, n.tuning.reads)
+		c := state.SetReads{Node: n.c.ID, Seq: seq, Head: hash, Repeats: max(repeats, had.Repeats)}
+		results, _, err := n.Propose(ctx, Actor{ID: "journal"}, c)
+		cancel()
+		switch {
+		case err != nil:
+			n.logger.Debug("telling the cluster where the journal of key reads ends", "error", err)
+		case results[0].Refusal != nil:
+			n.logger.Error("the cluster does not take the end of this node's journal of key reads", "reason", results[0].Refusal.Message)
+		}
+	}
+}
