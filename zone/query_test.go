@@ -28,9 +28,10 @@ func FuzzQuery(f *testing.F) {
 
 // A hundred thousand mutations with a fixed seed in every test run: the fuzzer
 // explores, this one guards.
-func TestParserAgreesOnMutatedQueries(t *testing.T) {
-	const mutations = 100_000
-	random := rand.New(rand.NewPCG(1035, 6891))
+func TestParserAgreesOnMutatedQueries(t *testing.T) { testMutations(t, 100_000, 6891) }
+
+func testMutations(t *testing.T, mutations int, seed uint64) {
+	random := rand.New(rand.NewPCG(1035, seed))
 	seeds := seedQueries(t)
 	verdicts := map[verdict]int{}
 	var q query
