@@ -55,8 +55,8 @@ func (w *writer) checkRotation(c StartRotation) *Refusal {
 	}
 	urgent := c.Emergency || c.Drill
 	switch {
-	case c.Old != keys.FateDrain && c.Old != keys.FateRevoke:
-		return invalid("old", "%s is unknown, want drain or revoke", c.Old)
+	case c.Old < keys.FateDrain || c.Old > keys.FateSwitch:
+		return invalid("old", "%s is unknown, want drain, revoke or revoke_when_switched", c.Old)
 	case !urgent && c.Old != keys.FateDrain:
 		return invalid("old", "%s goes with an emergency alone: make it one, or let the old keys drain", c.Old)
 	case c.Store && (!urgent || c.Drill):
