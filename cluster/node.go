@@ -190,6 +190,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return n.store.superseded(meta.Index, meta.Term)
 	}
 	n.tail.init(n.start)
+	n.fsm.spent = n.tail.applied
 	n.rotator = newRotator(n)
 	n.trail = newTrail(c.DataDir)
 	n.checker = newChecker(n)

@@ -62,6 +62,7 @@ func (n *Node) startRaft() error {
 	network.TimeoutScale = transportScale
 	n.transport = newTransport(network, n.fence)
 	n.transport.abstains, n.transport.leads = n.abstains, n.leads
+	n.transport.roomFor = n.disk.roomFor
 	n.transport.stalled = func() bool { return n.store.stalled(2 * n.tuning.heartbeat) }
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
