@@ -340,4 +340,3 @@ func percentile(list []time.Duration, p int) time.Duration {
 	slices.Sort(list)
 	return list[(len(list)-1)*p/100]
 }
-
