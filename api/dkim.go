@@ -140,6 +140,7 @@ func (h *Handler) signingKey(req *request, d *state.Domain, k keys.Key) (release
 		h.logger.Error("a signing key was not given", "domain", d.Name.String(), "selector", k.Selector, "error", err)
 		return released{}, err
 	}
+	h.replica.HandedOut(d.Token, k.ID, req.who.id)
 	pem := string(pair.PKCS8())
 	one := SigningKey{Selector: d.Selector(k), Domain: d.Name.Host(), Key: pem, Algorithm: "rsa", PublicKey: publicHalf(k.Payload)}
 	if k.Algorithm == keys.Ed25519 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ type Emergency struct {
 	Burned         []string   `json:"burned" nullable:"false" doc:"Standbys that this request revoked, because their private halves were in the leaked store."`
 	ExposureEndsAt *time.Time `json:"exposure_ends_at" doc:"When the last cache has let go of the old record: until then a signature by the old key may verify. Null while not known."`
 	MailAtRisk     string     `json:"mail_at_risk" doc:"Which mail fails DKIM, in words."`
+	SignersOnOld   []string   `json:"signers_on_old" nullable:"false" doc:"Access tokens that fetched an old key within signer_hold, and no later one since."`
+	Unheard        []string   `json:"unheard" nullable:"false" doc:"Nodes that did not say to whom they gave keys: signers may be missing from signers_on_old."`
 	RevokedForSlot []string   `json:"revoked_for_slot" nullable:"false" doc:"Older draining keys that this request revoked, because all three slots were taken."`
 }
 
@@ -95,6 +98,7 @@ func (h *Handler) replace(ctx context.Context, w Wait, d *state.Domain, body Rot
 	}
 	reply := rotatedWith(m, now)
 	reply.Body.Emergency = viewEmergency(m, now, before, commands)
+	h.signersOnOld(ctx, m, now, commands, reply.Body.Emergency)
 	return reply, nil
 }
 
@@ -160,7 +164,7 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 	if pool, ok := m.Pool(d.Pool); ok {
 		policy = pool.Policy
 	}
-	out := &Emergency{Active: []string{}, Old: []string{}, RevokedForSlot: []string{}, Burned: []string{}, OldBecomes: commands[0].Old.String()}
+	out := &Emergency{Active: []string{}, Old: []string{}, RevokedForSlot: []string{}, SignersOnOld: []string{}, Unheard: []string{}, Burned: []string{}, OldBecomes: commands[0].Old.String()}
 	var ready, expected, exposed latest
 	var waits []string
 	for _, c := range commands {
@@ -190,6 +194,30 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 	out.ReadyAt, out.ExpectedAt, out.ExposureEndsAt = ready.moment(), expected.moment(), exposed.moment()
 	out.MailAtRisk = atRisk(out, ring)
 	return out
+}
+
+// signersOnOld finds who signs with the keys that an emergency replaces.
+func (h *Handler) signersOnOld(ctx context.Context, m state.Machine, d *state.Domain, commands []state.ReplaceKey, out *Emergency) {
+	ctx, cancel := context.WithTimeout(ctx, useTime)
+	defer cancel()
+	ring, hold := d.Ring(), int64(keyPolicy(m, d).SignerHold/time.Second)
+	for _, c := range commands {
+		k, ok := bySelector(d, ring, c.From)
+		if !ok {
+			continue
+		}
+		if use, ok := h.replica.KeyUse(ctx, d.Token, k.ID)[k.ID]; ok {
+			out.SignersOnOld = merged(out.SignersOnOld, use.OnOld(hold, h.now(m)))
+			out.Unheard = merged(out.Unheard, use.Missing)
+		}
+	}
+}
+
+// merged is two lists as one, in order and each item once.
+func merged(a, b []string) []string {
+	all := append(append([]string{}, a...), b...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // latest is the last of some times, not known where one of them is not.

@@ -56,6 +56,8 @@ type replica struct {
 	// follows: another node leads, until leadership is asked for.
 	follows bool
 	peers   []cluster.Status
+	handed  []string
+	uses    map[uint32]cluster.KeyUse
 }
 
 func newReplica() *replica {
@@ -64,6 +66,18 @@ func newReplica() *replica {
 		keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
 		peers: []cluster.Status{{Member: cluster.Member{ID: "node-1", Address: "127.0.0.1:7301", Voter: true}, Leader: true, Healthy: true, Serving: true, Applied: 7}},
 	}
+}
+
+func (r *replica) HandedOut(t state.Token, key uint32, signer string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.handed = append(r.handed, fmt.Sprintf("%s/%d to %s", t, key, signer))
+}
+
+func (r *replica) KeyUse(context.Context, state.Token, ...uint32) map[uint32]cluster.KeyUse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.uses
 }
 
 func (r *replica) Machine() state.Machine {

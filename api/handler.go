@@ -42,6 +42,8 @@ type Replica interface {
 	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
 	Release(r cluster.KeyRead) error
 	NewToken() (state.Token, error)
+	HandedOut(t state.Token, key uint32, signer string)
+	KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uint32]cluster.KeyUse
 
 	AddPeer(ctx context.Context, m cluster.Member) error
 	RemovePeer(ctx context.Context, id string) error

@@ -34,6 +34,7 @@ func (h *Handler) registerKeys() {
 		Description: "Needs a standby whose ready time has come; too early is 409 with ready_at. " +
 			"An emergency is not refused: its reply says what was done, what it waits for, and which mail is at risk.",
 	}, tenant, h.rotate)
+	h.registerKeyPage()
 	add(h, huma.Operation{
 		OperationID: "revoke-key", Method: http.MethodPost, Path: "/v1/domains/{domain}/keys/{selector}/revoke", Tags: tags,
 		Summary:     "Answer a key with an empty p= at once",

@@ -32,11 +32,12 @@ const (
 type callKind uint8
 
 const (
-	callPropose callKind = 1
-	callStatus  callKind = 2
-	callConfirm callKind = 3
-	callChange  callKind = 4
-	callSum     callKind = 60
+	callPropose  callKind = 1
+	callStatus   callKind = 2
+	callConfirm  callKind = 3
+	callChange   callKind = 4
+	callSum      callKind = 60
+	callEvidence callKind = 30
 )
 
 type callRequest struct {

@@ -142,16 +142,17 @@ type Node struct {
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 
-	serving atomic.Bool
-	joined  atomic.Bool // a node that joined has learnt how far it must get
-	tail    tail
-	met     *met
-	peers   peers
-	rotator *rotator
-	trail   *trail
-	checker *checker
-	disk    *disk
-	journal *journal
+	serving  atomic.Bool
+	joined   atomic.Bool // a node that joined has learnt how far it must get
+	tail     tail
+	met      *met
+	peers    peers
+	rotator  *rotator
+	trail    *trail
+	checker  *checker
+	disk     *disk
+	journal  *journal
+	evidence *evidence
 
 	closing sync.Once
 	closed  error
@@ -190,8 +191,10 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return n.store.superseded(meta.Index, meta.Term)
 	}
 	n.tail.init(n.start)
-	n.fsm.spent = n.tail.applied
 	n.rotator = newRotator(n)
+	if n.evidence, err = newEvidence(n); err != nil {
+		n.logger.Error("evidence of keys in use is not written down", "error", err)
+	}
 	n.trail = newTrail(c.DataDir)
 	n.checker = newChecker(n)
 	n.disk = &disk{node: n}
@@ -387,6 +390,7 @@ func (n *Node) Health() []string {
 		say("not a member of the cluster")
 	}
 	problems = append(problems, n.trail.problems()...)
+	problems = append(problems, n.evidence.problems()...)
 	problems = append(problems, n.checker.problems()...)
 	problems = append(problems, n.disk.problems()...)
 	problems = append(problems, n.journal.problems()...)

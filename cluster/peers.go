@@ -87,6 +87,8 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 	switch kind {
 	case callPropose:
 		return answer(body, func(a proposeAsk) (proposeReply, error) { return n.takeForwarded(ctx, a) })
+	case callEvidence:
+		return answer(body, func(a evidenceAsk) (evidenceReply, error) { return n.tell(ctx, a) })
 	case callStatus:
 		return n.status(peer), nil
 	case callConfirm:
@@ -282,6 +284,19 @@ func (n *Node) waitAlone(ctx context.Context) error {
 		return errFenced
 	case <-n.ctx.Done():
 		return errors.New("node closed")
+	}
+}
+
+// alone says whether no predecessor answers beside this process.
+func (n *Node) alone() bool {
+	if n.c.Alone == nil {
+		return true
+	}
+	select {
+	case <-n.c.Alone:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -50,12 +50,15 @@ type rotator struct {
 	node    *Node
 	kick    chan struct{}
 	confirm chan confirmation
+	drain   chan confirmation
+	from    state.Task // where the next round begins; of the rotator's goroutine
 
 	// mu guards what follows.
 	mu      sync.Mutex
 	trusted bool   // the others' clocks agree with this one
 	clock   string // what is wrong with the clock; empty: nothing
 	waiting string // what confirmations wait for; empty: nothing
+	unheard string // whose evidence is missing; empty: nobody's
 	resting map[rest]time.Time
 }
 
@@ -72,9 +75,15 @@ type rest struct {
 	expire bool
 }
 
+// restOf identifies a task whatever its evidence.
+func restOf(t state.Task) rest {
+	t.Step.Evidence = nil
+	return rest{t.Token, t.Step, t.Expire}
+}
+
 func newRotator(n *Node) *rotator {
 	return &rotator{
-		node: n, kick: make(chan struct{}, 1), confirm: make(chan confirmation),
+		node: n, kick: make(chan struct{}, 1), confirm: make(chan confirmation), drain: make(chan confirmation),
 		resting: make(map[rest]time.Time),
 	}
 }
@@ -90,6 +99,7 @@ func (r *rotator) wake() {
 // run is the rotator's goroutine.
 func (r *rotator) run() {
 	r.node.wg.Go(r.runConfirm)
+	r.node.wg.Go(r.runDrain)
 	r.node.wg.Go(r.runClock)
 	r.node.wg.Go(r.runFleet)
 	for {
@@ -124,6 +134,7 @@ type work struct {
 	steps    []state.Task // need nothing from outside
 	publish  []state.Task // need a key
 	confirms confirmation // need the members
+	drains   confirmation // need what the members saw
 }
 
 // round proposes what is due and says whether there was anything.
@@ -137,6 +148,12 @@ func (r *rotator) round() bool {
 		select {
 		case r.confirm <- w.confirms:
 		default: // earlier ones are waited for
+		}
+	}
+	if len(w.drains.tasks) > 0 {
+		select {
+		case r.drain <- w.drains:
+		default:
 		}
 	}
 	did := r.propose(w.steps, func(t state.Task) (state.Command, error) {
@@ -154,16 +171,20 @@ func (r *rotator) round() bool {
 
 // find draws up what there is to do, past tasks that only wait.
 func (r *rotator) find(m state.Machine) (w work) {
-	w.confirms.index = m.Index()
+	w.confirms.index, w.drains.index = m.Index(), m.Index()
 	now := r.node.c.Now().Unix()
 	busy := make(map[state.Token]bool) // one key at a time: each is sealed for the next place in its ring
-	var last state.Task
+	last := r.from
 	for range maxPages {
 		page := m.DueAfter(last, pageTasks, now)
 		for _, t := range page {
 			switch {
 			case r.rests(t):
-			case !t.Expire && (t.Step.Kind == keys.StepConfirm || t.Step.Kind == keys.StepRevoke):
+			case !t.Expire && t.Step.Kind == keys.StepRevoke:
+				if len(w.drains.tasks) < maxTold {
+					w.drains.tasks = append(w.drains.tasks, t)
+				}
+			case !t.Expire && t.Step.Kind == keys.StepConfirm:
 				if len(w.confirms.tasks) < roundConfirms {
 					w.confirms.tasks = append(w.confirms.tasks, t)
 				}
@@ -177,10 +198,13 @@ func (r *rotator) find(m state.Machine) (w work) {
 			}
 		}
 		if len(page) < pageTasks || len(w.steps) >= roundSteps || len(w.publish) >= roundKeys {
+			r.from = state.Task{}
 			return w
 		}
 		last = page[len(page)-1]
 	}
+	// More wait than one round looks at: the next goes on behind them.
+	r.from = last
 	return w
 }
 
@@ -204,7 +228,7 @@ func (r *rotator) propose(tasks []state.Task, command func(state.Task) (state.Co
 		c, err := command(t)
 		if err != nil {
 			r.node.logger.Warn("rotation step cannot be prepared", "claim", t.Token, "step", t.Step.Kind, "error", err)
-			r.lay(t)
+			r.lay(t, refusedRest)
 			continue
 		}
 		of, commands = append(of, t), append(commands, c)
@@ -217,7 +241,7 @@ func (r *rotator) propose(tasks []state.Task, command func(state.Task) (state.Co
 	for i, result := range results {
 		if result.Refusal != nil {
 			r.node.logger.Info("rotation step refused", "claim", of[i].Token, "step", of[i].Step.Kind, "reason", result.Refusal.Message)
-			r.lay(of[i])
+			r.lay(of[i], refusedRest)
 		}
 		did = did || result.Changed
 	}
@@ -235,7 +259,8 @@ func (r *rotator) send(commands []state.Command) []state.Result {
 	return results
 }
 
-func (r *rotator) lay(t state.Task) {
+// lay leaves a task alone for a while.
+func (r *rotator) lay(t state.Task, rested time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -244,13 +269,13 @@ func (r *rotator) lay(t state.Task) {
 			delete(r.resting, k)
 		}
 	}
-	r.resting[rest{t.Token, t.Step, t.Expire}] = now.Add(refusedRest)
+	r.resting[restOf(t)] = now.Add(rested)
 }
 
 func (r *rotator) rests(t state.Task) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	until, ok := r.resting[rest{t.Token, t.Step, t.Expire}]
+	until, ok := r.resting[restOf(t)]
 	return ok && time.Now().Before(until)
 }
 
@@ -274,9 +299,6 @@ func (r *rotator) runConfirm() {
 				continue
 			}
 			r.propose(c.tasks, func(t state.Task) (state.Command, error) {
-				if t.Step.Kind == keys.StepRevoke {
-					t.Step.Evidence = &keys.Evidence{Complete: true}
-				}
 				return state.StepKey{Token: t.Token, Step: t.Step}, nil
 			})
 			r.wake()
@@ -361,7 +383,7 @@ func (r *rotator) problems() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var list []string
-	for _, p := range []string{r.clock, r.waiting} {
+	for _, p := range []string{r.clock, r.waiting, r.unheard} {
 		if p != "" {
 			list = append(list, p)
 		}

@@ -17,12 +17,8 @@ import (
 )
 
 const (
-	// As the library's file store names them.
-	snapshotDir = "snapshots"
-	stateFile   = "state.bin"
-	unfinished  = ".tmp" // behind the name of a snapshot in the making
-
-	brokenDir = "broken" // where an unusable snapshot is kept for a look, one at a time
+	snapshotDir = "snapshots" // as the library's file store names it
+	brokenDir   = "broken"    // where an unusable snapshot is kept for a look, one at a time
 	// keptSnapshots is how many are kept: the newest and the one before.
 	keptSnapshots = 2
 )
@@ -63,7 +59,7 @@ func (s *snapshots) sweep() error {
 		return fmt.Errorf("listing snapshots: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), unfinished) {
+		if strings.HasSuffix(e.Name(), ".tmp") {
 			if err := os.RemoveAll(filepath.Join(s.dir, snapshotDir, e.Name())); err != nil {
 				return fmt.Errorf("removing unfinished snapshot: %w", err)
 			}
@@ -107,7 +103,7 @@ func (s *snapshots) load(meta *raft.SnapshotMeta, adopted uint64) (state.Machine
 	if adopted != 0 && meta.Index > adopted {
 		return state.Machine{}, errNotAdopted
 	}
-	r, err := s.image(meta)
+	_, r, err := s.files.Open(meta.ID)
 	if err != nil {
 		return state.Machine{}, err
 	}
@@ -197,38 +193,11 @@ type openSnapshot struct {
 
 // Open implements raft.SnapshotStore.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	metas, err := s.files.List()
+	meta, r, err := s.files.Open(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, meta := range metas {
-		if meta.ID == id {
-			r, err := s.image(meta)
-			if err != nil {
-				return nil, nil, err
-			}
-			return meta, openSnapshot{ReadCloser: r, meta: meta}, nil
-		}
-	}
-	return nil, nil, fmt.Errorf("opening snapshot %s: it is gone", id)
-}
-
-// image opens the image of a snapshot. The library would read the file twice, the
-// first time for a checksum of its own: every frame of an image has one.
-func (s *snapshots) image(meta *raft.SnapshotMeta) (*os.File, error) {
-	f, err := os.Open(filepath.Join(s.dir, snapshotDir, meta.ID, stateFile))
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && info.Size() != meta.Size {
-		err = fmt.Errorf("%d octets, %d were written: cut short", info.Size(), meta.Size)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return meta, openSnapshot{ReadCloser: r, meta: meta}, nil
 }
 
 // metaOf finds what Open put around a reader.
@@ -253,22 +222,6 @@ type snapshotSink struct {
 	index uint64
 	term  uint64
 	own   bool
-	pace  *pace
-}
-
-// Write implements raft.SnapshotSink.
-func (s *snapshotSink) Write(b []byte) (int, error) {
-	n, err := s.SnapshotSink.Write(b)
-	if err == nil {
-		err = s.pace.wrote(n, s.own)
-	}
-	return n, err
-}
-
-// Cancel implements raft.SnapshotSink.
-func (s *snapshotSink) Cancel() error {
-	s.pace.close()
-	return s.SnapshotSink.Cancel()
 }
 
 // Create implements raft.SnapshotStore.
@@ -282,17 +235,12 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPace(filepath.Join(s.dir, snapshotDir, sink.ID()+unfinished, stateFile))
-	if err != nil {
-		return nil, errors.Join(err, sink.Cancel())
-	}
-	return &snapshotSink{SnapshotSink: sink, store: s, index: index, term: term, pace: p}, nil
+	return &snapshotSink{SnapshotSink: sink, store: s, index: index, term: term}, nil
 }
 
 // Close lists the snapshot if it is the node's own; one that came from elsewhere
 // is listed once the machine was replaced by it.
 func (s *snapshotSink) Close() error {
-	s.pace.close()
 	if !s.own {
 		return s.SnapshotSink.Close()
 	}

@@ -32,6 +32,7 @@ func (n *Node) Start() error {
 	n.wg.Go(n.lead)
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)
+	n.wg.Go(n.evidence.run)
 	n.wg.Go(n.keepSnapshots)
 	n.wg.Go(n.keepAudit)
 	n.wg.Go(n.checker.run)
@@ -62,7 +63,6 @@ func (n *Node) startRaft() error {
 	network.TimeoutScale = transportScale
 	n.transport = newTransport(network, n.fence)
 	n.transport.abstains, n.transport.leads = n.abstains, n.leads
-	n.transport.roomFor = n.disk.roomFor
 	n.transport.stalled = func() bool { return n.store.stalled(2 * n.tuning.heartbeat) }
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
@@ -212,5 +212,6 @@ func (n *Node) close(ctx context.Context) error {
 		err = nil // there was nothing to listen on
 	}
 	n.wg.Wait()
-	return errors.Join(err, n.journal.close(), n.closeStores())
+	n.evidence.add()
+	return errors.Join(err, n.evidence.save(false), n.journal.close(), n.closeStores())
 }

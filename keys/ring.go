@@ -436,6 +436,8 @@ type Record struct {
 	Selector string
 	Payload  string
 	Short    bool // the short TTL: standby, revoked, or an empty slot
+	// Watched: the key signs no more, so whoever asks for it has an old signature.
+	Watched bool
 }
 
 // Records lists every selector of the ring that answers. Minted: the keys by ID.
@@ -464,9 +466,9 @@ func (r Ring) Records(algorithms []Algorithm) []Record {
 
 func (k Key) record() Record {
 	if k.Stage == Revoked {
-		return Record{Selector: k.Selector, Payload: RevokedPayload(k.Algorithm), Short: true}
+		return Record{Selector: k.Selector, Payload: RevokedPayload(k.Algorithm), Short: true, Watched: true}
 	}
-	return Record{Selector: k.Selector, Payload: k.Payload, Short: k.Stage == Standby}
+	return Record{Selector: k.Selector, Payload: k.Payload, Short: k.Stage == Standby, Watched: k.Stage == Draining}
 }
 
 // ttl is how long caches hold what the key's name answers.

@@ -98,7 +98,7 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 		return planned(StepActivate, k, due), ok
 	case Draining:
 		if k.SwitchBy != 0 {
-			return planned(StepRevoke, k, k.SwitchBy), true
+			return planned(StepRevoke, k, k.DrainedAt), true // the signers are asked from then on
 		}
 		return planned(StepRevoke, k, r.retireAt(k, p)), true
 	case Revoked:

@@ -38,10 +38,12 @@ type answer struct {
 	// the name itself, or where names without number are answered alike the
 	// wildcard, the DNAME, the cut, or the zone that has no such name.
 	origin uint64
-	name   *path // the chain's last name: own, or what was taken apart ahead
-	own    path
-	owner  place // where the message has it
-	other  path  // a name beside the chain: an address, a reporting domain
+	// watched is the hash of a name asked for whose queries are counted; 0: none.
+	watched uint64
+	name    *path // the chain's last name: own, or what was taken apart ahead
+	own     path
+	owner   place // where the message has it
+	other   path  // a name beside the chain: an address, a reporting domain
 }
 
 // Bounds of one answer.
@@ -102,7 +104,7 @@ func (a *answer) reset(q *query) {
 		a.name.setAsked(q.asked)
 	}
 	a.seen[0] = a.name.hash[a.name.count]
-	a.origin = a.seen[0]
+	a.origin, a.watched = a.seen[0], 0
 	a.owner = place{ref: fromQuestion}
 }
 

@@ -257,7 +257,7 @@ func (s *scenario) delegated(t *testing.T, fields []string) func([]string, strin
 		switch fields[0] {
 		case "key":
 			_, payload, _ := strings.Cut(line, fields[2]+" ")
-			p.Keys = append(p.Keys, KeyRecord{name(t, fields[1]+"._domainkey."+p.Zone.String()), parseNumber(t, fields[2]), payload})
+			p.Keys = append(p.Keys, KeyRecord{Owner: name(t, fields[1]+"._domainkey."+p.Zone.String()), TTL: parseNumber(t, fields[2]), Payload: payload})
 		case "dmarc":
 			p.DMARC = strings.TrimPrefix(line, "dmarc ")
 		case "report":
@@ -275,7 +275,7 @@ func (s *scenario) cname(t *testing.T, fields []string) func([]string, string) {
 	for _, slot := range []string{"k1", "k2", "k3"} {
 		target := Target{name(t, slot+"."+o["token"]+".dkim."+apex), 1}
 		p.Targets.Keys = append(p.Targets.Keys, target)
-		p.Keys = append(p.Keys, KeyRecord{target.Name, TTLKeyShort, "v=DKIM1; p="})
+		p.Keys = append(p.Keys, KeyRecord{Owner: target.Name, TTL: TTLKeyShort, Payload: "v=DKIM1; p="})
 	}
 	p.Targets.Bounce = Target{name(t, o["token"]+".bounce."+apex), 1}
 	p.Targets.Click = Target{name(t, o["token"]+".click."+apex), 1}

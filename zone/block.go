@@ -51,15 +51,16 @@ const (
 
 // Flags of a node.
 const (
-	nodeBelow  = 1 << iota // exists whether it has records or not (RFC 8020)
-	nodeApex               // has the zone's SOA
-	nodeMail               // has the pool's MX and SPF
-	nodeClick              // has the pool's tracking host
-	nodePolicy             // has the pool's DMARC policy
-	nodeServer             // has the addresses of a name server, whose label follows
-	nodeCut                // has NS and is not an apex
-	nodeDNAME              // has DNAME
-	nodeReport             // report authorisations live below; a list's number follows
+	nodeBelow   = 1 << iota // exists whether it has records or not (RFC 8020)
+	nodeApex                // has the zone's SOA
+	nodeMail                // has the pool's MX and SPF
+	nodeClick               // has the pool's tracking host
+	nodePolicy              // has the pool's DMARC policy
+	nodeServer              // has the addresses of a name server, whose label follows
+	nodeCut                 // has NS and is not an apex
+	nodeDNAME               // has DNAME
+	nodeReport              // report authorisations live below; a list's number follows
+	nodeWatched             // TXT queries are counted: a key that signs no more
 )
 
 func u16(s string, at int) int {

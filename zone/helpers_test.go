@@ -59,7 +59,7 @@ func delegatedPlan(t testing.TB, zone, token string) Plan {
 	return Plan{
 		Form: Form, Mode: Delegated, Tenant: 1, Pool: 1, Serial: 5, Zone: apex, Proven: true,
 		Servers: []ServerName{{name(t, token+".ns1.p.example"), 1, "ns1"}, {name(t, token+".ns2.p.example"), 1, "ns2"}},
-		Keys:    []KeyRecord{{key, TTLKey, rsaPayload}},
+		Keys:    []KeyRecord{{Owner: key, TTL: TTLKey, Payload: rsaPayload}},
 	}
 }
 
@@ -68,7 +68,7 @@ func cnamePlan(t testing.TB, token string) Plan {
 	for _, slot := range []string{"k1", "k2", "k3"} {
 		target := Target{name(t, slot+"."+token+".dkim.p.example"), 1}
 		p.Targets.Keys = append(p.Targets.Keys, target)
-		p.Keys = append(p.Keys, KeyRecord{target.Name, TTLKey, rsaPayload})
+		p.Keys = append(p.Keys, KeyRecord{Owner: target.Name, TTL: TTLKey, Payload: rsaPayload})
 	}
 	p.Targets.Bounce = Target{name(t, token+".bounce.p.example"), 1}
 	p.Targets.Click = Target{name(t, token+".click.p.example"), 1}

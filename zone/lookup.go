@@ -292,6 +292,9 @@ func (v *view) answer(q *query, a *answer, n node) step {
 			return a.alias()
 		}
 	}
+	if q.qtype == TypeTXT && n.has(nodeWatched) {
+		a.watched = a.name.hash[a.name.count]
+	}
 	found := false
 	if q.qtype == TypeSOA && n.has(nodeApex) {
 		v.addSOA(a, TTLSOA)

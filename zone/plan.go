@@ -43,6 +43,7 @@ type KeyRecord struct {
 	Owner   Name   // delegated: <selector>._domainkey.<zone>; CNAME: a target
 	TTL     uint32 // seconds
 	Payload string // "v=DKIM1; …", any length
+	Watched bool   // queries are counted: see Watch
 }
 
 // Plan is what one domain should have in DNS. Render turns it into answers.

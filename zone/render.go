@@ -158,6 +158,9 @@ func (b *builder) key(at *buildNode, k KeyRecord) error {
 	if err := checkRRset(s); err != nil {
 		return err
 	}
+	if k.Watched {
+		at.flags |= nodeWatched
+	}
 	return at.add(s)
 }
 

@@ -14,7 +14,8 @@ type Responder struct {
 	nsid   string
 	query  query
 	answer answer
-	tally  tally // taken by the worker that owns the responder
+	watch  *watchShard // nil: nobody counts
+	tally  tally       // taken by the worker that owns the responder
 
 	// What begin reads once for a batch.
 	guard   *guard // nil: nothing is limited, cookies are not looked at
@@ -127,6 +128,9 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	rcode := v.rcode()
 	if v == genuine {
 		r.tree.lookup(q, &r.answer)
+		if r.answer.watched != 0 && r.watch != nil {
+			r.watch.note(r.answer.watched)
+		}
 		rcode = int(r.answer.rcode)
 		r.tally[slotOutcomes+int(r.answer.outcome)%outcomeSlots]++
 	}

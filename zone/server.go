@@ -28,6 +28,8 @@ type ServerConfig struct {
 	// NSID identifies this node to those who ask (RFC 5001), at most MaxNSID
 	// octets; empty: not sent.
 	NSID string
+	// Watch counts queries for keys that sign no more; nil: nobody counts.
+	Watch *Watch
 	// RateLimit bounds what one source gets; the zero value is the defaults.
 	RateLimit RateLimit
 	// Inherited are sockets of a predecessor (Sockets), read in place of new ones where
@@ -82,14 +84,15 @@ func defaultLimits() limits {
 // each worker and one TCP listener, all with SO_REUSEPORT. A successor is given
 // these very sockets (Socket).
 type Server struct {
-	config    ServerConfig
-	limits    limits
-	addresses []netip.AddrPort
-	workers   []*udpWorker
-	listeners []*tcpListener
-	counters  []*counters
-	exchanges sync.Pool // of *tcpExchange
-	guard     *guard
+	config     ServerConfig
+	limits     limits
+	addresses  []netip.AddrPort
+	workers    []*udpWorker
+	listeners  []*tcpListener
+	counters   []*counters
+	exchanges  sync.Pool // of *tcpExchange
+	guard      *guard
+	responders atomic.Uint32 // made so far
 
 	closing atomic.Bool
 	stopped chan struct{} // closed when closing is set
@@ -148,7 +151,14 @@ func newServer(c ServerConfig, l limits) *Server {
 	return s
 }
 
-func (s *Server) responder() *Responder { return newResponder(s.config.Tree, s.config.NSID, s.guard) }
+// responder makes the responder of a worker.
+func (s *Server) responder() *Responder {
+	r := newResponder(s.config.Tree, s.config.NSID, s.guard)
+	if s.config.Watch != nil {
+		r.watch = &s.config.Watch.shards[s.responders.Add(1)%watchShards]
+	}
+	return r
+}
 
 // SetCookieSecrets sets what server cookies are made and recognised with, from
 // the next batch on. Until the first call there are no cookies. It may be called

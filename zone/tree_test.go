@@ -147,7 +147,7 @@ func (w *world) plan(i int, used map[Name]bool) *Plan {
 	p.Servers = []ServerName{{parsed(token + ".ns1.p.example"), 1, "ns1"}, {parsed(token + ".ns2.q.example"), 2, "ns2"}}
 	for _, selector := range []string{"s1", "s2"} {
 		if rapid.Bool().Draw(w.t, "key") {
-			p.Keys = append(p.Keys, KeyRecord{child(p.Zone, selector, "_domainkey"), TTLKey, "v=DKIM1; p=" + selector})
+			p.Keys = append(p.Keys, KeyRecord{Owner: child(p.Zone, selector, "_domainkey"), TTL: TTLKey, Payload: "v=DKIM1; p=" + selector})
 		}
 	}
 	p.Records = w.records(p.Zone, worldOwner, func(s []RRset) bool {
@@ -173,7 +173,7 @@ func (w *world) targets(p *Plan, token string, used map[Name]bool) {
 	for _, slot := range []string{"k1", "k2", "k3"} {
 		t := take(slot+"."+token+".dkim.p.example", 1)
 		p.Targets.Keys = append(p.Targets.Keys, t)
-		p.Keys = append(p.Keys, KeyRecord{t.Name, TTLKey, "v=DKIM1; p=" + slot})
+		p.Keys = append(p.Keys, KeyRecord{Owner: t.Name, TTL: TTLKey, Payload: "v=DKIM1; p=" + slot})
 	}
 	p.Targets.Bounce = take(token+".bounce.p.example", 1)
 	p.Targets.Click = take(token+".click.q.example", 2)

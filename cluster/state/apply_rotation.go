@@ -190,8 +190,8 @@ func (r *Rotation) turnBack() *Refusal {
 		return nil
 	case r.Store:
 		return conflict("id", nil, "the keys before rotation %s are in the leaked store: there is no way back to them", r.ID)
-	case r.Emergency && !r.Drill && r.Old == keys.FateRevoke:
-		return conflict("id", nil, "rotation %s revoked the old keys, and a revoked key never signs again: rotate forward instead", r.ID)
+	case r.Emergency && !r.Drill && r.Old != keys.FateDrain:
+		return conflict("id", nil, "rotation %s revokes the old keys, and a revoked key never signs again: rotate forward instead", r.ID)
 	}
 	r.Back, r.State, r.HeldAt, r.EndedAt = true, RotationRunning, 0, 0
 	if !r.Walked {

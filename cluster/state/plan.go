@@ -36,7 +36,7 @@ func (d *Domain) plan(tenant, pool uint32, ring keys.Ring) (zone.Plan, error) {
 		if r.Short {
 			ttl = zone.TTLKeyShort
 		}
-		p.Keys = append(p.Keys, zone.KeyRecord{Owner: owner, TTL: ttl, Payload: r.Payload})
+		p.Keys = append(p.Keys, zone.KeyRecord{Owner: owner, TTL: ttl, Payload: r.Payload, Watched: r.Watched})
 	}
 	return p, nil
 }
@@ -54,6 +54,9 @@ func (d *Domain) keyOwner(selector string) (zone.Name, error) {
 	}
 	return "", fmt.Errorf("no target for selector %s", quote(selector))
 }
+
+// KeyName is the name at which DNS answers a key of the domain.
+func (d *Domain) KeyName(k keys.Key) (zone.Name, error) { return d.keyOwner(k.Selector) }
 
 // ringMode is how selectors are named in a claim's mode.
 func (d *Domain) ringMode() keys.RingMode {

@@ -18,6 +18,7 @@ type keyCmd struct {
 	Rotate   keyRotateCmd   `cmd:"" help:"Let the standby key sign from now on; the old key drains."`
 	Rollback keyRollbackCmd `cmd:"" help:"Let the key before the active one sign again, within the rollback window."`
 	Revoke   keyRevokeCmd   `cmd:"" help:"Answer a key with an empty p= at once: signatures by it fail."`
+	Show     keyShowCmd     `cmd:"" help:"Show one key: its stage, who asks for it and who fetched it, and whether it is safe to revoke."`
 	Timeline keyTimelineCmd `cmd:"" help:"Draw when each key of a domain was what, who changed it, and what is next."`
 	Fetch    keyFetchCmd    `cmd:"" help:"Fetch the signing key of a domain, private half included."`
 }

@@ -194,7 +194,7 @@ func (s *server) start(ctx context.Context) error {
 	}
 	dns, err := zone.Listen(zone.ServerConfig{
 		Listen: s.config.DNS.Listen, Inherited: inherited, Workers: s.config.DNS.Workers,
-		Tree: s.node.Tree(), NSID: s.nsid(), Logger: s.logger,
+		Tree: s.node.Tree(), Watch: s.node.Watch(), NSID: s.nsid(), Logger: s.logger,
 		RateLimit: zone.RateLimit(s.config.DNS.RateLimit),
 	})
 	if err != nil {
@@ -382,11 +382,15 @@ func (s *server) foundOnce(ctx context.Context, commands []state.Command) {
 
 // stop closes what start opened. DNS ends last: it needs nobody.
 func (s *server) stop() error {
+	succeeded := s.next.released.Load() // somebody else has the data directory
 	errs := []error{s.release()}
 	if dns := s.dns.Load(); dns != nil {
 		drain, cancel := context.WithTimeout(context.Background(), drainTime)
 		errs = append(errs, dns.Close(drain))
 		cancel()
+		if !succeeded {
+			errs = append(errs, s.node.KeepEvidence())
+		}
 	}
 	if s.mill != nil {
 		errs = append(errs, s.mill.Close())

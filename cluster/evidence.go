@@ -1,0 +1,236 @@
+package cluster
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"authd/cluster/state"
+	"authd/zone"
+)
+
+const (
+	// evidenceTick is how often what the DNS workers counted is added up.
+	evidenceTick = time.Second
+	// evidenceSave is how often the sum is written down.
+	evidenceSave = time.Minute
+	// evidenceKept is how long a name that nobody asks for any more is remembered,
+	// and who fetched a key: past every ceiling and signer hold.
+	evidenceKept = 70 * 24 * 3600
+	// maxAsked and maxHanded bound what is remembered, some 100 octets each.
+	maxAsked, maxHanded = 1 << 20, 1 << 20
+	// maxGaps bounds the list of times in which hand-outs may have been lost.
+	maxGaps = 32
+
+	secondsOfDay = 24 * 3600
+)
+
+// AskedDays is for how many days queries are counted.
+const AskedDays = 7
+
+// evidence is what this node saw of keys in use: queries for those that sign no
+// more, by name, and private halves handed out, by signer. No client addresses.
+// It is bounded whatever is asked; what found no room makes the count unknown
+// from then on, never silent.
+type evidence struct {
+	node  *Node
+	path  string
+	watch *zone.Watch
+
+	// mu guards what follows.
+	mu      sync.Mutex
+	since   int64 // the count of queries is whole since then
+	gaps    []gap
+	asked   map[uint64]asked
+	handed  map[state.Token][]handed
+	entries int // of handed, all claims together
+	failed  string
+}
+
+// asked are the queries for one name.
+type asked struct {
+	Last int64
+	Day  int64             // since 1970, of Days[0]
+	Days [AskedDays]uint32 // the latest first
+}
+
+// handed is when a signer last got a key.
+type handed struct {
+	Signer string
+	Key    uint32
+	At     int64
+}
+
+// gap is a time in which hand-outs may have been lost: of keys that this node, at
+// machine time From, did not know to be draining. It had the rest from its disk.
+type gap struct{ From, Until int64 }
+
+func newEvidence(n *Node) (*evidence, error) {
+	e := &evidence{
+		node: n, path: filepath.Join(n.c.DataDir, "evidence"), watch: zone.NewWatch(),
+		asked: make(map[uint64]asked), handed: make(map[state.Token][]handed),
+	}
+	now := n.c.Now().Unix()
+	if err := e.load(now); err != nil {
+		// What it held is unknown now; that holds keys back, and nothing is lost.
+		n.logger.Warn("evidence of keys in use is lost: the count begins anew", "file", e.path, "error", err)
+		e.asked, e.handed, e.entries = make(map[uint64]asked), make(map[state.Token][]handed), 0
+		e.since, e.gaps = now, []gap{{0, now}}
+	}
+	return e, e.save(false)
+}
+
+// lost notes that nothing is known of the time up to now.
+func (e *evidence) lost(from, now int64) {
+	e.since = now
+	if len(e.gaps) == maxGaps {
+		e.gaps = append([]gap{{e.gaps[0].From, e.gaps[1].Until}}, e.gaps[2:]...)
+	}
+	e.gaps = append(e.gaps, gap{from, now})
+}
+
+// run adds up and writes down until the node closes.
+func (e *evidence) run() {
+	tick := time.NewTicker(evidenceTick)
+	defer tick.Stop()
+	saved := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-e.node.ctx.Done():
+			return
+		}
+		e.add()
+		if time.Since(saved) < evidenceSave {
+			continue
+		}
+		saved = time.Now()
+		e.forget()
+		e.note(e.save(false))
+	}
+}
+
+// note keeps what is wrong with the file for Health.
+func (e *evidence) note(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil {
+		e.failed = ""
+		return
+	}
+	if e.failed == "" {
+		e.node.logger.Error("evidence of keys in use is not written down", "error", err)
+	}
+	e.failed = fmt.Sprintf("evidence of keys in use is not written down: %v; after a restart keys drain longer", err)
+}
+
+// problems are what Health shows.
+func (e *evidence) problems() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failed == "" {
+		return nil
+	}
+	return []string{e.failed}
+}
+
+// add takes what the DNS workers counted.
+func (e *evidence) add() {
+	now := e.node.c.Now().Unix()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	lost := e.watch.Take(func(hash, count uint64) {
+		a, ok := e.asked[hash]
+		if !ok && len(e.asked) >= maxAsked {
+			e.since = now
+			return
+		}
+		e.asked[hash] = a.plus(now, count)
+	})
+	if lost > 0 || !e.node.alone() {
+		e.since = now
+	}
+}
+
+// plus counts queries of a moment.
+func (a asked) plus(now int64, count uint64) asked {
+	a = a.on(now / secondsOfDay)
+	a.Last = max(a.Last, now)
+	a.Days[0] = uint32(min(uint64(a.Days[0])+count, 1<<32-1))
+	return a
+}
+
+// on is the count with a day as the latest; a clock that went back counts on.
+func (a asked) on(day int64) asked {
+	if day <= a.Day {
+		return a
+	}
+	var days [AskedDays]uint32
+	if shift := day - a.Day; shift < AskedDays {
+		copy(days[shift:], a.Days[:])
+	}
+	a.Day, a.Days = day, days
+	return a
+}
+
+// forget drops what is too old to matter.
+func (e *evidence) forget() {
+	old := e.node.c.Now().Unix() - evidenceKept
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for hash, a := range e.asked {
+		if a.Last < old {
+			delete(e.asked, hash)
+		}
+	}
+	for token, list := range e.handed {
+		var kept []handed
+		for _, h := range list {
+			if h.At >= old {
+				kept = append(kept, h)
+			}
+		}
+		if e.entries -= len(list) - len(kept); len(kept) == 0 {
+			delete(e.handed, token)
+		} else if len(kept) < len(list) {
+			e.handed[token] = kept
+		}
+	}
+	for len(e.gaps) > 0 && e.gaps[0].Until < old {
+		e.gaps = e.gaps[1:]
+	}
+}
+
+// HandedOut notes that a signer got the private half of a key from this node.
+func (n *Node) HandedOut(t state.Token, key uint32, signer string) {
+	e, now := n.evidence, n.c.Now().Unix()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := e.handed[t]
+	for i := range list {
+		if list[i].Key == key && list[i].Signer == signer {
+			list[i].At = max(list[i].At, now)
+			return
+		}
+	}
+	if e.entries >= maxHanded {
+		e.lost(0, now)
+		return
+	}
+	e.handed[t] = append(list, handed{signer, key, now})
+	e.entries++
+}
+
+// Watch counts queries for this node; the DNS server is told to use it.
+func (n *Node) Watch() *zone.Watch { return n.evidence.watch }
+
+// KeepEvidence writes the last counts down. It is called when both the node and
+// its DNS listeners have closed and no successor has taken over, and says that
+// nothing is missing. Where it is not called the next start takes the time before
+// it for unknown.
+func (n *Node) KeepEvidence() error {
+	n.evidence.add() // once for the tables in use, once for those just left
+	n.evidence.add()
+	return n.evidence.save(true)
+}
