@@ -68,7 +68,7 @@ func (b *builder) build() (start, error) {
 	}
 	hasState, err := raft.HasExistingState(b.store, b.store, b.snaps)
 	if err != nil {
-		return s, fmt.Errorf("reading log store: %w", err)
+		return s, fmt.Errorf("reading log store: %w; %s", err, replaceNode)
 	}
 	s.fresh = !hasState && at.Index == 0
 	if b.last == 0 && !hasState && at.Index > 0 {
@@ -126,6 +126,10 @@ func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 		err := b.store.GetLog(index, &l)
 		if errors.Is(err, raft.ErrLogNotFound) {
 			b.logger.Error("the log has a hole; entries after it are not used", "missing", index, "last", b.last)
+			return false, nil
+		}
+		if errors.Is(err, errDamaged) {
+			b.logger.Error("the log is damaged; entries from there on are not used", "error", err, "last", b.last)
 			return false, nil
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sort"
@@ -464,5 +465,54 @@ func TestReceivedSnapshotThatWasNotTakenOverIsSetAside(t *testing.T) {
 	wantTenants(t, n, names...)
 	if left := c.snapshotIDs("node-1"); len(left) != 0 {
 		t.Errorf("still in the store: %v", left)
+	}
+}
+
+// bbolt does not notice an octet that turned in the middle of an entry: it was
+// applied as it read, on that node alone.
+func TestADamagedEntryIsNeverApplied(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	write(t, c.leader(), "first")
+	write(t, c.leader(), "damaged-0")
+	index := write(t, c.leader(), "last")
+	c.waitAll(index)
+	hurt := c.follower().c.ID
+	c.stop(hurt)
+	path := filepath.Join(c.data(hurt), raftFile)
+	text, err := os.ReadFile(path)
+	must(t, err)
+	if !bytes.Contains(text, []byte("damaged-0")) {
+		t.Fatal("the entry is not where it was expected")
+	}
+	must(t, os.WriteFile(path, bytes.ReplaceAll(text, []byte("damaged-0"), []byte("damaged-1")), 0o600))
+
+	n := c.open(hurt)
+	if has(n, "damaged-1") {
+		t.Fatal("it applied what nobody wrote")
+	}
+	if n.Needs() < index {
+		t.Errorf("it would serve from %d on, it had served %d", n.Needs(), index)
+	}
+	must(t, n.Start())
+	c.waitAll(write(t, c.leader(), "more"))
+	wantTenants(t, n, "damaged-0", "first", "last", "more")
+}
+
+func TestADamagedVoteIsNoVote(t *testing.T) {
+	s, err := openStore(t.TempDir(), false, newFence(slog.New(slog.DiscardHandler)))
+	must(t, err)
+	defer s.Close()
+	must(t, s.SetUint64([]byte("term"), 7))
+	if term, err := s.GetUint64([]byte("term")); term != 7 || err != nil {
+		t.Fatalf("%d, %v", term, err)
+	}
+	stored, err := s.bolt.Get([]byte("term"))
+	must(t, err)
+	stored = bytes.Clone(stored)
+	stored[7] ^= 1
+	must(t, s.bolt.Set([]byte("term"), stored))
+	if term, err := s.GetUint64([]byte("term")); !errors.Is(err, errDamaged) {
+		t.Errorf("%d, %v", term, err)
 	}
 }

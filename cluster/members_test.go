@@ -31,6 +31,9 @@ func TestNodeThatJoinsServesNothingUntilItHasCaughtUp(t *testing.T) {
 	must(t, c.follower().AddPeer(within(t, 10*time.Second), joining))
 	c.nodes["node-4"] = n
 	need := n.AskPeers(within(t, 10*time.Second))
+	if n.Needs() < need {
+		t.Errorf("may serve what it has at %d, though those that it joined are at %d", n.Needs(), need)
+	}
 	if need < index || need == Never {
 		t.Fatalf("may serve from index %d on, want %d", need, index)
 	}

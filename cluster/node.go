@@ -292,7 +292,15 @@ func (n *Node) closeStores() error {
 
 // Needs is the index that this node's state must reach before it may answer,
 // because its disk holds less than was served from it; 0 where the disk holds all.
-func (n *Node) Needs() uint64 { return n.start.need }
+//
+// A node that joined holds only a part of the log until it is as far as those it
+// joined were, whose answers to names in the rest would be that there are none.
+func (n *Node) Needs() uint64 {
+	if len(n.c.Bootstrap) == 0 {
+		return max(n.start.need, n.mark.get().Owed)
+	}
+	return n.start.need
+}
 
 // raft is the library once Start has started it, else nil.
 func (n *Node) raft() *raft.Raft { return n.library.Load() }
@@ -375,8 +383,8 @@ func (n *Node) Health() []string {
 		say("fenced off: %v; DNS goes on, start a successor", cause)
 	}
 	index := n.fsm.current().Index()
-	if index < n.start.need {
-		say("state on disk reaches index %d of %d; not to be served until Raft has caught up", index, n.start.need)
+	if index < n.Needs() {
+		say("state on disk reaches index %d of %d; not to be served until Raft has caught up", index, n.Needs())
 	}
 	if n.abstains() {
 		say("lost log entries: takes no part in elections until it has caught up")

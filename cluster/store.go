@@ -125,7 +125,12 @@ func (s *store) LastIndex() (index uint64, err error) {
 }
 
 func (s *store) GetLog(index uint64, l *raft.Log) error {
-	err := s.guard("reading log", func() error { return s.bolt.GetLog(index, l) })
+	err := s.guard("reading log", func() error {
+		if err := s.bolt.GetLog(index, l); err != nil {
+			return err
+		}
+		return checkEntry(index, l)
+	})
 	if base := s.base.Load(); base != nil && errors.Is(err, raft.ErrLogNotFound) && base.stand(index, l) {
 		return nil
 	}
@@ -161,7 +166,7 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 
 func (s *store) StoreLogs(logs []*raft.Log) error {
 	s.setPending(time.Now())
-	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(logs) })
+	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(summed(logs)) })
 	s.setPending(time.Time{})
 	if base := s.base.Load(); base != nil && base.stale > 0 {
 		s.base.Store(&logBase{index: base.index, term: base.term})
@@ -241,24 +246,6 @@ func (s *store) superseded(index, term uint64) error {
 func (s *store) stale() bool {
 	base := s.base.Load()
 	return base != nil && base.stale > 0
-}
-
-func (s *store) Set(key, value []byte) error {
-	return s.guard("writing state", func() error { return s.bolt.Set(key, value) })
-}
-
-func (s *store) Get(key []byte) (value []byte, err error) {
-	err = s.guard("reading state", func() error { value, err = s.bolt.Get(key); return err })
-	return value, err
-}
-
-func (s *store) SetUint64(key []byte, value uint64) error {
-	return s.guard("writing state", func() error { return s.bolt.SetUint64(key, value) })
-}
-
-func (s *store) GetUint64(key []byte) (value uint64, err error) {
-	err = s.guard("reading state", func() error { value, err = s.bolt.GetUint64(key); return err })
-	return value, err
 }
 
 func (s *store) Close() error {

@@ -239,6 +239,7 @@ func (c *campaign) one(f fault, seed uint64) (r result) {
 		if err := os.WriteFile(filepath.Join(dir, "complaints"), []byte(text), 0o644); err != nil {
 			c.complain("%v", err)
 		}
+		c.trials = worldTrials // the next run must not find what this one left
 	}
 	return r
 }

@@ -226,10 +226,10 @@ func (l *load) sameImages(ctx context.Context) error {
 	})
 }
 
-// dark asks one node that runs alone for all that it must still know. It says
-// how many records it had shown before and has no more (lost), and how many that
-// every node had confirmed (wrong).
-func (l *load) dark(n *node, forgiving bool) (v verdict, forgotten int) {
+// dark asks one node that runs alone for all that it must still know: what it had
+// shown, and what every node had confirmed. Where it lost power, forgiven is what
+// it had shown: what it forgot of that is counted, and no fault.
+func (l *load) dark(n *node, forgiven map[*register]int64) (v verdict, forgotten int) {
 	for _, r := range l.registers() {
 		text, err := askPatiently(n.i, r.query)
 		if err != nil {
@@ -246,7 +246,7 @@ func (l *load) dark(n *node, forgiving bool) (v verdict, forgotten int) {
 		case number < served:
 			v.lost++
 			v.say("%s alone has %s at %d, confirmed by all was %d", n.id(), r.name(), number, served)
-		case number < seen && forgiving:
+		case number < forgiven[r]:
 			forgotten++
 		case number < seen:
 			v.lost++

@@ -101,7 +101,7 @@ func (t *trial) revive(ctx context.Context, nodes ...*node) error {
 	for _, n := range nodes {
 		err := until(ctx, recoverLimit, n.id()+" answering", func() error {
 			if !n.running() {
-				return fmt.Errorf("it has ended: see %s", n.log())
+				return fmt.Errorf("it has ended: see %s: %w", n.log(), errUseless)
 			}
 			if err := n.ready(ctx); err != nil {
 				return err

@@ -86,6 +86,11 @@ func (t *trial) allDown(ctx context.Context, powerless bool) error {
 
 // alone starts one node and holds what it answers against what it knew.
 func (t *trial) alone(ctx context.Context, n *node, forgiving bool) error {
+	var shown map[*register]int64
+	if forgiving {
+		// What was not confirmed by all may be older from now on, here and at the others.
+		shown = t.load.forget(n)
+	}
 	if err := n.start(); err != nil {
 		return err
 	}
@@ -97,21 +102,21 @@ func (t *trial) alone(ctx context.Context, n *node, forgiving bool) error {
 	if err != nil {
 		return err
 	}
-	t.found, t.forgotten = t.load.dark(n, forgiving)
-	if forgiving {
-		// What was not confirmed by all may be older now, here and at the others.
-		t.load.forget()
-	}
+	t.found, t.forgotten = t.load.dark(n, shown)
 	return nil
 }
 
-// forget takes back what nodes had shown and not confirmed.
-func (l *load) forget() {
+// forget takes back what nodes had shown and not confirmed, and says what one of
+// them had.
+func (l *load) forget(n *node) map[*register]int64 {
+	shown := map[*register]int64{}
 	for _, r := range l.registers() {
+		shown[r] = r.seen[n.i-1].Load()
 		for i := range r.seen {
 			r.seen[i].Store(r.served.Load())
 		}
 	}
+	return shown
 }
 
 func allKill(ctx context.Context, t *trial) error   { return t.allDown(ctx, false) }

@@ -164,6 +164,9 @@ func (w *world) must(ctx context.Context, n *node, method, path string, body, in
 	})
 }
 
+// errUseless tells until that waiting longer is of no use.
+var errUseless = errors.New("no use waiting")
+
 // until tries until there is no error.
 func until(ctx context.Context, limit time.Duration, what string, try func() error) error {
 	deadline := time.Now().Add(limit)
@@ -172,7 +175,7 @@ func until(ctx context.Context, limit time.Duration, what string, try func() err
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if errors.Is(err, errUseless) || time.Now().After(deadline) {
 			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
 		}
 		select {
