@@ -436,7 +436,7 @@ func (b *builder) discard() error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
-	b.logger.Error("this node's state had diverged: it is given up, and taken anew from the others", "why", strings.TrimSpace(string(why)))
+	b.logger.Error("what this node has on disk is void: it is given up, and taken anew from the others", "why", strings.TrimSpace(string(why)))
 	if err := b.mark.set(func(v *markValue) { v.Owed = max(v.Owed, v.Index, b.last) }); err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ type fsm struct {
 	logger *slog.Logger
 	// adopted is told of a snapshot that replaced the machine.
 	adopted func(*raft.SnapshotMeta) error
+	// void notes that what this node has on disk is to be given up.
+	void func(why string) error
 	// committed is called when entries are known to be committed, before they are applied.
 	committed func(index uint64)
 	// checks is given the machine after every entry at which nodes compare theirs.
@@ -41,6 +43,7 @@ type fsm struct {
 	// (index contract, c).
 	startedAt uint64
 	fed       uint64 // the last entry that Raft fed
+	installs  int    // snapshots that replaced the machine, with no entry applied between
 
 	// spent measures applying, for the snapshot policy.
 	spent atomic.Int64 // nanoseconds
@@ -54,7 +57,8 @@ type fsm struct {
 func newFSM(m state.Machine, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
-		adopted: func(*raft.SnapshotMeta) error { return nil }, committed: func(uint64) {}, checks: func(state.Machine) {},
+		adopted: func(*raft.SnapshotMeta) error { return nil }, void: func(string) error { return nil },
+		committed: func(uint64) {}, checks: func(state.Machine) {},
 		startedAt: m.Index(),
 		changed:   make(chan struct{}),
 	}
@@ -119,6 +123,7 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 	if m.Index() == old.Index() {
 		return responses, nil
 	}
+	s.installs = 0
 	s.machine.Store(&m)
 	e := s.tree.Edit()
 	m.Publish(e, old, changes)
@@ -187,6 +192,12 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("restoring snapshot %s: %w", meta.ID, err)
 	}
+	if !s.forced.Load() {
+		s.installs++
+	}
+	if s.installs > maxInstalls {
+		s.livelocked(meta)
+	}
 	// Durable before it is seen: from here on the log up to this index is void,
 	// also if the process dies before Raft has cleared it.
 	err = s.mark.set(func(v *markValue) { v.Index, v.Base = meta.Index, meta.Index })
@@ -205,6 +216,22 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	s.announce()
 	s.logger.Info("state replaced by a snapshot", "id", meta.ID, "index", meta.Index, "was", old.Index())
 	return nil
+}
+
+// maxInstalls is how many snapshots may replace the machine one after the other.
+// Where a follower's log contradicts the leader's in a way that neither resolves,
+// the leader sends snapshots for ever, each a long transfer (hashicorp/raft issue
+// 697). The store answers for the known causes (logBase); this ends unknown ones.
+const maxInstalls = 3
+
+// livelocked gives up what this node has and fences it: its successor begins with
+// nothing, which no leader's log contradicts.
+func (s *fsm) livelocked(meta *raft.SnapshotMeta) {
+	cause := fmt.Errorf("%d snapshots were installed one after the other and no entry followed: snapshot %s is not taken", s.installs-1, meta.ID)
+	if err := s.void(cause.Error()); err != nil {
+		s.logger.Error("noting that this node's state is void", "error", err)
+	}
+	s.fence.stop("%w", cause)
 }
 
 // image is a machine on its way into a snapshot.

@@ -92,6 +92,7 @@ func quick() tuning {
 	t.heartbeat, t.election, t.lease = 600*time.Millisecond, 600*time.Millisecond, 500*time.Millisecond
 	t.patience = 10 * time.Second
 	t.rotate = 200 * time.Millisecond
+	t.stall = 2 * t.heartbeat
 	t.disk = 20 * time.Millisecond
 	t.recheck, t.checkWait = 200*time.Millisecond, time.Second
 	return t

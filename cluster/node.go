@@ -96,6 +96,8 @@ type tuning struct {
 	// they differ and no majority says who is right, checkWait how long the others
 	// may take to come to the place.
 	check, recheck, checkWait time.Duration
+	// stall is how long an append may hang before a leader falls silent.
+	stall time.Duration
 	// disk is how often free space is looked at, statfs how.
 	disk   time.Duration
 	statfs func(dir string) (free, total uint64, err error)
@@ -115,7 +117,8 @@ func defaultTuning() tuning {
 		trailing: minTrailing,
 		rotate:   10 * time.Second,
 		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second,
-		disk: 2 * time.Second, statfs: statfs,
+		stall: 3 * time.Second,
+		disk:  2 * time.Second, statfs: statfs,
 		reads: readsPause,
 	}
 }
@@ -201,6 +204,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.snaps.room = n.disk.roomFor
 	n.fsm.checks = n.checker.take
 	n.journal = newJournal(c.DataDir, c.ID, n.c.Now, func() (state.ReadsHead, bool) { return n.Machine().ReadsHead(c.ID) })
+	n.fsm.void = func(why string) error { return markDiverged(c.DataDir, why) }
 	if n.start.need > 0 {
 		n.logger.Warn("state on disk is older than what this node had served; it must catch up first",
 			"index", n.start.machine.Index(), "need", n.start.need)
@@ -331,13 +335,21 @@ func (n *Node) Leader() string {
 		return ""
 	}
 	_, id := n.raft().LeaderWithID()
+	if string(id) == n.c.ID && n.stalled() {
+		return "" // the others are electing another
+	}
 	return string(id)
 }
 
 // leads says whether this node takes writes.
 func (n *Node) leads() bool {
-	return n.raft() != nil && n.fence.err() == nil && n.raft().State() == raft.Leader
+	return n.raft() != nil && n.fence.err() == nil && n.raft().State() == raft.Leader && !n.stalled()
 }
+
+// stalled says whether the disk has held up an append so long that this node must
+// not lead: the library would for ever (hashicorp/raft issue 503), because it waits
+// for the disk where it would notice that its lease is over.
+func (n *Node) stalled() bool { return n.store.stalled(n.tuning.stall) }
 
 // abstains says whether this node must keep out of elections.
 func (n *Node) abstains() bool { return n.store.stale() || n.fsm.current().Index() < n.owed() }
@@ -381,6 +393,9 @@ func (n *Node) Health() []string {
 	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if cause := n.fence.err(); cause != nil {
 		say("fenced off: %v; DNS goes on, start a successor", cause)
+	}
+	if n.stalled() {
+		say("disk: an append to the log has been hanging for more than %s: this node does not lead; DNS goes on", n.tuning.stall)
 	}
 	index := n.fsm.current().Index()
 	if index < n.Needs() {

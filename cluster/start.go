@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -53,17 +54,9 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	logger := raftLogger(n.logger)
-	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:          raftStreams{n.link},
-		Logger:          logger,
-		MaxPool:         pooledConns,
-		MaxRPCsInFlight: 1,
-		Timeout:         transportTime,
-	})
-	network.TimeoutScale = transportScale
-	n.transport = newTransport(network, n.fence)
+	n.transport = newTransport(newNetwork(raftStreams{n.link}, logger), n.fence)
 	n.transport.abstains, n.transport.leads = n.abstains, n.leads
-	n.transport.stalled = func() bool { return n.store.stalled(2 * n.tuning.heartbeat) }
+	n.transport.stalled = n.stalled
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
 	n.fence.whenTripped(func() { n.transport.Close() })
@@ -88,6 +81,20 @@ func (n *Node) startRaft() error {
 	n.library.Store(r)
 	n.link.accept()
 	return nil
+}
+
+// newNetwork makes the library's transport. By its own settings a snapshot of 1 GiB
+// that a peer has stopped reading would be waited for eleven hours.
+func newNetwork(stream raft.StreamLayer, logger hclog.Logger) *raft.NetworkTransport {
+	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:          stream,
+		Logger:          logger,
+		MaxPool:         pooledConns,
+		MaxRPCsInFlight: 1,
+		Timeout:         transportTime,
+	})
+	network.TimeoutScale = transportScale
+	return network
 }
 
 // newRaft makes the library's panics errors.
