@@ -195,6 +195,15 @@ func (c *cluster) pureApply(image []byte, domains int) time.Duration {
 // sweepFleet asks a node for the old and the new key of every domain.
 func (c *cluster) sweepFleet(node int, tokens []string) (wrong []string) {
 	c.Helper()
+	const perConnection = 100 // domains, far below what a server takes on one
+	for batch := range slices.Chunk(tokens, perConnection) {
+		wrong = append(wrong, c.sweepSome(node, batch)...)
+	}
+	return wrong
+}
+
+func (c *cluster) sweepSome(node int, tokens []string) (wrong []string) {
+	c.Helper()
 	conn, err := dns.DialTimeout("tcp", c.dns(node), 5*time.Second)
 	if err != nil {
 		c.Fatal(err)
