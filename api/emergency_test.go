@@ -84,7 +84,7 @@ func TestEmergencyBeforeTheStandbyIsReadySaysWhen(t *testing.T) {
 	h.publish(d.Token)
 	h.confirm(d.Token)
 	e = h.emergency(d.Token, `{"emergency":true,"old":"revoke","from":"`+second+`","reason":"leaked"}`).Emergency
-	if e.ReadyAt == nil || e.ReadyAt.Unix() != h.at+keys.TTLNegative || e.ExposureEndsAt == nil || e.ExposureEndsAt.Unix() != e.ReadyAt.Unix()+keys.TTLLong {
+	if e.ReadyAt == nil || e.ReadyAt.Unix() != h.at+keys.GapMinted || e.ExposureEndsAt == nil || e.ExposureEndsAt.Unix() != e.ReadyAt.Unix()+keys.TTLLong {
 		t.Fatalf("with one that is confirmed: %+v", e)
 	}
 }

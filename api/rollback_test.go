@@ -37,7 +37,7 @@ func TestRollbackWithinItsWindow(t *testing.T) {
 // TestStoreLeakedBurnsTheStandbyAndSaysWhenTheNextKeySigns also in slots, where
 // a name has to leave caches first.
 func TestStoreLeakedBurnsTheStandbyAndSaysWhenTheNextKeySigns(t *testing.T) {
-	for mode, wait := range map[string]int64{"delegated": keys.TTLNegative, "cname": keys.TTLShort + keys.TTLStretch} {
+	for mode, wait := range map[string]int64{"delegated": keys.GapMinted, "cname": keys.TTLShort + keys.TTLStretch} {
 		t.Run(mode, func(t *testing.T) {
 			h := newHouse(t)
 			d := h.claim("acme", "send.customer.example", mode)
@@ -131,7 +131,7 @@ func TestSecondEmergencyWithoutAStandbyIsTakenAndSaysWhyAndWhen(t *testing.T) {
 	h.confirm(d.Token)
 	h.emergency(d.Token, `{"emergency":true,"old":"revoke","reason":"leaked"}`)
 	e := h.emergency(d.Token, `{"emergency":true,"old":"revoke","reason":"leaked again"}`).Emergency
-	if !strings.Contains(e.WaitsFor, "published first") || e.ExpectedAt == nil || e.ExpectedAt.Unix() != h.at+keys.TTLNegative {
+	if !strings.Contains(e.WaitsFor, "published first") || e.ExpectedAt == nil || e.ExpectedAt.Unix() != h.at+keys.GapMinted {
 		t.Errorf("%+v", e)
 	}
 }

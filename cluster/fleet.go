@@ -40,7 +40,7 @@ func (r *rotator) runFleet() {
 // and says whether any was.
 func (r *rotator) advanceAll() bool {
 	m := r.node.Machine()
-	if !r.clockServes(m.Time()) {
+	if !r.clock.serves(m.Time()) {
 		return false
 	}
 	due := m.RotationsDue(max(r.node.c.Now().Unix(), m.Time()))

@@ -301,7 +301,7 @@ func (b *batcher) send(group []*proposal) {
 			p.done <- own
 		}
 	}
-	at := b.node.rotator.stamp()
+	at := b.node.rotator.clock.stamp()
 	var entries []state.Entry
 	for _, p := range group {
 		for _, e := range p.entries {

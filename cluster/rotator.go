@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -32,15 +31,6 @@ const (
 	confirmTime = 5 * time.Second
 	// refusedRest is how long a step that was refused is left alone.
 	refusedRest = 30 * time.Second
-
-	// clockSlack is how far this node's clock may be behind machine time, and apart
-	// from the others'.
-	clockSlack = 5 * time.Second
-	clockApart = 5 * time.Minute
-	// maxLeap is how far machine time moves at once without others' consent.
-	maxLeap = 26 * time.Hour
-	// clockEvery is how often a leader compares its clock with the others'.
-	clockEvery = time.Minute
 )
 
 // rotator moves time forward: on the leader it proposes the steps that are due.
@@ -48,6 +38,7 @@ const (
 // it once more. It also is the node's clock for proposals.
 type rotator struct {
 	node    *Node
+	clock   *timekeeper
 	kick    chan struct{}
 	confirm chan confirmation
 	drain   chan confirmation
@@ -55,8 +46,6 @@ type rotator struct {
 
 	// mu guards what follows.
 	mu      sync.Mutex
-	trusted bool   // the others' clocks agree with this one
-	clock   string // what is wrong with the clock; empty: nothing
 	waiting string // what confirmations wait for; empty: nothing
 	unheard string // whose evidence is missing; empty: nobody's
 	resting map[rest]time.Time
@@ -83,7 +72,7 @@ func restOf(t state.Task) rest {
 
 func newRotator(n *Node) *rotator {
 	return &rotator{
-		node: n, kick: make(chan struct{}, 1), confirm: make(chan confirmation), drain: make(chan confirmation),
+		node: n, clock: newTimekeeper(n), kick: make(chan struct{}, 1), confirm: make(chan confirmation), drain: make(chan confirmation),
 		resting: make(map[rest]time.Time),
 	}
 }
@@ -100,7 +89,7 @@ func (r *rotator) wake() {
 func (r *rotator) run() {
 	r.node.wg.Go(r.runConfirm)
 	r.node.wg.Go(r.runDrain)
-	r.node.wg.Go(r.runClock)
+	r.node.wg.Go(func() { r.clock.run(r.wake) })
 	r.node.wg.Go(r.runFleet)
 	for {
 		changed := r.node.fsm.next()
@@ -140,7 +129,7 @@ type work struct {
 // round proposes what is due and says whether there was anything.
 func (r *rotator) round() bool {
 	m := r.node.Machine()
-	if !r.clockServes(m.Time()) {
+	if !r.clock.serves(m.Time()) {
 		return false
 	}
 	w := r.find(m)
@@ -308,82 +297,12 @@ func (r *rotator) runConfirm() {
 	}
 }
 
-// stamp is the time that proposals carry. A clock that leapt without the others
-// does not move the machine's time, which could never go back.
-func (r *rotator) stamp() int64 {
-	now, machine := r.node.c.Now().Unix(), r.node.Machine().Time()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if machine > 0 && now-machine > int64(maxLeap/time.Second) && !r.trusted {
-		return machine
-	}
-	return max(now, 0)
-}
-
-// clockServes says whether this node's clock may decide what is due.
-func (r *rotator) clockServes(machine int64) bool {
-	now := r.node.c.Now().Unix()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	problem := ""
-	switch ahead := time.Duration(min(max(now-machine, math.MinInt32), math.MaxInt32)) * time.Second; {
-	case machine == 0:
-	case ahead < -clockSlack:
-		problem = fmt.Sprintf("clock is %s behind the cluster's time: set it right; nothing is rotated meanwhile", -ahead)
-	case ahead > maxLeap && !r.trusted:
-		problem = fmt.Sprintf("clock is %s ahead of the cluster's time and no majority of nodes agrees with it: set it right; nothing is rotated meanwhile", ahead)
-	}
-	if problem != "" && r.clock == "" {
-		r.node.logger.Error("rotator stands still", "reason", problem)
-	}
-	r.clock = problem
-	return problem == ""
-}
-
-// runClock compares the leader's clock with the others'.
-func (r *rotator) runClock() {
-	for {
-		if r.node.leads() {
-			trusted := r.clockAgrees()
-			r.mu.Lock()
-			changed := r.trusted != trusted
-			r.trusted = trusted
-			r.mu.Unlock()
-			if changed {
-				r.wake()
-			}
-		}
-		pause := clockEvery
-		if !r.node.leads() {
-			pause = time.Second
-		}
-		if !r.sleep(pause) {
-			return
-		}
-	}
-}
-
-// clockAgrees says whether most of the nodes that answer, this one included,
-// have about the same time.
-func (r *rotator) clockAgrees() bool {
-	agree, answered := 1, 1
-	replies := r.node.askAll(r.node.ctx, r.node.others())
-	now := r.node.c.Now().Unix()
-	for _, reply := range replies {
-		answered++
-		if apart := time.Duration(reply.Clock-now) * time.Second; apart.Abs() <= clockApart {
-			agree++
-		}
-	}
-	return answered > len(r.node.members())/2 && agree > answered/2
-}
-
 // problems are what Health shows.
 func (r *rotator) problems() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var list []string
-	for _, p := range []string{r.clock, r.waiting, r.unheard} {
+	for _, p := range []string{r.clock.health(), r.waiting, r.unheard} {
 		if p != "" {
 			list = append(list, p)
 		}

@@ -66,7 +66,11 @@ func TestRotatorActivatesPublishesAndConfirmsOnItsOwn(t *testing.T) {
 		return ok && k.ConfirmedAt > 0
 	})
 	standby, _ := first.Standby(keys.RSA2048)
-	eventually(t, "trust in the clock", func() bool { leader.rotator.mu.Lock(); defer leader.rotator.mu.Unlock(); return leader.rotator.trusted })
+	eventually(t, "trust in the clock", func() bool {
+		leader.rotator.clock.mu.Lock()
+		defer leader.rotator.clock.mu.Unlock()
+		return leader.rotator.clock.trusted
+	})
 
 	clock.add(100 * day)
 	after := c.waitRing("the activation and the next standby", leader, token, func(r keys.Ring) bool {
@@ -75,7 +79,7 @@ func TestRotatorActivatesPublishesAndConfirmsOnItsOwn(t *testing.T) {
 		return ok && ok2 && a.ID == standby.ID && s.ConfirmedAt > 0
 	})
 	next, _ := after.Standby(keys.RSA2048)
-	if next.ID == standby.ID || next.ReadyAt() < next.ConfirmedAt+keys.TTLNegative {
+	if next.ID == standby.ID || next.ReadyAt() < next.ConfirmedAt+keys.GapMinted {
 		t.Errorf("next standby %+v: its name was absent, which caches may still say", next)
 	}
 	c.waitAll(leader.Machine().Index())
@@ -156,7 +160,11 @@ func TestMemberThatCannotBeAskedHoldsTheStandbyAndNothingElse(t *testing.T) {
 		k, ok := r.Standby(keys.RSA2048)
 		return ok && k.ConfirmedAt > 0
 	})
-	eventually(t, "trust in the clock", func() bool { leader.rotator.mu.Lock(); defer leader.rotator.mu.Unlock(); return leader.rotator.trusted })
+	eventually(t, "trust in the clock", func() bool {
+		leader.rotator.clock.mu.Lock()
+		defer leader.rotator.clock.mu.Unlock()
+		return leader.rotator.clock.trusted
+	})
 	down := c.follower().c.ID
 	c.kill(down)
 
@@ -206,12 +214,12 @@ func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 	write(t, leader, "before")
 	at := leader.Machine().Time()
 	clocks[leader.c.ID].add(10 * 365 * day)
-	if leader.rotator.clockAgrees() {
+	if leader.rotator.clock.agrees() {
 		t.Fatal("agrees with the others ten years apart")
 	}
-	leader.rotator.mu.Lock()
-	leader.rotator.trusted = false // as the next comparison finds
-	leader.rotator.mu.Unlock()
+	leader.rotator.clock.mu.Lock()
+	leader.rotator.clock.trusted = false // as the next comparison finds
+	leader.rotator.clock.mu.Unlock()
 	write(t, leader, "after")
 	if got := leader.Machine().Time(); got != at {
 		t.Errorf("machine time leapt from %d to %d", at, got)
@@ -219,6 +227,39 @@ func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 	leader.rotator.wake()
 	eventually(t, "a word about the clock", func() bool {
 		return strings.Contains(strings.Join(leader.Health(), "; "), "no majority of nodes agrees")
+	})
+}
+
+func TestClockThatLeapsIsNotTrustedUntilTheOthersAgree(t *testing.T) {
+	c := newTestCluster(t, 3)
+	clocks := make(map[string]*testClock)
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	for _, m := range c.members {
+		clocks[m.ID] = &testClock{at: start}
+	}
+	c.config = func(config *Config) { config.Now = clocks[config.ID].now }
+	c.startAll()
+	leader := c.leader()
+	k := leader.rotator.clock
+	eventually(t, "trust in the clock", func() bool { k.mu.Lock(); defer k.mu.Unlock(); return k.trusted })
+	write(t, leader, "before")
+	at := leader.Machine().Time()
+	k.mu.Lock()
+	k.leapt = func(from, to time.Time) time.Duration { return to.Sub(from) } // no time passes but by leaps
+	k.mu.Unlock()
+	clocks[leader.c.ID].add(time.Hour)
+	write(t, leader, "after")
+	if got := leader.Machine().Time(); got != at {
+		t.Errorf("one node's clock leapt an hour, and machine time went from %d to %d", at, got)
+	}
+	for _, n := range c.nodes {
+		if n != leader {
+			clocks[n.c.ID].add(time.Hour)
+		}
+	}
+	eventually(t, "the hour that has passed for all", func() bool {
+		write(t, leader, "later")
+		return leader.Machine().Time() == at+3600
 	})
 }
 

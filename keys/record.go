@@ -21,6 +21,13 @@ const (
 	// TTLStretch is added in slots, whose names answered something before, for
 	// resolvers that keep records longer than they may.
 	TTLStretch = 3600
+
+	// ClockMargin is added to the negative TTL: two leaders in a row, each with a
+	// clock that most nodes agree with, may be so much apart.
+	ClockMargin = 60
+	// GapMinted is how long after its confirmation a minted selector's record may
+	// still be missing in a cache.
+	GapMinted = TTLNegative + ClockMargin
 )
 
 const (

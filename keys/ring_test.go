@@ -330,7 +330,7 @@ func TestKeysOfOneAlgorithmAreBounded(t *testing.T) {
 			if r, err = r.Take(Step{Kind: kind, Algorithm: RSA2048, Key: k.ID}, at, p, nil); err != nil {
 				t.Fatal(err)
 			}
-			at += TTLNegative
+			at += GapMinted
 		}
 	}
 	if err := publish(); err == nil {

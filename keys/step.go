@@ -290,7 +290,7 @@ func (r Ring) laterKey(m *Material, at int64) (Key, error) {
 // gap is how long caches hold what a name answers before its next key.
 func (r Ring) gap(selector string) int64 {
 	if r.Mode == Minted {
-		return TTLNegative
+		return GapMinted
 	}
 	// A slot that was used answers a short empty p= by now, but nobody has
 	// confirmed since when: its key may have been served up to this moment.

@@ -155,7 +155,7 @@ func TestStoreLeakedForAFleetReplacesActiveKeysFirstThenStandbys(t *testing.T) {
 	}
 	w.dueAll() // keys are made
 	w.dueAll() // and confirmed
-	w.later(keys.TTLNegative + 1)
+	w.later(keys.GapMinted + 1)
 	w.dueAll()
 	if r = w.rotation(); r.Switched != 3 { // the minted ones
 		t.Fatalf("%+v", r)

@@ -139,7 +139,7 @@ func TestBroughtKeyBecomesTheStandby(t *testing.T) {
 		w.refuse(activate, TooEarly, "key")
 		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: standby.ID}})
 		w.refuse(activate, TooEarly, "key")
-		gap := keys.TTLNegative
+		gap := keys.GapMinted
 		if mode == zone.CNAME {
 			gap = keys.TTLShort + keys.TTLStretch
 		}

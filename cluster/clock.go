@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"authd/keys"
+)
+
+const (
+	// clockSlack is how far this node's clock may be behind machine time, and how
+	// far it may leap against the time that passed.
+	clockSlack = 5 * time.Second
+	// clockApart is how far from this node's clock another one agrees with it. Two
+	// leaders in a row may thus be keys.ClockMargin apart.
+	clockApart = keys.ClockMargin / 2 * time.Second
+	// clockEvery is how often a leader compares its clock with the others', and
+	// clockAgain how soon where it cannot move time.
+	clockEvery = time.Minute
+	clockAgain = time.Second
+)
+
+// timekeeper is what a leader moves machine time by: its clock, as long as most of
+// the nodes agree with it. Machine time never goes back, and what is cached
+// outside does not know of it: a clock that runs ahead alone would let a key sign
+// before the caches have forgotten that it was not there. So without agreement
+// time stands still, and with it what is due; nothing else does.
+type timekeeper struct {
+	node  *Node
+	doubt chan struct{} // wakes the comparison
+	// leapt is how much further a clock went than the time between two readings.
+	leapt func(from, to time.Time) time.Duration
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	trusted  bool // most of the nodes agree with this one's clock
+	compared bool // since this node leads, or its clock leapt
+	seen     time.Time
+	problem  string // empty: none
+}
+
+func newTimekeeper(n *Node) *timekeeper {
+	return &timekeeper{node: n, doubt: make(chan struct{}, 1), leapt: wallLeap}
+}
+
+// wallLeap compares the wall clock with the monotonic one, where readings have both.
+func wallLeap(from, to time.Time) time.Duration {
+	return to.Round(0).Sub(from.Round(0)) - to.Sub(from)
+}
+
+// read reads the clock, and stops trusting it where it leapt. mu is held.
+func (k *timekeeper) read() time.Time {
+	now := k.node.c.Now()
+	if !k.seen.IsZero() && k.leapt(k.seen, now).Abs() > clockSlack {
+		k.trusted, k.compared = false, false
+		k.ask()
+	}
+	k.seen = now
+	return now
+}
+
+// ask has the clocks compared soon.
+func (k *timekeeper) ask() {
+	select {
+	case k.doubt <- struct{}{}:
+	default:
+	}
+}
+
+// stamp is the time that proposals carry, in seconds since 1970: this node's, or
+// that of the machine, which moves nothing, where the others do not agree.
+func (k *timekeeper) stamp() int64 {
+	machine := k.node.Machine().Time()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.read().Unix()
+	if machine > 0 && now > machine && !k.trusted {
+		if !k.compared {
+			k.ask()
+		}
+		return machine
+	}
+	return max(now, 0)
+}
+
+// serves says whether this node's clock may decide what is due at machine time.
+func (k *timekeeper) serves(machine int64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.read().Unix()
+	apart := time.Duration(min(max(now-machine, math.MinInt32), math.MaxInt32)) * time.Second
+	problem := ""
+	switch {
+	case machine == 0:
+	case apart < -clockSlack:
+		problem = fmt.Sprintf("clock is %s behind the cluster's time: set it right; nothing is rotated meanwhile", -apart)
+	case !k.trusted && !k.compared:
+		k.ask()
+		return false
+	case !k.trusted:
+		problem = fmt.Sprintf("clock is %s ahead of the cluster's time and no majority of nodes agrees with it within %s: set it right; nothing is rotated meanwhile", apart, clockApart)
+	}
+	if problem != "" && k.problem == "" {
+		k.node.logger.Error("rotator stands still", "reason", problem)
+	}
+	k.problem = problem
+	return problem == ""
+}
+
+// run compares the leader's clock with the others'. moved is called when time may
+// move again, or no more.
+func (k *timekeeper) run(moved func()) {
+	for {
+		pause := clockEvery
+		if k.node.leads() {
+			agrees := k.agrees()
+			k.mu.Lock()
+			k.read()
+			changed := k.trusted != agrees || !k.compared
+			k.trusted, k.compared = agrees, true
+			k.mu.Unlock()
+			if !agrees {
+				pause = clockAgain
+			}
+			if changed {
+				moved()
+			}
+		} else {
+			k.mu.Lock()
+			k.trusted, k.compared = false, false
+			k.mu.Unlock()
+		}
+		select {
+		case <-time.After(pause):
+		case <-k.doubt:
+			if !k.node.leads() {
+				select { // a doubt of one who does not lead can wait
+				case <-time.After(minPause):
+				case <-k.node.ctx.Done():
+				}
+			}
+		case <-k.node.ctx.Done():
+		}
+		if k.node.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// agrees says whether most of the nodes that answer, this one included, have about
+// the same time.
+func (k *timekeeper) agrees() bool {
+	agree, answered := 1, 1
+	replies := k.node.askAll(k.node.ctx, k.node.others())
+	now := k.node.c.Now().Unix()
+	for _, reply := range replies {
+		answered++
+		if apart := time.Duration(reply.Clock-now) * time.Second; apart.Abs() <= clockApart {
+			agree++
+		}
+	}
+	return answered > len(k.node.members())/2 && agree > answered/2
+}
+
+// health is what is wrong with the clock; empty: nothing.
+func (k *timekeeper) health() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.problem
+}
