@@ -72,9 +72,9 @@ func drainingCluster(t *testing.T) (c *testCluster, clock *testClock, token stat
 func (c *testCluster) trusted(leader *Node) {
 	c.t.Helper()
 	eventually(c.t, "trust in the clock", func() bool {
-		leader.rotator.mu.Lock()
-		defer leader.rotator.mu.Unlock()
-		return leader.rotator.trusted
+		leader.rotator.clock.mu.Lock()
+		defer leader.rotator.clock.mu.Unlock()
+		return leader.rotator.clock.trusted
 	})
 }
 
