@@ -325,6 +325,7 @@ func newHouse(t *testing.T) *house {
 		ConfirmWait: time.Millisecond,
 		Replica:     h.replica, Prober: h.parent, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		NodeID: "node-1", Version: "test", Now: func() time.Time { return h.now },
+		Census: new(zone.Census),
 		DNSStats: func() zone.Stats {
 			return zone.Stats{Queries: map[string]uint64{"udp/ipv4/TXT": 3}, Responses: map[string]uint64{"udp/NOERROR": 3}, Outcomes: map[string]uint64{"udp/Found": 3},
 				Limited: map[string]uint64{"answer": 1}, Durations: map[string]zone.Durations{"udp": {

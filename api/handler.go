@@ -72,6 +72,8 @@ type Config struct {
 	NodeID, Version string
 	// DNSStats reads the counters of the DNS server for /metrics; nil: none.
 	DNSStats func() zone.Stats
+	// Census counts a domain's queries where somebody asks for it; nil: it answers 501.
+	Census *zone.Census
 	// Ready says what is not ready yet, for /ready; nil: always ready.
 	Ready func() []string
 	// Dev lets the verification of delegations be switched off. Only authd dev
@@ -187,6 +189,7 @@ func (h *Handler) register() {
 	h.registerAudit()
 	h.registerEvents()
 	h.registerTimeline()
+	h.registerQueries()
 	h.registerLater()
 }
 

@@ -20,8 +20,9 @@ type Responder struct {
 	// What begin reads once for a batch.
 	guard   *guard // nil: nothing is limited, cookies are not looked at
 	secrets *CookieSecrets
-	now     int64  // nanoseconds since the server started
-	unix    uint32 // seconds since 1970
+	now     int64       // nanoseconds since the server started
+	unix    uint32      // seconds since 1970
+	census  *censusList // nil: no domain's queries are counted
 
 	// Of the query at hand.
 	options replyOptions
@@ -35,7 +36,8 @@ type guard struct {
 	secrets   atomic.Pointer[CookieSecrets]
 	limiter   *limiter // nil: nothing is limited
 	started   time.Time
-	keepalive uint16 // how long an idle connection lasts, in tenths of a second
+	keepalive uint16  // how long an idle connection lasts, in tenths of a second
+	census    *Census // nil: nothing is ever counted
 }
 
 // replyOptions are the EDNS options of a reply.
@@ -71,6 +73,7 @@ func (r *Responder) begin(now time.Time) {
 	}
 	r.secrets = r.guard.secrets.Load()
 	r.now, r.unix = int64(now.Sub(r.guard.started)), uint32(now.Unix())
+	r.census = r.guard.census.at(r.unix)
 }
 
 // Sizes of messages in octets.
@@ -133,6 +136,9 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 		}
 		rcode = int(r.answer.rcode)
 		r.tally[slotOutcomes+int(r.answer.outcome)%outcomeSlots]++
+		if r.census != nil {
+			r.census.note(q, r.answer.outcome, r.unix)
+		}
 	}
 	r.choose(v, cookie, from)
 	cut := false

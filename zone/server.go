@@ -32,6 +32,8 @@ type ServerConfig struct {
 	Watch *Watch
 	// RateLimit bounds what one source gets; the zero value is the defaults.
 	RateLimit RateLimit
+	// Census counts queries of single domains while somebody asks for it; nil: never.
+	Census *Census
 	// Inherited are sockets of a predecessor (Sockets), read in place of new ones where
 	// their address is in Listen. Listen closes these files, also where it fails.
 	Inherited []Socket
@@ -143,7 +145,7 @@ func newServer(c ServerConfig, l limits) *Server {
 	s := &Server{
 		config: c, limits: l, stopped: make(chan struct{}),
 		conns: map[*tcpConn]struct{}{}, prefixes: map[uint64]map[*tcpConn]struct{}{},
-		guard: &guard{limiter: newLimiter(c.RateLimit), started: time.Now(), keepalive: uint16(l.idle / (time.Second / 10))},
+		guard: &guard{limiter: newLimiter(c.RateLimit), started: time.Now(), keepalive: uint16(l.idle / (time.Second / 10)), census: c.Census},
 	}
 	s.exchanges.New = func() any {
 		return &tcpExchange{responder: s.responder(), out: make([]byte, 0, flushAt+lengthSize+MaxTCP)}

@@ -26,6 +26,8 @@ type domainCmd struct {
 	Verify  domainVerifyCmd  `cmd:"" help:"Ask the parent's name servers for the delegation now."`
 	Records domainRecordsCmd `cmd:"" help:"Extra records inside a delegated domain."`
 
+	Queries domainQueriesCmd `cmd:"" help:"Count a domain's DNS queries on one node for a while, and show them."`
+
 	ImportZone domainImportZoneCmd `cmd:"" help:"Set a delegated domain's extra records from a zone file."`
 }
 

@@ -105,11 +105,12 @@ type server struct {
 	next     *succession
 	halt     context.CancelFunc // ends tasks
 
-	mill  *keys.Mill // nil in a lab build
-	node  *cluster.Node
-	api   *api.Server
-	dns   atomic.Pointer[zone.Server] // nil until its listeners are open
-	tasks sync.WaitGroup              // founding, cookies, collector
+	mill   *keys.Mill // nil in a lab build
+	node   *cluster.Node
+	api    *api.Server
+	census zone.Census
+	dns    atomic.Pointer[zone.Server] // nil until its listeners are open
+	tasks  sync.WaitGroup              // founding, cookies, collector
 }
 
 // run starts the node, serves until ctx is done, and stops it.
@@ -195,7 +196,7 @@ func (s *server) start(ctx context.Context) error {
 	dns, err := zone.Listen(zone.ServerConfig{
 		Listen: s.config.DNS.Listen, Inherited: inherited, Workers: s.config.DNS.Workers,
 		Tree: s.node.Tree(), Watch: s.node.Watch(), NSID: s.nsid(), Logger: s.logger,
-		RateLimit: zone.RateLimit(s.config.DNS.RateLimit),
+		RateLimit: zone.RateLimit(s.config.DNS.RateLimit), Census: &s.census,
 	})
 	if err != nil {
 		return fmt.Errorf("opening DNS listeners: %w", err)
@@ -299,7 +300,7 @@ func (s *server) startAPI() error {
 	handler, err := api.New(api.Config{
 		Replica: s.node, Prober: prober, Logger: s.logger,
 		NodeID: s.config.ID, Version: version(),
-		DNSStats: s.dnsStats, Ready: s.notReady,
+		DNSStats: s.dnsStats, Census: &s.census, Ready: s.notReady,
 		Dev: s.config.Bootstrap.VerificationOff,
 	})
 	if err != nil {
