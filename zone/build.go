@@ -103,13 +103,26 @@ func (b *builder) sorted() ([]*buildNode, []uint32) {
 // maxAnchors bounds the anchors of one block, which are searched one by one.
 const maxAnchors = 64
 
+// guess is about the size of the block, so that it is allocated once.
+func (b *builder) guess(nodes []*buildNode) int {
+	size := blockHeader + len(b.attachment) + len(nodes)*(indexEntry+48)
+	for _, at := range nodes {
+		for _, s := range at.sets {
+			for _, data := range s.Data {
+				size += len(data) + 32
+			}
+		}
+	}
+	return size
+}
+
 // build writes the block.
 func (b *builder) build() (block, error) {
 	if len(b.anchors) > maxAnchors {
 		return "", fmt.Errorf("%d names outside the zone, at most %d", len(b.anchors), maxAnchors)
 	}
 	nodes, hashes := b.sorted()
-	out := make([]byte, blockHeader+len(nodes)*indexEntry, 4096+len(b.attachment))
+	out := make([]byte, blockHeader+len(nodes)*indexEntry, b.guess(nodes))
 	out[atForm], out[atFlags] = b.form, b.flags
 	le := binary.LittleEndian
 	le.PutUint16(out[atAnchors:], uint16(len(b.anchors)))

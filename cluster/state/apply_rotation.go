@@ -1,7 +1,7 @@
 package state
 
 import (
-	"bytes"
+	"maps"
 	"slices"
 
 	"authd/keys"
@@ -370,11 +370,12 @@ func (w *writer) returnOne(r *Rotation, old *Domain) {
 // keepRotated stores one domain, with an audit entry of its own: its timeline
 // shows the change as if it had been asked for alone.
 func (w *writer) keepRotated(r *Rotation, old *Domain, ring, next keys.Ring, told Command) *Refusal {
-	if bytes.Equal(ring.Append(nil), next.Append(nil)) {
+	stays := slices.EqualFunc(ring.Keys, next.Keys, func(a, b keys.Key) bool { return a.Stage == b.Stage })
+	if stays && ring.Rotation == next.Rotation && maps.Equal(ring.Urgent, next.Urgent) {
 		return nil
 	}
 	d := *old
-	if !slices.EqualFunc(ring.Keys, next.Keys, func(a, b keys.Key) bool { return a.Stage == b.Stage }) {
+	if !stays {
 		w.touched(&d)
 	}
 	w.about.domains, w.about.key = w.about.domains[:0], ""
