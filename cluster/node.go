@@ -139,6 +139,7 @@ type Node struct {
 
 	// Set by Start.
 	library   atomic.Pointer[raft.Raft]
+	reign     atomic.Pointer[reign] // of the last leader known
 	transport *transport
 	batcher   *batcher
 	ctx       context.Context

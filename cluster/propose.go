@@ -25,6 +25,8 @@ const (
 	enqueueTime = 2 * time.Second
 	// retryPause is the pause before a write looks for the leader again.
 	retryPause = 20 * time.Millisecond
+	// reignPoll is how soon after an election those who wait for the old leader go on.
+	reignPoll = 100 * time.Millisecond
 )
 
 // Actor is who asks for a write, for the audit.
@@ -159,6 +161,8 @@ func (n *Node) forward(ctx context.Context, leader string, b batch) outcome {
 		return failed(ErrNotCommitted, err)
 	}
 	var reply proposeReply
+	ctx, done := n.during(ctx, leader)
+	defer done()
 	err = n.peers.call(ctx, leader, callPropose, proposeAsk{Batch: data}, &reply)
 	switch {
 	case err == nil && len(reply.Results) == len(b.entries):
@@ -172,6 +176,48 @@ func (n *Node) forward(ctx context.Context, leader string, b batch) outcome {
 	default:
 		return failed(ErrUnknown, fmt.Errorf("asking leader %s: %w", leader, err))
 	}
+}
+
+// reign is the time of one leader, as this node sees it.
+type reign struct {
+	leader string
+	over   context.Context
+	end    context.CancelFunc
+}
+
+// followLeaders ends a reign when another leader is known.
+func (n *Node) followLeaders() {
+	tick := time.NewTicker(reignPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+		old, leader := n.reign.Load(), n.Leader()
+		if leader == "" || old != nil && old.leader == leader {
+			continue
+		}
+		over, end := context.WithCancel(n.ctx)
+		n.reign.Store(&reign{leader, over, end})
+		if old != nil {
+			old.end()
+		}
+	}
+}
+
+// during is a context that also ends when another node leads: what a leader that
+// hangs, or is cut off, has not answered by then it will not answer soon, and
+// whoever waits could go on with the new one.
+func (n *Node) during(ctx context.Context, leader string) (context.Context, func()) {
+	r := n.reign.Load()
+	if r == nil || r.leader != leader {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(r.over, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // takeForwarded is the leader's side of forward.

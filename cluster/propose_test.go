@@ -179,3 +179,26 @@ func TestNodeThatIsNotStartedTakesNoWrites(t *testing.T) {
 		t.Errorf("%v, want not committed", err)
 	}
 }
+
+// A leader whose disk hangs takes what is forwarded to it and answers nothing.
+// Who waits for it is told once another leads, and not when its patience ends.
+func TestForwardedWritesEndWithTheReign(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	old, follower := c.leader(), c.follower()
+	c.waitAll(write(t, old, "before"))
+	eventually(t, "a reign", func() bool { r := follower.reign.Load(); return r != nil && r.leader == old.c.ID })
+
+	hold := make(chan struct{})
+	defer close(hold)
+	hang := func() error { <-hold; return nil }
+	old.store.fault.Store(&hang)
+	ctx := within(t, 60*time.Second)
+	_, _, err := follower.Propose(ctx, Actor{ID: "test"}, state.AddTenant{ID: "hangs", Name: "hangs"})
+	if !errors.Is(err, ErrUnknown) || ctx.Err() != nil {
+		t.Fatalf("%v, context %v", err, ctx.Err())
+	}
+	if now := follower.Leader(); now == old.c.ID || now == "" {
+		t.Errorf("told while %q led", now)
+	}
+}

@@ -31,6 +31,7 @@ func (n *Node) Start() error {
 		return fmt.Errorf("starting node %s: %w", n.c.ID, err)
 	}
 	n.wg.Go(n.lead)
+	n.wg.Go(n.followLeaders)
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)
 	n.wg.Go(n.evidence.run)
