@@ -45,6 +45,9 @@ type Replica interface {
 	HandedOut(t state.Token, key uint32, signer string)
 	KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uint32]cluster.KeyUse
 
+	Invite(ctx context.Context, who cluster.Actor, m cluster.Member, life time.Duration) (cluster.JoinToken, time.Time, error)
+	SetAuthority(ctx context.Context, who cluster.Actor, certificate, key []byte) error
+	CertificateExpiry() time.Time
 	AddPeer(ctx context.Context, m cluster.Member) error
 	RemovePeer(ctx context.Context, id string) error
 	TransferLeader(ctx context.Context, id string) error

@@ -42,6 +42,8 @@ type ListenConfig struct {
 	// CertFile and KeyFile are the certificate chain and its key in PEM, read
 	// again when they change; empty: plain HTTP, on loopback alone.
 	CertFile, KeyFile string
+	// Certificate, where set, is used in place of what those files hold.
+	Certificate func() *tls.Certificate
 	// Handler is a *Handler, or anything else. Required.
 	Handler http.Handler
 	// Limits; the zero value means DefaultLimits.
@@ -84,6 +86,9 @@ func Listen(c ListenConfig) (*Server, error) {
 			return nil, err
 		}
 		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+		if c.Certificate != nil {
+			s.http.TLSConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
+		}
 	}
 	for _, addr := range c.Listen {
 		socket, err := listenOn(addr, secure)

@@ -67,6 +67,16 @@ func (h *Handler) registerMembers() {
 		OperationID: "add-node", Method: http.MethodPost, Path: "/v1/cluster/nodes", Tags: tags, Summary: "Add a node, or change whether it votes",
 	}, adminOnly, h.addNode)
 	add(h, huma.Operation{
+		OperationID: "invite-node", Method: http.MethodPost, Path: "/v1/cluster/invitations", Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary:     "Make a join token for a new node, or for a new certificate of one",
+		Description: "The token is good once, for this node alone; the reply is the only place that shows it. The node is added without a vote when it uses the token, and gets its vote when it has caught up.",
+	}, adminOnly, h.inviteNode)
+	add(h, huma.Operation{
+		OperationID: "set-authority", Method: http.MethodPut, Path: "/v1/cluster/authority", Tags: tags, DefaultStatus: http.StatusNoContent,
+		Summary:     "Set the CA that issues the certificates of nodes",
+		Description: "Every node must trust it before (link.ca_file): each renews its certificate at once.",
+	}, adminOnly, h.setAuthority)
+	add(h, huma.Operation{
 		OperationID: "remove-node", Method: http.MethodDelete, Path: "/v1/cluster/nodes/{id}", Tags: tags,
 		Summary: "Remove a node that is off, or out of every address list for its TTL",
 	}, adminOnly, h.removeNode)
@@ -181,6 +191,67 @@ func (h *Handler) addNode(ctx context.Context, in *struct {
 	}
 	h.note(ctx, in.Reason.Reason, "node", m.ID, said)
 	return h.viewCluster(ctx), nil
+}
+
+// NewInvitation is the body of POST /v1/cluster/invitations.
+type NewInvitation struct {
+	ID      string `json:"id" minLength:"1" maxLength:"63" example:"node-4"`
+	Address string `json:"address" maxLength:"300" example:"192.0.2.14:7301" doc:"host:port of its node link, as the other nodes reach it."`
+	Voter   bool   `json:"voter,omitempty" doc:"It votes once it has caught up. Left out: it serves and does not vote."`
+	Life    string `json:"life,omitempty" example:"1h" doc:"How long the token is good, at most 168h; left out: 1h."`
+}
+
+// MadeInvitation is its reply.
+type MadeInvitation struct {
+	Token     string `json:"token" example:"authd_join_node-4_…" doc:"The secret. It is kept nowhere: only its hash is."`
+	ExpiresAt string `json:"expires_at" format:"date-time"`
+}
+
+// NewAuthority is the body of PUT /v1/cluster/authority.
+type NewAuthority struct {
+	Certificate string `json:"certificate" maxLength:"8192" doc:"In PEM."`
+	Key         string `json:"key" maxLength:"8192" doc:"In PEM, PKCS #8, ECDSA P-256. It is sealed before it is replicated."`
+}
+
+// inviteLife is how long a join token is good where nobody says.
+const inviteLife = time.Hour
+
+func (h *Handler) actor(ctx context.Context, reason string) cluster.Actor {
+	req := from(ctx)
+	return cluster.Actor{ID: req.who.id, Source: req.who.source, Reason: reason}
+}
+
+func (h *Handler) inviteNode(ctx context.Context, in *struct {
+	Reason
+	Body NewInvitation
+}) (*struct{ Body MadeInvitation }, error) {
+	if name, port, err := net.SplitHostPort(in.Body.Address); err != nil || name == "" || port == "" {
+		return nil, invalid("address", "%q is not host:port of a node link", bounded(in.Body.Address))
+	}
+	life := inviteLife
+	if in.Body.Life != "" {
+		var err error
+		if life, err = time.ParseDuration(in.Body.Life); err != nil || life < time.Second || life > state.MaxInvitationLife*time.Second {
+			return nil, invalid("life", "%q is not a time from 1s to %dh, such as 1h", bounded(in.Body.Life), state.MaxInvitationLife/3600)
+		}
+	}
+	m := cluster.Member{ID: in.Body.ID, Address: in.Body.Address, Voter: in.Body.Voter}
+	token, until, err := h.replica.Invite(ctx, h.actor(ctx, in.Reason.Reason), m, life)
+	if refusal, ok := errors.AsType[*state.Refusal](err); ok {
+		return nil, refused(refusal)
+	}
+	if err != nil {
+		return nil, membership(err)
+	}
+	return &struct{ Body MadeInvitation }{MadeInvitation{token.String(), until.UTC().Format(time.RFC3339)}}, nil
+}
+
+func (h *Handler) setAuthority(ctx context.Context, in *struct {
+	Reason
+	Body NewAuthority
+}) (*struct{}, error) {
+	err := h.replica.SetAuthority(ctx, h.actor(ctx, in.Reason.Reason), []byte(in.Body.Certificate), []byte(in.Body.Key))
+	return nil, membership(err)
 }
 
 func (h *Handler) removeNode(ctx context.Context, in *struct {

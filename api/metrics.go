@@ -55,7 +55,7 @@ type collector struct {
 	queries, responses, outcomes, dropped, truncated *prometheus.Desc
 	durations, limited, cookies, open, connections   *prometheus.Desc
 	index, leader, domains, tenants, pools, build    *prometheus.Desc
-	problems                                         *prometheus.Desc
+	problems, certificate                            *prometheus.Desc
 	version                                          string
 }
 
@@ -82,7 +82,9 @@ func newCollector(c Config) *collector {
 		tenants:  desc("tenants", "Tenants."),
 		pools:    desc("pools", "Pools."),
 		problems: desc("health_problems", "What is wrong with the node, as /health lists it."),
-		build:    desc("build_info", "The version running.", "version", "node"),
+		certificate: desc("certificate_expiry_timestamp_seconds",
+			"When this node's certificate ends; it is renewed at two thirds of its life."),
+		build: desc("build_info", "The version running.", "version", "node"),
 	}
 }
 
@@ -91,7 +93,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.queries, c.responses, c.outcomes, c.dropped, c.truncated,
 		c.durations, c.limited, c.cookies, c.open, c.connections,
-		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.build,
+		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.certificate, c.build,
 	} {
 		to <- d
 	}
@@ -115,6 +117,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	gauge(c.tenants, float64(tenants))
 	gauge(c.pools, float64(pools))
 	gauge(c.problems, float64(len(c.replica.Health())))
+	if end := c.replica.CertificateExpiry(); !end.IsZero() {
+		gauge(c.certificate, float64(end.Unix()))
+	}
 	gauge(c.build, 1, c.version, c.node)
 	leads := 0.0
 	if c.node != "" && c.replica.Leader() == c.node {

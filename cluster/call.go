@@ -145,14 +145,16 @@ func writeFrame(c net.Conn, w *bufio.Writer, v any) error {
 	return w.Flush()
 }
 
-func readFrame(r *bufio.Reader, v any) error {
+func readFrame(r *bufio.Reader, v any) error { return readFrameOf(r, v, maxFrame) }
+
+func readFrameOf(r *bufio.Reader, v any, most uint32) error {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return err
 	}
 	n := binary.BigEndian.Uint32(size[:])
-	if n > maxFrame {
-		return fmt.Errorf("frame of %d octets, at most %d", n, maxFrame)
+	if n > most {
+		return fmt.Errorf("frame of %d octets, at most %d", n, most)
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {

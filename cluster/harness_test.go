@@ -40,7 +40,7 @@ func newAuthority(t testing.TB) *authority {
 	must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(10 * 365 * 24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
@@ -94,6 +94,7 @@ func quick() tuning {
 	t.rotate = 200 * time.Millisecond
 	t.stall = 2 * t.heartbeat
 	t.disk = 20 * time.Millisecond
+	t.certificates, t.promoteEvery, t.promoteAfter = 50*time.Millisecond, 50*time.Millisecond, 200*time.Millisecond
 	t.recheck, t.checkWait = 200*time.Millisecond, time.Second
 	return t
 }

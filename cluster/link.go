@@ -51,6 +51,13 @@ type link struct {
 	// serve handles a connection of calls until it ends.
 	serve func(ctx context.Context, peer string, c net.Conn)
 
+	// roots are the CAs trusted now; nil: those of tls.
+	roots func() *x509.CertPool
+	// authority is the certificate of the CA that issues, which nodes that join pin;
+	// admit answers their request.
+	authority func() []byte
+	admit     func(ctx context.Context, c net.Conn)
+
 	patience  time.Duration // handshakeTime, but in tests
 	listener  net.Listener
 	advertise net.Addr
@@ -59,6 +66,7 @@ type link struct {
 	wg        sync.WaitGroup
 	raft      chan net.Conn
 	strangers chan struct{}
+	joins     chan struct{}
 
 	// mu guards open and raftClosed.
 	mu         sync.Mutex
@@ -95,6 +103,7 @@ func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
 		ctx: ctx, cancel: cancel, patience: handshakeTime,
 		raft:      make(chan net.Conn),
 		strangers: make(chan struct{}, maxStrangers),
+		joins:     make(chan struct{}, maxJoins),
 		open:      make(map[net.Conn]peerConn),
 	}, nil
 }
@@ -168,6 +177,10 @@ func (l *link) welcome(c net.Conn) {
 		return
 	}
 	protocol := server.ConnectionState().NegotiatedProtocol
+	if protocol == protocolJoin {
+		l.welcomeJoin(server)
+		return
+	}
 	if err := l.track(server, peer, protocol); err != nil {
 		l.logger.Warn("node connection refused", "from", c.RemoteAddr().String(), "node", peer, "error", err)
 		c.Close()
@@ -186,10 +199,64 @@ func (l *link) welcome(c net.Conn) {
 	}
 }
 
-func (l *link) serverConfig() *tls.Config {
+// welcomeJoin answers a node that has no certificate yet.
+func (l *link) welcomeJoin(c net.Conn) {
+	select {
+	case l.joins <- struct{}{}:
+		defer func() { <-l.joins }()
+		stop := context.AfterFunc(l.ctx, func() { c.Close() })
+		defer stop()
+		l.admit(l.ctx, c)
+	default:
+		c.Close() // it tries again
+	}
+}
+
+// config is the TLS configuration with the CAs trusted now.
+func (l *link) config() *tls.Config {
 	t := l.tls.Clone()
-	t.NextProtos = []string{protocolRaft, protocolCall}
+	if l.roots != nil {
+		t.RootCAs = l.roots()
+		t.ClientCAs = t.RootCAs
+	}
 	return t
+}
+
+func (l *link) serverConfig() *tls.Config {
+	t := l.config()
+	t.NextProtos = []string{protocolRaft, protocolCall}
+	t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != protocolJoin || l.admit == nil {
+			return nil, nil
+		}
+		return l.joinConfig(t, hello)
+	}
+	return t
+}
+
+// joinConfig asks for no certificate and shows the CA's behind our own.
+func (l *link) joinConfig(t *tls.Config, hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	j := t.Clone()
+	j.GetConfigForClient = nil
+	j.ClientAuth = tls.NoClientCert
+	j.NextProtos = []string{protocolJoin}
+	ca := l.authority()
+	if len(ca) == 0 {
+		return nil, errNoAuthority
+	}
+	var own tls.Certificate
+	if t.GetCertificate != nil {
+		pair, err := t.GetCertificate(hello)
+		if err != nil {
+			return nil, err
+		}
+		own = *pair
+	} else {
+		own = t.Certificates[0]
+	}
+	own.Certificate = [][]byte{own.Certificate[0], ca}
+	j.GetCertificate, j.Certificates = nil, []tls.Certificate{own}
+	return j, nil
 }
 
 // handshake says whose certificate the other end has shown.
@@ -200,6 +267,9 @@ func (l *link) handshake(c *tls.Conn) (peer string, err error) {
 		return "", err
 	}
 	state := c.ConnectionState()
+	if state.NegotiatedProtocol == protocolJoin && len(state.PeerCertificates) == 0 {
+		return "", nil // nobody yet
+	}
 	if p := state.NegotiatedProtocol; p != protocolRaft && p != protocolCall {
 		return "", fmt.Errorf("protocol %q is not one of the node link", p)
 	}
@@ -227,12 +297,12 @@ func (l *link) dial(ctx context.Context, id, target, protocol string) (net.Conn,
 	if id == "" {
 		id = l.memberAt(target)
 	}
-	t := l.tls.Clone()
+	t := l.config()
 	t.NextProtos = []string{protocol}
 	t.ServerName = id
 	if id == "" {
 		t.InsecureSkipVerify = true // the name alone: the chain is checked here
-		t.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, l.tls.RootCAs) }
+		t.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, t.RootCAs) }
 	}
 	dialer := net.Dialer{
 		Control:         control,

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"authd/cluster/state"
 )
 
 // changeTime bounds a change of membership or leadership.
@@ -254,9 +256,22 @@ func (n *Node) change(ctx context.Context, a changeAsk) error {
 	}
 	if a.Op == changeRemove {
 		n.link.disconnect(a.Member.ID)
+		go n.uninvite(a.Member.ID)
 		return n.met.set(a.Member.ID, false)
 	}
 	return nil
+}
+
+// uninvite forgets the invitation of a node that was removed.
+func (n *Node) uninvite(id string) {
+	if _, ok := n.Machine().Invited(id); !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, changeTime)
+	defer cancel()
+	if _, _, err := n.Propose(ctx, Actor{ID: "members"}, state.SettleNode{ID: id}); err != nil {
+		n.logger.Warn("forgetting the invitation of a node that was removed", "node", id, "error", err)
+	}
 }
 
 func (n *Node) votes(id string) bool {

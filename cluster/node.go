@@ -37,6 +37,8 @@ type Config struct {
 	// TLS authenticates both ends: its certificate's name is the node's ID and
 	// its pools hold the cluster's own CA.
 	TLS *tls.Config
+	// Identity, where set, takes the place of TLS and is renewed by the node.
+	Identity *Identity
 	// Keeper seals and opens private halves.
 	Keeper keys.Keeper
 	// Source gives new keys.
@@ -92,6 +94,9 @@ type tuning struct {
 	trailing uint64
 	// rotate is the longest sleep of the rotator.
 	rotate time.Duration
+	// certificates is how often the certificate is looked at, promoteEvery how often
+	// nodes that joined are, promoteAfter how long they must have kept up.
+	certificates, promoteEvery, promoteAfter time.Duration
 	// check is how often the nodes compare their machines, recheck how often while
 	// they differ and no majority says who is right, checkWait how long the others
 	// may take to come to the place.
@@ -120,6 +125,8 @@ func defaultTuning() tuning {
 		stall: 3 * time.Second,
 		disk:  2 * time.Second, statfs: statfs,
 		reads: readsPause,
+
+		certificates: time.Minute, promoteEvery: time.Second, promoteAfter: 10 * time.Second,
 	}
 }
 
@@ -176,6 +183,11 @@ func open(c Config, t tuning) (n *Node, err error) {
 	if n.link, err = newLink(c.ID, c.TLS, c.Logger); err != nil {
 		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
 	}
+	if c.Identity != nil {
+		n.link.roots = c.Identity.Roots
+	}
+	n.link.admit = n.admit
+	n.link.authority = func() []byte { return n.Machine().Authority().Certificate }
 	n.link.member, n.link.memberAt = n.isMember, n.memberAt
 	n.link.meets = n.meets
 	n.link.serve = func(ctx context.Context, peer string, conn net.Conn) { serveCalls(ctx, peer, conn, n.handle) }
@@ -214,6 +226,9 @@ func open(c Config, t tuning) (n *Node, err error) {
 }
 
 func (c *Config) check() error {
+	if c.Identity != nil {
+		c.TLS = c.Identity.TLS()
+	}
 	missing := func(field string) error { return fmt.Errorf("opening node: %s is not set", field) }
 	switch {
 	case c.ID == "":
@@ -412,6 +427,9 @@ func (n *Node) Health() []string {
 	}
 	if members := n.members(); len(members) > 0 && !contains(members, n.c.ID) {
 		say("not a member of the cluster")
+	}
+	if p := n.certificateProblem(); p != "" {
+		problems = append(problems, p)
 	}
 	problems = append(problems, n.trail.problems()...)
 	problems = append(problems, n.evidence.problems()...)

@@ -37,6 +37,10 @@ func (n *Node) Start() error {
 	n.wg.Go(n.evidence.run)
 	n.wg.Go(n.keepSnapshots)
 	n.wg.Go(n.keepAudit)
+	n.wg.Go(n.promote)
+	if n.c.Identity != nil {
+		n.wg.Go(n.keepCertificate)
+	}
 	n.wg.Go(n.checker.run)
 	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.checker.propose)

@@ -130,6 +130,14 @@ func (w *writer) decide(c Command) Result {
 	case CheckState:
 		w.delta.check = true
 		return same
+	case SetAuthority:
+		return w.setAuthority(c)
+	case InviteNode:
+		return w.inviteNode(c)
+	case AdmitNode:
+		return w.admitNode(c)
+	case SettleNode:
+		return w.settleNode(c)
 	}
 	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, c))
 }

@@ -132,6 +132,14 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on(c.Kind, c.Subject, "%s", c.Text)
 	case SetCookieSecret:
 		on("cluster", w.settings.ClusterID, "a new secret of DNS cookies")
+	case SetAuthority:
+		on("cluster", w.settings.ClusterID, "certificates of nodes: the CA, or how its key is sealed")
+	case InviteNode:
+		on("node", c.Invitation.ID, "invited at %s%s", quote(c.Invitation.Address), either(c.Invitation.Voter, " as a voter", ""))
+	case AdmitNode:
+		on("node", c.ID, "its join token was used")
+	case SettleNode:
+		on("node", c.ID, "its invitation ended")
 	default:
 		a.Summary = w.describeClaim(c)
 	}

@@ -44,6 +44,10 @@ const (
 	CodeAdvanceRotation  Code = 36
 	CodeControlRotation  Code = 37
 	CodeSetReads         Code = 44
+	CodeSetAuthority     Code = 50
+	CodeInviteNode       Code = 51
+	CodeAdmitNode        Code = 52
+	CodeSettleNode       Code = 53
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -310,6 +314,33 @@ type SetCookieSecret struct {
 	Secret zone.CookieSecret `cbor:"1,keyasint"`
 }
 
+// SetAuthority sets the CA that issues certificates of nodes, or its key sealed
+// anew.
+type SetAuthority struct {
+	Authority Authority `cbor:"1,keyasint"`
+}
+
+// InviteNode lets a node join once with a token.
+type InviteNode struct {
+	Invitation Invitation `cbor:"1,keyasint"`
+}
+
+// AdmitNode uses an invitation up; the node that proposes it issues the
+// certificate. Of two that show one token, one is admitted.
+type AdmitNode struct {
+	ID   string   `cbor:"1,keyasint"`
+	Hash [32]byte `cbor:"2,keyasint"`
+}
+
+// SettleNode forgets an invitation.
+type SettleNode struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+func (SetAuthority) Code() Code     { return CodeSetAuthority }
+func (InviteNode) Code() Code       { return CodeInviteNode }
+func (AdmitNode) Code() Code        { return CodeAdmitNode }
+func (SettleNode) Code() Code       { return CodeSettleNode }
 func (SetSettings) Code() Code      { return CodeSetSettings }
 func (PutPlatform) Code() Code      { return CodePutPlatform }
 func (PutRecord) Code() Code        { return CodePutRecord }

@@ -21,8 +21,9 @@ var pinned = map[Code]string{
 	16: "RevokeKey", 17: "AddAccessToken", 18: "DropAccessToken", 19: "DropPlatform", 20: "DropPool",
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 	25: "Note", 26: "ReplaceKey",
-	43: "BringKey", 44: "SetReads", 60: "CheckState",
 	35: "StartRotation", 36: "AdvanceRotation", 37: "ControlRotation",
+	43: "BringKey", 44: "SetReads",
+	50: "SetAuthority", 51: "InviteNode", 52: "AdmitNode", 53: "SettleNode", 60: "CheckState",
 }
 
 // examples has one command of each code with every field set.
@@ -75,6 +76,10 @@ func examples() []Command {
 		Reschedule{},
 		SetCookieSecret{secretOf(1)},
 		CheckState{},
+		SetAuthority{Authority{[]byte{1}, []byte{2}}},
+		InviteNode{Invitation{"node-4", "192.0.2.14:7301", true, [32]byte{1}, 5, 6}},
+		AdmitNode{"node-4", [32]byte{1}},
+		SettleNode{"node-4"},
 	}
 }
 

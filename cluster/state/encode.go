@@ -241,6 +241,14 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[Note](body)
 	case CodeSetDomainRecords:
 		return decodeBody[SetDomainRecords](body)
+	case CodeSetAuthority:
+		return decodeBody[SetAuthority](body)
+	case CodeInviteNode:
+		return decodeBody[InviteNode](body)
+	case CodeAdmitNode:
+		return decodeBody[AdmitNode](body)
+	case CodeSettleNode:
+		return decodeBody[SettleNode](body)
 	case CodeSetCookieSecret:
 		return decodeBody[SetCookieSecret](body)
 	case CodeCheckState:

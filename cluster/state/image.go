@@ -77,6 +77,9 @@ type imageMachine struct {
 	// RotationNumber is of the last rotation of many domains.
 	RotationNumber uint32      `cbor:"20,keyasint,omitempty"`
 	Reads          []ReadsHead `cbor:"21,keyasint,omitempty"`
+	// Authority is nil where there is none; its place leaves room.
+	Authority   *Authority   `cbor:"50,keyasint,omitempty"`
+	Invitations []Invitation `cbor:"51,keyasint,omitempty"`
 }
 
 type imagePlatform struct {
@@ -183,6 +186,7 @@ func (t *tables) image() imageMachine {
 		Index: t.index, Time: t.time, Settings: t.settings,
 		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
 		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber, Reads: t.reads,
+		Authority: t.authority.image(), Invitations: t.invitations,
 	}
 }
 

@@ -201,10 +201,14 @@ func (w *writer) readShared(section byte, item string) error {
 			if m.Cookies != nil {
 				w.cookies = *m.Cookies
 			}
+			if m.Authority != nil {
+				w.authority = *m.Authority
+			}
+			w.invitations = m.Invitations
 			w.imaged = m.Audit
 			w.rotationNumber = m.RotationNumber
 			w.reads = m.Reads
-			return soundReads(m.Reads)
+			return soundReads(m.Reads) && soundInvitations(m.Invitations)
 		})
 	case sectionPlatforms:
 		return object(item, w.readPlatform)

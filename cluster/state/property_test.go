@@ -296,7 +296,7 @@ func (g *generator) shared(m Machine) Command {
 	pool := g.pick("pool", "default", "second", "third")
 	server := g.pick("server", "ns1", "ns2", "ns3", "ns10", "mx1")
 	g.next++
-	switch rapid.IntRange(0, 16).Draw(g.t, "shared") {
+	switch rapid.IntRange(0, 18).Draw(g.t, "shared") {
 	case 0:
 		return SetSettings{Settings{ClusterID: "test", VerificationOff: g.flag("off", 3)}}
 	case 1:
@@ -321,6 +321,10 @@ func (g *generator) shared(m Machine) Command {
 		return AddTenant{tenant, tenant}
 	case 16:
 		return CheckState{}
+	case 18:
+		return g.member()
+	case 17:
+		return SetAuthority{Authority{[]byte{1}, []byte{byte(rapid.IntRange(0, 3).Draw(g.t, "sealed"))}}}
 	case 15:
 		return Note{"node", "node-2", g.pick("note", "added", "removed", strings.Repeat("x", MaxTitle+1))}
 	case 13:
@@ -620,4 +624,16 @@ func (g *generator) stepKey(m Machine, t Token, s keys.Step) StepKey {
 		}
 	}
 	return c
+}
+
+// member draws what is about nodes.
+func (g *generator) member() Command {
+	id, hash := g.pick("node", "node-1", "node-2", "Node 3"), [32]byte{byte(rapid.IntRange(0, 2).Draw(g.t, "hash"))}
+	switch rapid.IntRange(0, 3).Draw(g.t, "member") {
+	case 0:
+		return AdmitNode{id, hash}
+	case 1:
+		return SettleNode{id}
+	}
+	return InviteNode{Invitation{ID: id, Address: "192.0.2.1:7301", Voter: g.flag("voter", 2), Hash: hash, ExpiresAt: start + 3600}}
 }

@@ -89,5 +89,9 @@ func (m Machine) Succeed(now Machine) Machine {
 	for _, p := range platforms {
 		is.platforms.Set(p.Number, p)
 	}
+	// Nodes trust the CA of the cluster that they are in, not the backup's.
+	if len(was.authority.Certificate) > 0 {
+		is.authority, is.invitations = was.authority, was.invitations
+	}
 	return Machine{machine{is}}
 }

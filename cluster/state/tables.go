@@ -17,6 +17,9 @@ type tables struct {
 	time     int64
 	settings Settings
 	cookies  CookieSecrets
+	// authority and invitations are how nodes get certificates; never changed in place.
+	authority   Authority
+	invitations []Invitation
 
 	// Numbers given last; never reused.
 	platformNumber, poolNumber, tenantNumber uint32

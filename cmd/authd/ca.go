@@ -11,10 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
+
+	"authd/cluster"
+	"authd/cluster/state"
+	"authd/keys"
 )
 
 // authority is a cluster's own CA: who holds its key decides who is a member.
@@ -24,12 +27,11 @@ type authority struct {
 	pem  []byte
 }
 
-// How long certificates last. Nodes' certificates are renewed with `authd
-// operator init`, which writes what is missing; a CA outlives the cluster.
+// authorityLife: a CA outlives the cluster. Nodes renew their own certificates,
+// which last for cluster.CertificateLife.
 const (
-	authorityLife   = 20 * 365 * 24 * time.Hour
-	certificateLife = 5 * 365 * 24 * time.Hour
-	clockSlack      = time.Hour // nodes' clocks may be behind the one that signed
+	authorityLife = 20 * 365 * 24 * time.Hour
+	clockSlack    = time.Hour // nodes' clocks may be behind the one that signed
 )
 
 // openAuthority reads DIR/ca.pem and DIR/ca.key, or makes them.
@@ -89,23 +91,9 @@ func (a *authority) issue(certPath, keyPath, id string, hosts []string) error {
 	if err != nil {
 		return fmt.Errorf("certificate of %s: %w", id, err)
 	}
-	template, err := certificate(id, certificateLife)
+	der, err := cluster.IssueCertificate(a.cert, a.key, key.Public(), id, hosts, time.Now())
 	if err != nil {
-		return fmt.Errorf("certificate of %s: %w", id, err)
-	}
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.DNSNames = []string{id}
-	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else if host != id {
-			template.DNSNames = append(template.DNSNames, host)
-		}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		return fmt.Errorf("certificate of %s: %w", id, err)
+		return err // it says whose
 	}
 	if err := writePair(certPath, keyPath, der, key); err != nil {
 		return fmt.Errorf("certificate of %s: %w", id, err)
@@ -147,26 +135,44 @@ func writePair(certPath, keyPath string, der []byte, key *ecdsa.PrivateKey) erro
 	return newFile(certPath, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
-// linkTLS is the mutual TLS of the node link: only the cluster's own CA counts,
-// at both ends.
-func linkTLS(c linkConfig) (*tls.Config, error) {
-	text, err := os.ReadFile(c.CAFile)
+// sealedBlock is the CA's key as nodes get it: sealed under the key-encryption key.
+const sealedBlock = "AUTHD SEALED KEY"
+
+// seal writes the CA for the nodes that found the cluster, unless it is there: they
+// put it into the cluster's state, so that any node can issue certificates.
+func (a *authority) seal(path, kek string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	keeper, err := keys.OpenKeeper(kek)
 	if err != nil {
-		return nil, fmt.Errorf("reading link.ca_file: %w", err)
+		return fmt.Errorf("sealing the CA: %w", err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("reading link.ca_file: %s holds no certificate", c.CAFile)
-	}
-	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	sealed, err := cluster.SealAuthority(keeper, a.cert, a.key)
 	if err != nil {
-		return nil, fmt.Errorf("reading link.cert_file and link.key_file: %w", err)
+		return err
 	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
-		RootCAs:      pool,
-		ClientCAs:    pool,
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-	}, nil
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sealed.Certificate})
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: sealedBlock, Bytes: sealed.Sealed})...)
+	return secretFile(path, text)
+}
+
+// readAuthority reads what seal wrote.
+func readAuthority(path string) (a state.Authority, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return a, fmt.Errorf("reading bootstrap.authority_file: %w", err)
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		switch block.Type {
+		case "CERTIFICATE":
+			a.Certificate = block.Bytes
+		case sealedBlock:
+			a.Sealed = block.Bytes
+		}
+	}
+	if len(a.Certificate) == 0 || len(a.Sealed) == 0 {
+		return a, fmt.Errorf("reading bootstrap.authority_file: %s holds no certificate with its sealed key: take it from the directory of authd operator init", path)
+	}
+	return a, nil
 }

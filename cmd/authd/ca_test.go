@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"authd/cluster"
 )
 
 // certified makes a node's link TLS with a CA in its own directory.
@@ -21,11 +23,13 @@ func certified(t *testing.T, dir, id string) *tls.Config {
 	if err := ca.issue(c.CertFile, c.KeyFile, id, []string{"127.0.0.1", "node.example"}); err != nil {
 		t.Fatal(err)
 	}
-	config, err := linkTLS(c)
+	who, err := cluster.OpenIdentity(cluster.IdentityConfig{
+		ID: id, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, Renewed: filepath.Join(dir, id+".renewed"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config
+	return who.TLS()
 }
 
 // shake makes a handshake and returns what either side made of it.
@@ -73,7 +77,7 @@ func TestANodeOfAnotherCAIsRefused(t *testing.T) {
 	if s, _ := shake(t, ours, stranger, "node-1"); s == nil {
 		t.Error("a client with a certificate of another CA was taken")
 	}
-	stranger.Certificates = nil
+	stranger.GetClientCertificate = nil
 	if s, _ := shake(t, ours, stranger, "node-1"); s == nil {
 		t.Error("a client without a certificate was taken")
 	}

@@ -140,6 +140,10 @@ type bootstrapConfig struct {
 	// leader makes it a token of scope admin when it founds the cluster's state,
 	// and never again: once revoked it stays revoked.
 	AdminTokenHash string `toml:"admin_token_hash"`
+	// AuthorityFile is the cluster's CA with its key sealed under the key-encryption
+	// key: the founders put it into the cluster's state, so that nodes can renew
+	// their certificates and others can join. Not read afterwards.
+	AuthorityFile string `toml:"authority_file"`
 	// VerificationOff counts delegated domains as proven from the start. Only
 	// authd dev writes it; it is refused unless every address is loopback.
 	VerificationOff bool `toml:"verification_off"`
@@ -231,7 +235,7 @@ func (c *nodeConfig) resolve(dir string) error {
 	}
 	for _, p := range []*string{
 		&c.DataDir, &c.PIDFile, &c.API.CertFile, &c.API.KeyFile,
-		&c.Link.CAFile, &c.Link.CertFile, &c.Link.KeyFile, &c.Keys.KEKFile,
+		&c.Link.CAFile, &c.Link.CertFile, &c.Link.KeyFile, &c.Keys.KEKFile, &c.Bootstrap.AuthorityFile,
 	} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

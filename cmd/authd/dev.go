@@ -203,6 +203,9 @@ func (d *devCluster) prepare() error {
 	if err != nil {
 		return err
 	}
+	if err := ca.seal(d.path("authority.pem"), d.path("kek")); err != nil {
+		return err
+	}
 	var members []memberConfig
 	for i := 1; i <= d.nodes; i++ {
 		members = append(members, memberConfig{ID: nodeName(i), Address: d.link(i)})
@@ -211,7 +214,7 @@ func (d *devCluster) prepare() error {
 	for i := d.nodes; i >= 1; i-- {
 		if err := d.prepareNode(i, ca, nodeFile{
 			Note: "A node of authd dev.", ClusterID: id, AdminTokenHash: tokenHash(token),
-			Members: members, VerificationOff: true,
+			Members: members, Authority: "authority.pem", VerificationOff: true,
 		}); err != nil {
 			return err
 		}

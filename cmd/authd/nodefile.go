@@ -18,6 +18,7 @@ type nodeFile struct {
 	Stock                           int
 	Members                         []memberConfig // empty: added later
 	ClusterID, AdminTokenHash, Note string
+	Authority                       string
 	VerificationOff                 bool
 }
 
@@ -79,6 +80,9 @@ stock    = {{.Stock}}
 [bootstrap]
 cluster_id       = {{q .ClusterID}}
 admin_token_hash = {{q .AdminTokenHash}}
+{{- if .Authority}}
+authority_file   = {{q .Authority}}
+{{- end}}
 {{- if .VerificationOff}}
 verification_off = true # delegated domains count as proven: for authd dev only
 {{- end}}

@@ -31,10 +31,11 @@ func (operatorInitCmd) Help() string {
 	return `Makes a CA of the cluster's own, a certificate for every node, the key-encryption key that seals
 DKIM private keys, the first admin token, and DIR/<id>/ to copy to /etc/authd on each machine.
 Nothing that exists is overwritten: running it again completes or changes nothing, and with a
-further --node it prepares a machine to add with "authd operator raft add-peer".
+further --node it prepares a machine to add with "authd operator raft add-peer --prepared".
 
-Keep DIR/ca.key and DIR/kek where no node is: who has the first can join, who has the second and a
-backup has the keys.
+Nodes renew their certificates themselves: the CA's key is in the cluster's state, sealed under the
+key-encryption key. Keep DIR/ca.key and DIR/kek where no node is: who has the first can join, who has
+the second and a backup has the keys.
 
 Example:
 
@@ -65,6 +66,9 @@ func (c *operatorInitCmd) Run(a *app) error {
 	}
 	ca, err := openAuthority(c.Dir, "authd cluster "+founding.ClusterID)
 	if err != nil {
+		return fmt.Errorf("preparing cluster: %w", err)
+	}
+	if err := ca.seal(filepath.Join(c.Dir, "authority.pem"), filepath.Join(c.Dir, "kek")); err != nil {
 		return fmt.Errorf("preparing cluster: %w", err)
 	}
 	for _, id := range c.ids() {
@@ -217,14 +221,22 @@ func (c *operatorInitCmd) node(ca *authority, founding foundingDoc, id string) (
 		if m.ID == id {
 			file.Members = founding.Members
 			file.ClusterID, file.AdminTokenHash = founding.ClusterID, founding.AdminTokenHash
+			file.Authority = "authority.pem"
 		}
+	}
+	authority, err := os.ReadFile(filepath.Join(c.Dir, "authority.pem"))
+	if err != nil {
+		return false, err
 	}
 	made := false
 	for _, f := range []struct {
 		name    string
 		content []byte
 		mode    os.FileMode
-	}{{"ca.pem", ca.pem, 0o644}, {"kek", kek, 0o600}, {"authd.toml", file.text(), 0o644}} {
+	}{{"ca.pem", ca.pem, 0o644}, {"kek", kek, 0o600}, {"authority.pem", authority, 0o600}, {"authd.toml", file.text(), 0o644}} {
+		if f.name == "authority.pem" && file.Authority == "" {
+			continue // it founds nothing
+		}
 		wrote, err := completeFile(filepath.Join(dir, f.name), f.content, f.mode)
 		if err != nil {
 			return false, err

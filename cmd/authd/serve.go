@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -105,6 +104,8 @@ type server struct {
 	next     *succession
 	halt     context.CancelFunc // ends tasks
 
+	identity *cluster.Identity
+
 	mill   *keys.Mill // nil in a lab build
 	node   *cluster.Node
 	api    *api.Server
@@ -167,7 +168,13 @@ func (s *server) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("starting the key mill: %w", err)
 	}
-	link, err := linkTLS(s.config.Link)
+	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
+		return fmt.Errorf("making data directory: %w", err)
+	}
+	s.identity, err = cluster.OpenIdentity(cluster.IdentityConfig{
+		ID: s.config.ID, CAFile: s.config.Link.CAFile, CertFile: s.config.Link.CertFile, KeyFile: s.config.Link.KeyFile,
+		Renewed: filepath.Join(s.config.DataDir, "certificate.pem"),
+	})
 	if err != nil {
 		return err
 	}
@@ -176,7 +183,7 @@ func (s *server) start(ctx context.Context) error {
 	if err := s.claim(ctx); err != nil {
 		return err
 	}
-	if s.node, err = s.openNode(keeper, source, link); err != nil {
+	if s.node, err = s.openNode(keeper, source); err != nil {
 		return err // it says which node, and what
 	}
 	if err := s.node.Start(); err != nil {
@@ -213,7 +220,7 @@ func (s *server) start(ctx context.Context) error {
 	return nil
 }
 
-func (s *server) openNode(keeper keys.Keeper, source keys.Source, link *tls.Config) (*cluster.Node, error) {
+func (s *server) openNode(keeper keys.Keeper, source keys.Source) (*cluster.Node, error) {
 	members := make([]cluster.Member, 0, len(s.config.Bootstrap.Members))
 	for _, m := range s.config.Bootstrap.Members {
 		members = append(members, cluster.Member{ID: m.ID, Address: m.Address, Voter: !m.NonVoter})
@@ -225,7 +232,7 @@ func (s *server) openNode(keeper keys.Keeper, source keys.Source, link *tls.Conf
 	return cluster.Open(cluster.Config{
 		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve), Alone: alone,
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
-		Bootstrap: members, TLS: link,
+		Bootstrap: members, Identity: s.identity,
 		Keeper: keeper, Source: source, Logger: s.logger,
 	})
 }
@@ -306,11 +313,15 @@ func (s *server) startAPI() error {
 	if err != nil {
 		return err
 	}
-	s.api, err = api.Listen(api.ListenConfig{
+	listen := api.ListenConfig{
 		Listen:   s.config.API.Listen,
 		CertFile: s.config.API.CertFile, KeyFile: s.config.API.KeyFile,
 		Handler: handler, Logger: s.logger,
-	})
+	}
+	if s.config.API.CertFile == s.config.Link.CertFile {
+		listen.Certificate = s.identity.Certificate // one certificate for both is renewed for both
+	}
+	s.api, err = api.Listen(listen)
 	return err // it says what and where
 }
 
@@ -353,6 +364,14 @@ func (s *server) found(ctx context.Context) {
 		}
 		copy(access.Hash[:], sum)
 		commands = append(commands, state.AddAccessToken{Access: access})
+	}
+	if b.AuthorityFile != "" {
+		a, err := readAuthority(b.AuthorityFile)
+		if err != nil {
+			s.logger.Error("founding the cluster: certificates will not be renewed", "error", err)
+		} else {
+			commands = append(commands, state.SetAuthority{Authority: a})
+		}
 	}
 	tick := time.NewTicker(foundPoll)
 	defer tick.Stop()
