@@ -38,6 +38,7 @@ type customer struct {
 type world struct {
 	options
 	machine   state.Machine
+	founded   state.Machine // before the first domain
 	index     uint64
 	at        int64
 	random    *rand.Rand
@@ -134,10 +135,11 @@ func (w *world) apply(commands []state.Command) error {
 // populate claims every domain and confirms its standby, as the cluster would
 // have done within the minute: an idle cluster has nothing due.
 func (w *world) populate() error {
+	w.founded = w.machine
 	total := w.cnames + w.delegated
 	w.customers = make([]customer, 0, total)
 	for i := 0; i < total; {
-		var claims, confirms []state.Command
+		var claims, confirms, activations, thirds []state.Command
 		for ; i < total && len(claims) < batch; i++ {
 			claim, err := w.claim(i)
 			if err != nil {
@@ -148,6 +150,15 @@ func (w *world) populate() error {
 				Token: claim.Token,
 				Step:  keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: claim.Standby[0].ID},
 			})
+			activations = append(activations, state.StepKey{
+				Token: claim.Token, Manual: true,
+				Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: claim.Standby[0].ID},
+			})
+			third, err := w.third(claim)
+			if err != nil {
+				return err
+			}
+			thirds = append(thirds, third)
 		}
 		if err := w.apply(claims); err != nil {
 			return err
@@ -155,8 +166,44 @@ func (w *world) populate() error {
 		if err := w.apply(confirms); err != nil {
 			return err
 		}
+		if !w.bare {
+			continue // questions ask for the first two keys alone
+		}
+		if err := w.apply(activations); err != nil {
+			return err
+		}
+		if err := w.apply(thirds); err != nil {
+			return err
+		}
+		for k := range confirms {
+			c := confirms[k].(state.StepKey)
+			c.Step.Key = 3
+			confirms[k] = c
+		}
+		if err := w.apply(confirms); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// third publishes a third key: draining, active and standby, as most domains have
+// after their first rotation.
+func (w *world) third(claim state.AddDomain) (state.StepKey, error) {
+	c := state.StepKey{Token: claim.Token, Step: keys.Step{Kind: keys.StepPublish, Algorithm: keys.RSA2048}}
+	if !w.bare {
+		return c, nil
+	}
+	selector := "k3"
+	if claim.Mode == zone.Delegated {
+		var err error
+		if selector, err = keys.MintSelector(w.entropy, time.Unix(w.at, 0)); err != nil {
+			return c, err
+		}
+	}
+	m, err := w.key(claim.Token, 3, selector)
+	c.Material = &m
+	return c, err
 }
 
 // claim makes the i-th domain: CNAME customers come first.

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type options struct {
 	delegated int
 	questions int
 	seed      uint64
+	bare      bool   // only the snapshots, and some names to ask for
+	behind    string // this node gets the state before the first domain
 }
 
 func main() {
@@ -39,6 +42,8 @@ func main() {
 	flag.IntVar(&o.delegated, "m", 10_000, "delegated zones")
 	flag.IntVar(&o.questions, "q", 1_000_000, "questions a file")
 	flag.Uint64Var(&o.seed, "seed", 1, "of all that is drawn")
+	flag.BoolVar(&o.bare, "bare", false, "write only the snapshots, and names to ask for to DIR/names: no zone files, no questions")
+	flag.StringVar(&o.behind, "behind", "", "give this node the state before the first domain, so that it is sent a snapshot")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "data:", err)
@@ -66,6 +71,21 @@ func run(o options) (err error) {
 		return err
 	}
 	say(fmt.Sprintf("machine of %d domains", w.machine.DomainCount()))
+	if err := w.files(say); err != nil {
+		return err
+	}
+	if err := w.snapshot(); err != nil {
+		return err
+	}
+	say("snapshots")
+	return nil
+}
+
+// files writes what is read besides the snapshots.
+func (w *world) files(say func(string)) error {
+	if w.bare {
+		return w.names()
+	}
 	if err := w.export(); err != nil {
 		return err
 	}
@@ -74,12 +94,21 @@ func run(o options) (err error) {
 		return err
 	}
 	say("questions")
-	if err := w.configure(); err != nil {
-		return err
+	return w.configure()
+}
+
+// names writes one name with a DKIM record and one token a line, of customers
+// from all over the state.
+func (w *world) names() error {
+	var b strings.Builder
+	for i := range 1000 {
+		n := i * len(w.customers) / 1000
+		c := w.customers[n]
+		if n < w.cnames {
+			fmt.Fprintf(&b, "k1.%s.dkim.%s. %[1]s\n", c.token, apex)
+		} else {
+			fmt.Fprintf(&b, "%s._domainkey.%s. %s\n", c.selectors[0], zoneOf(n-w.cnames), c.token)
+		}
 	}
-	if err := w.snapshot(); err != nil {
-		return err
-	}
-	say("snapshots")
-	return nil
+	return os.WriteFile(filepath.Join(w.dir, "names"), []byte(b.String()), 0o600)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"authd/cluster/state"
 )
 
 // snapshot puts the machine into every node of the cluster as the only thing
@@ -34,25 +36,29 @@ func (w *world) snapshot() error {
 				return err
 			}
 		}
-		if err := w.snapshotTo(dir, members); err != nil {
+		machine := w.machine
+		if n.id == w.behind {
+			machine = w.founded
+		}
+		if err := snapshotTo(dir, machine, members); err != nil {
 			return fmt.Errorf("snapshot of %s: %w", n.id, err)
 		}
 	}
 	return nil
 }
 
-func (w *world) snapshotTo(dir string, members raft.Configuration) error {
+func snapshotTo(dir string, machine state.Machine, members raft.Configuration) error {
 	store, err := raft.NewFileSnapshotStoreWithLogger(dir, 1, hclog.NewNullLogger())
 	if err != nil {
 		return err
 	}
 	const term = 1
 	_, encoder := raft.NewInmemTransport("") // only writes the members down
-	sink, err := store.Create(raft.SnapshotVersionMax, w.index, term, members, 1, encoder)
+	sink, err := store.Create(raft.SnapshotVersionMax, machine.Index(), term, members, 1, encoder)
 	if err != nil {
 		return err
 	}
-	if err := w.machine.WriteImage(io.Writer(sink)); err != nil {
+	if err := machine.WriteImage(io.Writer(sink)); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()

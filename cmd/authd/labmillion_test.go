@@ -1,0 +1,296 @@
+//go:build lab
+
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+// Three in ten domains are delegated. AUTHD_LAB_DOMAINS makes the fleet another.
+const millionDomains = 1_000_000
+
+// TestMillionCluster measures the shipping binary with a million domains: start,
+// memory, install to an empty follower, snapshot beside writes. It prints the
+// table of ARCHITECTURE.md:
+//
+//	go test -tags lab -run MillionCluster -timeout 40m -v ./cmd/authd
+func TestMillionCluster(t *testing.T) {
+	l := enterLab(t)
+	if l == nil {
+		return
+	}
+	m := &million{cluster: l.startDev(l.build(""))}
+	m.work = filepath.Join(l.dir, "million")
+	m.dev.end(syscall.SIGTERM)
+	m.populate()
+
+	m.row("first right answer, cold page cache", "10 s", m.start(1).String())
+	m.run[1].end(syscall.SIGKILL)
+	m.row("first right answer, warm", "10 s", m.start(1).String())
+	m.start(2)
+	time.Sleep(30 * time.Second) // a steady state is what is asked for
+	steady := m.memory(1, "VmRSS")
+	m.row("VmRSS, steady", "3 GiB", gib(steady))
+	before := m.cpu(1)
+	time.Sleep(30 * time.Second)
+	m.row("CPU at rest, of a core, everything included", "2 % for the collector", fmt.Sprintf("%.1f %%", (m.cpu(1)-before).Seconds()/30*100))
+
+	m.row("install to an empty follower: exec to its first right answer", "60 s", m.start(3).String())
+	m.row("VmHWM of the follower by then", gib(steady*21/10), gib(m.memory(3, "VmHWM")))
+
+	m.snapshotBesideWrites()
+	t.Logf("%d domains, three keys each\n\n| What | Aim | Measured |\n|---|---|---|\n%s", m.total, m.table.String())
+}
+
+type million struct {
+	*cluster
+	work   string // for what bench/data makes
+	total  int
+	names  []string // with a DKIM record
+	tokens []string // of their domains
+	run    map[int]*process
+	table  strings.Builder
+}
+
+func (m *million) row(what, aim, got string) {
+	fmt.Fprintf(&m.table, "| %s | %s | %s |\n", what, aim, got)
+	m.Logf("%s: %s (aim %s)", what, got, aim)
+}
+
+func gib(kib int) string { return fmt.Sprintf("%.2f GiB", float64(kib)/(1<<20)) }
+
+// populate gives nodes 1 and 2 the fleet as a snapshot, node 3 a state without it.
+func (m *million) populate() {
+	m.Helper()
+	m.total, m.run = millionDomains, map[int]*process{}
+	if n, err := strconv.Atoi(os.Getenv("AUTHD_LAB_DOMAINS")); err == nil {
+		m.total = n
+	}
+	if err := os.MkdirAll(m.work, 0o700); err != nil {
+		m.Fatal(err)
+	}
+	data := filepath.Join(m.work, "bench-data")
+	build := exec.Command("go", "build", "-buildvcs=false", "-tags", "lab", "-o", data, "authd/bench/data")
+	if text, err := build.CombinedOutput(); err != nil {
+		m.Fatalf("building bench/data: %v\n%s", err, text)
+	}
+	fill := exec.Command(data, "-bare", "-behind", "node-3", "-dir", m.work, "-cluster", m.dir,
+		"-n", strconv.Itoa(m.total*7/10), "-m", strconv.Itoa(m.total*3/10))
+	if text, err := fill.CombinedOutput(); err != nil {
+		m.Fatalf("making the fleet: %v\n%s", err, text)
+	}
+	text, err := os.ReadFile(filepath.Join(m.work, "names"))
+	if err != nil {
+		m.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, token, _ := strings.Cut(strings.TrimSpace(line), " ")
+		m.names, m.tokens = append(m.names, name), append(m.tokens, token)
+	}
+}
+
+// start starts a node and gives the time from exec to its first right answer. No
+// answer before may be wrong.
+func (m *million) start(i int) time.Duration {
+	m.Helper()
+	m.forget(i)
+	began := time.Now()
+	m.run[i] = m.lab.start(fmt.Sprintf("node-%d", i),
+		exec.Command(m.binary, "serve", "--config", filepath.Join(m.dir, fmt.Sprintf("node-%d.toml", i))))
+	client := dns.Client{Timeout: 100 * time.Millisecond}
+	for n := 0; time.Since(began) < 10*time.Minute; n++ {
+		if !m.run[i].running() {
+			m.Fatalf("node %d ended: %v", i, m.run[i].err)
+		}
+		q := new(dns.Msg).SetQuestion(m.names[n%len(m.names)], dns.TypeTXT)
+		r, _, err := client.Exchange(q, m.dns(i))
+		if err != nil {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if r.Rcode != dns.RcodeSuccess || len(r.Answer) != 1 {
+			m.Fatalf("node %d answers %s with %s", i, q.Question[0].Name, r)
+		}
+		return time.Since(began).Round(10 * time.Millisecond)
+	}
+	m.Fatalf("node %d does not answer", i)
+	return 0
+}
+
+// forget drops a node's snapshots from the page cache.
+func (m *million) forget(i int) {
+	m.Helper()
+	files, err := filepath.Glob(filepath.Join(m.dir, fmt.Sprintf("node-%d", i), "snapshots", "*", "state.bin"))
+	if err != nil {
+		m.Fatal(err)
+	}
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			m.Fatal(err)
+		}
+		if m.run[i] == nil { // the first start; later ones find it warm
+			err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		}
+		if f.Close(); err != nil {
+			m.Fatal(err)
+		}
+	}
+}
+
+// proc reads a file of a node's process. The namespace has process ids of its own,
+// but /proc has those outside.
+func (m *million) proc(i int, file string) string {
+	m.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		m.Fatal(err)
+	}
+	config := filepath.Join(m.dir, fmt.Sprintf("node-%d.toml", i)) + "\x00"
+	for _, line := range lines {
+		if text, err := os.ReadFile(line); err == nil && strings.Contains(string(text), "serve\x00--config\x00"+config) {
+			if text, err = os.ReadFile(filepath.Join(filepath.Dir(line), file)); err == nil {
+				return string(text)
+			}
+		}
+	}
+	m.Fatalf("node %d has no process", i)
+	return ""
+}
+
+// memory reads a field of a node's status, in KiB.
+func (m *million) memory(i int, field string) int {
+	m.Helper()
+	text := m.proc(i, "status")
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			n, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				m.Fatal(err)
+			}
+			return n
+		}
+	}
+	m.Fatalf("no %s", field)
+	return 0
+}
+
+// cpu is what a node has used.
+func (m *million) cpu(i int) time.Duration {
+	m.Helper()
+	_, rest, _ := strings.Cut(m.proc(i, "stat"), ") ")
+	fields := strings.Fields(rest)
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	if err1 != nil || err2 != nil {
+		m.Fatal(err1, err2)
+	}
+	return time.Duration(user+system) * time.Second / 100
+}
+
+// commit is one acknowledged write.
+type commit struct {
+	at   time.Time // of the reply
+	took time.Duration
+}
+
+// snapshotBesideWrites writes until the leader has made a snapshot by itself, and
+// compares the commits during it with those before.
+func (m *million) snapshotBesideWrites() {
+	m.Helper()
+	leader := m.leader(1, 2, 3)
+	var stop atomic.Bool
+	var mu sync.Mutex // guards commits
+	var commits []commit
+	var peak atomic.Int64
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			for n := w; !stop.Load(); n += 8 {
+				began := time.Now()
+				body := json.RawMessage(fmt.Sprintf(`{"labels":{"n":"%d"}}`, n))
+				r, err := m.try(leader, "PATCH", "/v1/domains/"+m.tokens[n%len(m.tokens)], body)
+				if err != nil || r.status != 200 {
+					m.Errorf("write %d: %v %v", n, err, r)
+					return
+				}
+				mu.Lock()
+				commits = append(commits, commit{time.Now(), time.Since(began)})
+				mu.Unlock()
+			}
+		})
+	}
+	var made time.Time
+	var took time.Duration
+	for began := time.Now(); took == 0 && time.Since(began) < 10*time.Minute && !m.Failed(); time.Sleep(20 * time.Millisecond) {
+		peak.Store(max(peak.Load(), int64(m.memory(leader, "VmRSS"))))
+		made, took = time.Now(), m.snapshotTook(leader)
+	}
+	stop.Store(true)
+	all.Wait()
+	if took == 0 {
+		m.Fatal("the leader made no snapshot within ten minutes of writes")
+	}
+	begin := made.Add(-took)
+	var idle, busy []time.Duration
+	gap, last := time.Duration(0), time.Time{}
+	slices.SortFunc(commits, func(a, b commit) int { return a.at.Compare(b.at) })
+	for _, c := range commits {
+		switch {
+		case c.at.Before(begin):
+			idle = append(idle, c.took)
+		case c.at.Before(made):
+			busy = append(busy, c.took)
+			if !last.IsZero() {
+				gap = max(gap, c.at.Sub(last))
+			}
+			last = c.at
+		}
+	}
+	if len(idle) == 0 || len(busy) == 0 {
+		m.Fatalf("%d commits before the snapshot and %d during it: too few to compare", len(idle), len(busy))
+	}
+	m.row("snapshot under load takes", "", took.Round(10*time.Millisecond).String())
+	m.row("VmRSS, most during the snapshot", "3.5 GiB", gib(int(peak.Load())))
+	m.row("longest gap between commits during it", "50 ms", gap.Round(100*time.Microsecond).String())
+	m.row("commit p99 during it, 8 clients", "2 × "+p99(idle).String(), p99(busy).String())
+}
+
+func p99(list []time.Duration) time.Duration {
+	slices.Sort(list)
+	return list[len(list)*99/100].Round(100 * time.Microsecond)
+}
+
+// snapshotTook finds how long the last snapshot of a node took in its log; 0:
+// there was none.
+func (m *million) snapshotTook(i int) (took time.Duration) {
+	text, err := os.ReadFile(m.run[i].log)
+	if err != nil {
+		m.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, "snapshot made") {
+			continue
+		}
+		_, rest, ok := strings.Cut(line, "took=")
+		if ok {
+			took, _ = time.ParseDuration(strings.TrimSpace(strings.Fields(rest)[0]))
+		}
+	}
+	return took
+}
