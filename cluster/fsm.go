@@ -33,6 +33,8 @@ type fsm struct {
 	checks func(state.Machine)
 
 	machine atomic.Pointer[state.Machine]
+	// restoring: a snapshot is being read in.
+	restoring atomic.Bool
 	// forced: an operator's restore is under way.
 	forced atomic.Bool
 
@@ -180,6 +182,8 @@ func (s *fsm) Snapshot() (raft.FSMSnapshot, error) {
 
 // Restore implements raft.FSM: it replaces the machine, whatever its index was.
 func (s *fsm) Restore(r io.ReadCloser) error {
+	s.restoring.Store(true)
+	defer s.restoring.Store(false)
 	meta, ok := metaOf(r)
 	if !ok {
 		return errors.New("restoring snapshot: its metadata is not known")

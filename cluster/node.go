@@ -383,6 +383,12 @@ func (n *Node) owed() uint64 {
 // joining says whether this node began with nothing and founds nothing.
 func (n *Node) joining() bool { return n.start.fresh && len(n.c.Bootstrap) == 0 }
 
+// Progress grows while this node takes over what it lacks: entries, or the octets
+// of a snapshot. busy: it is reading one in just now.
+func (n *Node) Progress() (progress uint64, busy bool) {
+	return n.fsm.current().Index() + uint64(n.snaps.arrived.Load()), n.fsm.restoring.Load()
+}
+
 // WaitApplied waits until this node has applied an index.
 func (n *Node) WaitApplied(ctx context.Context, index uint64) error {
 	for {

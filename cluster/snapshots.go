@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -37,6 +38,9 @@ type snapshots struct {
 
 	// written is told of snapshots that this node wrote itself.
 	written func(index, term uint64)
+
+	// arrived counts the octets of snapshots that came from elsewhere.
+	arrived atomic.Int64
 
 	// mu guards usable.
 	mu     sync.Mutex

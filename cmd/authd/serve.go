@@ -266,7 +266,7 @@ func (s *server) nsid() string {
 
 // catchUp waits until this node may answer. It must reach what was answered from
 // its disk before, without limit; it should be as far as the peers that answer,
-// but where it cannot get there in time (no leader, say) it serves what it has:
+// but where nothing comes for a time (no leader, say) it serves what it has:
 // answers of a minute ago are better than none.
 func (s *server) catchUp(ctx context.Context) error {
 	s.logger.Info("asking peers how far they are", "here", s.node.Machine().Index())
@@ -288,12 +288,21 @@ func (s *server) catchUp(ctx context.Context) error {
 	if limit == 0 {
 		limit = defaultCatchUp
 	}
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	if err := s.node.WaitApplied(bounded, peers); err != nil && ctx.Err() == nil {
-		s.logger.Warn("peers are further on: serving what is here", "error", err)
+	for before, _ := s.node.Progress(); ; {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		err := s.node.WaitApplied(bounded, peers)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// A node that is being sent what it lacks waits on: its names would not exist.
+		now, busy := s.node.Progress()
+		if now == before && !busy {
+			s.logger.Warn("peers are further on, and nothing comes: serving what is here", "error", err)
+			return nil
+		}
+		before = now
 	}
-	return ctx.Err()
 }
 
 func (s *server) startAPI() error {
