@@ -122,7 +122,7 @@ func TestEmergencyOfAFleetIsSeenOnEveryNode(t *testing.T) {
 	}
 }
 
-// fleet imports domains of both kinds of answers and waits until all can switch.
+// fleet imports domains in CNAME mode and waits until all can switch.
 func (c *cluster) fleet(n int) (tokens []string) {
 	c.Helper()
 	c.platform("default")
