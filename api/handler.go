@@ -193,6 +193,7 @@ func (h *Handler) register() {
 	h.registerEvents()
 	h.registerTimeline()
 	h.registerQueries()
+	h.registerWrap()
 	h.registerLater()
 }
 

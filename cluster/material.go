@@ -122,7 +122,7 @@ func (n *Node) seal(t state.Token, place keys.Place, p *keys.Pair) (keys.Materia
 			return keys.Material{}, err
 		}
 	}
-	sealed, err := n.c.Keeper.Seal(n.c.Random, keys.Binding{Token: t.String(), Selector: place.Selector, KeyID: place.ID}, p.Compact())
+	sealed, err := n.c.Keeper.SealUnder(n.c.Random, n.wrapVersion(), keys.Binding{Token: t.String(), Selector: place.Selector, KeyID: place.ID}, p.Compact())
 	if err != nil {
 		return keys.Material{}, fmt.Errorf("sealing key %q: %w", place.Selector, err)
 	}

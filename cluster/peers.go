@@ -122,6 +122,8 @@ type statusReply struct {
 	// Knows: the node that asks was a member here before, with a log.
 	Knows  bool `cbor:"5,keyasint"`
 	Fenced bool `cbor:"6,keyasint"`
+	// Wraps are the versions of the key-encryption key that it holds.
+	Wraps []uint16 `cbor:"43,keyasint,omitempty"`
 	// DiskShort: it has no room, and had better not lead.
 	DiskShort bool `cbor:"60,keyasint,omitempty"`
 }
@@ -133,6 +135,7 @@ func (n *Node) status(peer string) statusReply {
 		Clock:     n.c.Now().Unix(),
 		Knows:     n.met.has(peer),
 		Fenced:    n.fence.err() != nil,
+		Wraps:     n.c.Keeper.Versions(),
 		DiskShort: n.disk.isShort(),
 	}
 	if !n.start.fresh || n.raft() != nil {
@@ -227,6 +230,9 @@ type Status struct {
 	Healthy bool   // answered within a second
 	Serving bool   // its DNS listeners are open
 	Applied uint64 // index of its machine; 0 where not known
+	// Wraps are the versions of the key-encryption key that it holds; nil where it
+	// did not answer.
+	Wraps []uint16
 }
 
 // Members asks all nodes, for at most a second, how they are.
@@ -240,7 +246,7 @@ func (n *Node) Members(ctx context.Context) []Status {
 		r, ok := replies[m.ID]
 		all[i] = Status{
 			Member: m, Leader: m.ID == leader,
-			Healthy: ok && !r.Fenced, Serving: r.Serving, Applied: r.Applied,
+			Healthy: ok && !r.Fenced, Serving: r.Serving, Applied: r.Applied, Wraps: r.Wraps,
 		}
 	}
 	return all

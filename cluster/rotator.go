@@ -91,6 +91,7 @@ func (r *rotator) run() {
 	r.node.wg.Go(r.runDrain)
 	r.node.wg.Go(func() { r.clock.run(r.wake) })
 	r.node.wg.Go(r.runFleet)
+	r.node.wg.Go(r.runWrap)
 	for {
 		changed := r.node.fsm.next()
 		if r.node.leads() && r.round() {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,6 +36,10 @@ type Keeper interface {
 	// Open decrypts what Seal made. It fails for another binding, for a version
 	// it does not hold (the error says which) and for altered bytes.
 	Open(b Binding, sealed []byte) ([]byte, error)
+	// SealUnder is Seal under a version that need not be the current one.
+	SealUnder(random io.Reader, version uint16, b Binding, compact []byte) ([]byte, error)
+	// Versions are the key-encryption keys that it holds now, the current one last.
+	Versions() []uint16
 }
 
 const (
@@ -84,15 +89,36 @@ func newAEAD(key []byte) cipher.AEAD {
 
 // Seal implements Keeper: version, nonce, ciphertext and tag.
 func (k *memoryKeeper) Seal(random io.Reader, b Binding, compact []byte) ([]byte, error) {
+	return k.SealUnder(random, k.current, b, compact)
+}
+
+// Versions implements Keeper.
+func (k *memoryKeeper) Versions() []uint16 {
+	list := make([]uint16, 0, len(k.versions))
+	for v := range k.versions {
+		if v != k.current {
+			list = append(list, v)
+		}
+	}
+	slices.Sort(list)
+	return append(list, k.current)
+}
+
+// SealUnder implements Keeper.
+func (k *memoryKeeper) SealUnder(random io.Reader, version uint16, b Binding, compact []byte) ([]byte, error) {
+	aead, ok := k.versions[version]
+	if !ok {
+		return nil, fmt.Errorf("sealing private half: this node does not hold key-encryption key version %d", version)
+	}
 	if len(compact) == 0 {
 		return nil, errors.New("sealing private half: it is empty")
 	}
 	sealed := make([]byte, versionSize+nonceSize, SealedOverhead+len(compact))
-	binary.BigEndian.PutUint16(sealed, k.current)
+	binary.BigEndian.PutUint16(sealed, version)
 	if _, err := io.ReadFull(random, sealed[versionSize:]); err != nil {
 		return nil, fmt.Errorf("sealing private half: drawing nonce: %w", err)
 	}
-	return k.versions[k.current].Seal(sealed, sealed[versionSize:], compact, b.associated(k.current)), nil
+	return aead.Seal(sealed, sealed[versionSize:], compact, b.associated(version)), nil
 }
 
 // Open implements Keeper.
@@ -142,34 +168,34 @@ func (k *memoryKeeper) MarshalText() ([]byte, error) { return []byte(k.String())
 // maxKeeperFile bounds the file: each version takes about 50 octets.
 const maxKeeperFile = 64 << 10
 
-// OpenKeeper reads key-encryption keys from a file: lines "version base64(32
+// readKeeper reads the file: lines "version base64(32
 // bytes)", the last one current; lines that begin with # are notes. It refuses a
 // file that others may read. A systemd credential (a file in
 // CREDENTIALS_DIRECTORY) may show its group as a reader: systemd grants the
 // service's user access by an ACL, whose mask stands in those bits.
-func OpenKeeper(path string) (Keeper, error) {
+func readKeeper(path string) (*memoryKeeper, fs.FileInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening key-encryption keys: %w", err)
+		return nil, nil, fmt.Errorf("opening key-encryption keys: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("opening key-encryption keys: %w", err)
+		return nil, nil, fmt.Errorf("opening key-encryption keys: %w", err)
 	}
 	if err := checkMode(path, info, os.Getenv("CREDENTIALS_DIRECTORY")); err != nil {
-		return nil, fmt.Errorf("opening key-encryption keys: %w", err)
+		return nil, nil, fmt.Errorf("opening key-encryption keys: %w", err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxKeeperFile+1))
 	defer clear(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading key-encryption keys: %w", err)
+		return nil, nil, fmt.Errorf("reading key-encryption keys: %w", err)
 	}
 	keeper, err := parseKeeper(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading key-encryption keys from %s: %w", path, err)
+		return nil, nil, fmt.Errorf("reading key-encryption keys from %s: %w", path, err)
 	}
-	return keeper, nil
+	return keeper, info, nil
 }
 
 // checkMode refuses a file that anybody but its owner may touch.

@@ -105,6 +105,10 @@ func (w *writer) decide(c Command) Result {
 		return w.revokeKey(c)
 	case ReplaceKey:
 		return w.replaceKey(c)
+	case SetWrap:
+		return w.setWrap(c)
+	case Rewrap:
+		return w.rewrap(c)
 	case SetReads:
 		return w.setReads(c)
 	case BringKey:

@@ -130,6 +130,8 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on("cluster", w.settings.ClusterID, "due times follow changed policies")
 	case Note:
 		on(c.Kind, c.Subject, "%s", c.Text)
+	case SetWrap:
+		on("cluster", w.settings.ClusterID, "private halves are sealed under key-encryption key version %d", c.Version)
 	case SetCookieSecret:
 		on("cluster", w.settings.ClusterID, "a new secret of DNS cookies")
 	case SetAuthority:

@@ -48,6 +48,8 @@ const (
 	CodeInviteNode       Code = 51
 	CodeAdmitNode        Code = 52
 	CodeSettleNode       Code = 53
+	CodeSetWrap          Code = 45
+	CodeRewrap           Code = 46
 )
 
 // Command is one change. The set is closed: each type below implements it.
@@ -271,6 +273,26 @@ type ControlRotation struct {
 	Verb uint8 `cbor:"2,keyasint"` // RotationPause and the others
 }
 
+// SetWrap chooses the version of the key-encryption key that private halves are
+// sealed under; the leader then seals those under others anew, by Rewrap.
+type SetWrap struct {
+	Version uint16 `cbor:"1,keyasint"`
+}
+
+// Rewrap replaces private halves by the same under the chosen version.
+type Rewrap struct {
+	Halves []SealedHalf `cbor:"1,keyasint"`
+}
+
+// SealedHalf is a private half sealed anew. It takes the place of the one that
+// begins with Old: a version and a nonce, which no other has.
+type SealedHalf struct {
+	Token  Token  `cbor:"1,keyasint"`
+	Key    uint32 `cbor:"2,keyasint"`
+	Old    []byte `cbor:"3,keyasint"`
+	Sealed []byte `cbor:"4,keyasint"`
+}
+
 // SetReads keeps where a node's journal of key reads ends, so that what was cut
 // off it shows. It leaves no audit entry: the journal is one.
 type SetReads struct {
@@ -362,6 +384,8 @@ func (BringKey) Code() Code         { return CodeBringKey }
 func (StartRotation) Code() Code    { return CodeStartRotation }
 func (AdvanceRotation) Code() Code  { return CodeAdvanceRotation }
 func (ControlRotation) Code() Code  { return CodeControlRotation }
+func (SetWrap) Code() Code          { return CodeSetWrap }
+func (Rewrap) Code() Code           { return CodeRewrap }
 func (SetReads) Code() Code         { return CodeSetReads }
 func (AddAccessToken) Code() Code   { return CodeAddAccessToken }
 func (DropAccessToken) Code() Code  { return CodeDropAccessToken }

@@ -22,7 +22,7 @@ var pinned = map[Code]string{
 	21: "DropNameServer", 22: "Reschedule", 23: "SetCookieSecret", 24: "SetDomainRecords",
 	25: "Note", 26: "ReplaceKey",
 	35: "StartRotation", 36: "AdvanceRotation", 37: "ControlRotation",
-	43: "BringKey", 44: "SetReads",
+	43: "BringKey", 44: "SetReads", 45: "SetWrap", 46: "Rewrap",
 	50: "SetAuthority", 51: "InviteNode", 52: "AdmitNode", 53: "SettleNode", 60: "CheckState",
 }
 
@@ -67,6 +67,8 @@ func examples() []Command {
 		}},
 		AdvanceRotation{tok(1)},
 		ControlRotation{tok(1), RotationRollback},
+		SetWrap{2},
+		Rewrap{[]SealedHalf{{tok(1), 1, []byte{0, 1}, []byte{0, 2}}}},
 		SetReads{"node-1", 5, AuditHash{1}, 7},
 		AddAccessToken{AccessToken{"a1", [32]byte{1}, ScopeAdmin, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 5, 6, "note"}},
 		DropAccessToken{"a1"},

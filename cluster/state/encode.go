@@ -215,6 +215,10 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[RevokeKey](body)
 	case CodeReplaceKey:
 		return decodeBody[ReplaceKey](body)
+	case CodeSetWrap:
+		return decodeBody[SetWrap](body)
+	case CodeRewrap:
+		return decodeBody[Rewrap](body)
 	case CodeSetReads:
 		return decodeBody[SetReads](body)
 	case CodeBringKey:

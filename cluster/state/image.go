@@ -80,6 +80,7 @@ type imageMachine struct {
 	// Authority is nil where there is none; its place leaves room.
 	Authority   *Authority   `cbor:"50,keyasint,omitempty"`
 	Invitations []Invitation `cbor:"51,keyasint,omitempty"`
+	Wrap        uint16       `cbor:"22,keyasint,omitempty"`
 }
 
 type imagePlatform struct {
@@ -185,7 +186,7 @@ func (t *tables) image() imageMachine {
 	return imageMachine{
 		Index: t.index, Time: t.time, Settings: t.settings,
 		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
-		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber, Reads: t.reads,
+		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber, Reads: t.reads, Wrap: t.wrap,
 		Authority: t.authority.image(), Invitations: t.invitations,
 	}
 }

@@ -207,7 +207,7 @@ func (w *writer) readShared(section byte, item string) error {
 			w.invitations = m.Invitations
 			w.imaged = m.Audit
 			w.rotationNumber = m.RotationNumber
-			w.reads = m.Reads
+			w.reads, w.wrap = m.Reads, m.Wrap
 			return soundReads(m.Reads) && soundInvitations(m.Invitations)
 		})
 	case sectionPlatforms:

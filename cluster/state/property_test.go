@@ -271,6 +271,9 @@ func (g *generator) command(m Machine) Command {
 	case n < 79:
 		return g.step(m)
 	case n < 85:
+		if g.flag("wrap", 8) {
+			return g.rewrap(m)
+		}
 		if g.flag("reads", 8) {
 			return SetReads{Node: g.pick("node", "node-1", "node-2"), Seq: uint64(rapid.IntRange(0, 9).Draw(g.t, "seq")), Head: AuditHash{1}, Repeats: 3}
 		}
@@ -519,6 +522,20 @@ func (g *generator) domainRecords(m Machine) Command {
 
 func (g *generator) selector(m Machine) string {
 	return g.pick("selector", "2601-aaaaaa", "2601-bbbbbb", "k1", "k2", "t2-k1", "nope")
+}
+
+func (g *generator) rewrap(m Machine) Command {
+	version := uint16(rapid.IntRange(0, 3).Draw(g.t, "version"))
+	if g.flag("choose", 2) {
+		return SetWrap{version}
+	}
+	h := SealedHalf{Token: g.token(m), Key: uint32(rapid.IntRange(1, 3).Draw(g.t, "half"))}
+	if d, ok := m.Domain(h.Token); ok {
+		if k, ok := d.Ring().ByID(h.Key); ok && len(k.Sealed) > 2 {
+			h.Old, h.Sealed = k.Sealed[:2], append([]byte{byte(version >> 8), byte(version)}, k.Sealed[2:]...)
+		}
+	}
+	return Rewrap{[]SealedHalf{h}}
 }
 
 func (g *generator) bring(m Machine) Command {

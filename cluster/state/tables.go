@@ -42,6 +42,8 @@ type tables struct {
 	keys keyIndex
 	// sealed counts private halves by the version of their key-encryption key.
 	sealed []sealedCount
+	// wrap is the version that private halves are to be sealed under.
+	wrap uint16
 	// reads are the ends of the nodes' journals of key reads.
 	reads []ReadsHead
 

@@ -112,7 +112,8 @@ type linkConfig struct {
 // keysConfig is how DKIM keys are made and kept.
 type keysConfig struct {
 	// KEKFile holds the key-encryption keys that seal private halves: the same
-	// content on every node, readable by nobody else. Required.
+	// content on every node, readable by nobody else. Left out, the systemd
+	// credential kek (LoadCredential=kek:…); one of them is required.
 	KEKFile string `toml:"kek_file"`
 	// Stock is how many RSA keys are kept ready, at most 500; 0: 64.
 	Stock int `toml:"stock"`
@@ -227,11 +228,18 @@ func parseConfig(path string, text []byte) (*nodeConfig, error) {
 	return nil, fmt.Errorf("%s: %w", path, err)
 }
 
+// credentialKEK is the name of the systemd credential that holds the
+// key-encryption keys where keys.kek_file is left out (LoadCredential=kek:…).
+const credentialKEK = "kek"
+
 // resolve makes paths absolute, against the directory of the file.
 func (c *nodeConfig) resolve(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
+	}
+	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); c.Keys.KEKFile == "" && credentials != "" {
+		c.Keys.KEKFile = filepath.Join(credentials, credentialKEK)
 	}
 	for _, p := range []*string{
 		&c.DataDir, &c.PIDFile, &c.API.CertFile, &c.API.KeyFile,
@@ -395,8 +403,8 @@ func (c *nodeConfig) checkSecrets() error {
 		{"keys.kek_file", c.Keys.KEKFile},
 		{"api.key_file", c.API.KeyFile},
 	} {
-		if f.path == "" {
-			continue
+		if f.path == "" || f.key == "keys.kek_file" && filepath.Dir(f.path) == filepath.Clean(os.Getenv("CREDENTIALS_DIRECTORY")) {
+			continue // systemd's modes are its own; keys.OpenKeeper checks them
 		}
 		info, err := os.Stat(f.path)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 type operatorCmd struct {
 	Init     operatorInitCmd `cmd:"" help:"Prepare a real cluster: CA, certificates, key-encryption key, first admin token, a file for every node."`
 	Join     operatorJoinCmd `cmd:"" help:"Prepare this machine as a node of a cluster that exists, with a join token."`
+	KEK      kekCmd          `cmd:"" name:"kek" help:"The key that seals private halves."`
 	Raft     raftCmd         `cmd:"" help:"Members of the cluster."`
 	Check    checkCmd        `cmd:"" help:"Have all nodes compare their states now."`
 	Snapshot snapshotCmd     `cmd:"" help:"Backups of the cluster's state."`
