@@ -149,19 +149,18 @@ func (k *timekeeper) run(moved func()) {
 	}
 }
 
-// agrees says whether most of the nodes that answer, this one included, have about
-// the same time.
+// agrees says whether most of the nodes, this one included, answer with about
+// the same time: a minority can be wrong, whoever is down.
 func (k *timekeeper) agrees() bool {
-	agree, answered := 1, 1
+	agree := 1
 	replies := k.node.askAll(k.node.ctx, k.node.others())
 	now := k.node.c.Now().Unix()
 	for _, reply := range replies {
-		answered++
 		if apart := time.Duration(reply.Clock-now) * time.Second; apart.Abs() <= clockApart {
 			agree++
 		}
 	}
-	return answered > len(k.node.members())/2 && agree > answered/2
+	return agree > len(k.node.members())/2
 }
 
 // health is what is wrong with the clock; empty: nothing.
