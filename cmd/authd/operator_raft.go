@@ -18,6 +18,7 @@ type raftCmd struct {
 	RemovePeer     raftRemoveCmd    `cmd:"" help:"Remove a node for good."`
 	TransferLeader raftTransferCmd  `cmd:"" help:"Hand leadership to another voter."`
 	SetAuthority   raftAuthorityCmd `cmd:"" help:"Set the CA that issues the certificates of nodes."`
+	Recover        raftRecoverCmd   `cmd:"" help:"Make a cluster of the one node that is left; asks first."`
 }
 
 type raftListCmd struct{ clientFlags }
