@@ -429,8 +429,12 @@ func (c *client) contest(ctx context.Context) outcome {
 	var node int
 	if token == "" {
 		r, node, o = c.try(ctx, http.MethodPost, "/v1/tenants/acme/domains", map[string]any{"domain": name, "mode": "cname"}, "")
-		if o == done {
+		switch {
+		case o == done:
 			op.value = tokenOf(r)
+		case r != nil && r.status == http.StatusNotFound:
+			// It was made, and dropped by another before the reply was put together.
+			o = unknown
 		}
 	} else {
 		op.kind, op.value = drop, token
