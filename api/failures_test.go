@@ -43,6 +43,15 @@ func TestWritesThatWereNotConfirmed(t *testing.T) {
 	}
 }
 
+func TestTooManyWritesAreToldWhenToTryAgain(t *testing.T) {
+	h := newHouse(t)
+	h.refuse = fmt.Errorf("%w: 4096 writes wait already", cluster.ErrBusy)
+	a := h.ask("POST", "/v1/tenants", `{"id":"initech"}`)
+	if a.Code != http.StatusTooManyRequests || a.problem.Code != "too_many" || a.Header().Get("Retry-After") != "1" || !strings.Contains(a.problem.Detail, "nothing was changed") {
+		t.Errorf("%d %s %v", a.Code, a.Body, a.Header())
+	}
+}
+
 func TestChangeThatIsNotServedEverywhereIsToldAsCommitted(t *testing.T) {
 	h := newHouse(t)
 	h.behind = errors.New("waiting for node-3")

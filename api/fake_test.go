@@ -26,6 +26,8 @@ import (
 
 // replica is a Replica without Raft: it applies to the pure machine at once.
 type replica struct {
+	checks  []cluster.Check
+	figures cluster.Figures
 	mu      sync.Mutex // guards what follows
 	machine state.Machine
 	at      int64
@@ -233,6 +235,9 @@ func (r *replica) OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error) {
 	}
 	return keys.Restore(k.Payload, compact)
 }
+
+func (r *replica) Checks() []cluster.Check  { return r.checks }
+func (r *replica) Figures() cluster.Figures { return r.figures }
 
 func (r *replica) CheckState(context.Context) (cluster.CheckReport, error) {
 	if r.refuse != nil {

@@ -34,6 +34,8 @@ type Replica interface {
 	Members(ctx context.Context) []cluster.Status
 	Leader() string
 	Health() []string
+	Checks() []cluster.Check
+	Figures() cluster.Figures
 
 	ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error)
 	Materials(ctx context.Context, t state.Token, algorithms []keys.Algorithm) ([]keys.Material, error)

@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -15,6 +16,16 @@ type Health struct {
 	Leader   string   `json:"leader" doc:"Empty where there is none: writes wait, DNS goes on."`
 	Index    uint64   `json:"index"`
 	Problems []string `json:"problems" nullable:"false"`
+	// Checks is of /ready alone.
+	Checks []Check `json:"checks,omitempty" doc:"Everything that /ready looks at."`
+}
+
+// Check is one thing that /ready looks at.
+type Check struct {
+	Name   string `json:"name" example:"disk"`
+	OK     bool   `json:"ok"`
+	Blocks bool   `json:"blocks" doc:"Where it is not ok, /ready is 503."`
+	Detail string `json:"detail,omitempty" doc:"What is wrong and what to do."`
 }
 
 func (h *Handler) registerHealth() {
@@ -59,12 +70,29 @@ func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
 
 func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
 	out := h.report()
+	dns := Check{Name: "dns", OK: true, Blocks: true}
 	if h.config.Ready != nil {
-		out.Problems = append(out.Problems, h.config.Ready()...)
+		if reasons := h.config.Ready(); len(reasons) > 0 {
+			dns.OK, dns.Detail = false, strings.Join(reasons, "; ")
+			out.Problems = append(out.Problems, reasons...)
+		}
+	}
+	out.Checks = append(out.Checks, dns)
+	for _, c := range h.replica.Checks() {
+		out.Checks = append(out.Checks, Check(c))
+		if !c.OK {
+			out.Problems = append(out.Problems, c.Name+": "+c.Detail)
+		}
 	}
 	status := http.StatusOK
-	if len(out.Problems) > 0 {
-		status, out.Status = http.StatusServiceUnavailable, "not ready"
+	for _, c := range out.Checks {
+		switch {
+		case c.OK:
+		case c.Blocks:
+			status, out.Status = http.StatusServiceUnavailable, "not ready"
+		case status == http.StatusOK:
+			out.Status = "degraded"
+		}
 	}
 	writeJSON(w, status, out)
 }

@@ -57,6 +57,7 @@ type collector struct {
 	index, leader, domains, tenants, pools, build    *prometheus.Desc
 	problems, certificate                            *prometheus.Desc
 	version                                          string
+	figures                                          []nodeFigure
 }
 
 func newCollector(c Config) *collector {
@@ -64,7 +65,7 @@ func newCollector(c Config) *collector {
 		return prometheus.NewDesc("authd_"+name, help, labels, nil)
 	}
 	return &collector{
-		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version,
+		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(),
 		queries:   desc("dns_requests_total", "DNS queries.", "proto", "family", "type"),
 		responses: desc("dns_responses_total", "DNS responses.", "proto", "rcode"),
 		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "proto", "outcome"),
@@ -97,6 +98,9 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	} {
 		to <- d
 	}
+	for _, f := range c.figures {
+		to <- f.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -126,6 +130,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		leads = 1
 	}
 	gauge(c.leader, leads)
+	now := c.replica.Figures()
+	for _, f := range c.figures {
+		to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.read(now))
+	}
 	if c.dns != nil {
 		c.collectDNS(to, c.dns())
 	}

@@ -270,12 +270,9 @@ func (b *batcher) submit(ctx context.Context, ba batch) outcome {
 	}
 	select {
 	case b.queue <- p:
-	case <-ctx.Done():
-		return gone(ctx.Err())
-	case <-b.node.fence.tripped:
-		return gone(errFenced)
-	case <-b.node.ctx.Done():
-		return gone(errors.New("node closed"))
+	default:
+		// One that waits behind thousands would be given up by whoever asked.
+		return failed(ErrBusy, fmt.Errorf("%d writes wait already: try again in a second", maxQueue))
 	}
 	select {
 	case o := <-p.done:

@@ -172,6 +172,22 @@ func TestGivenUpBeforeItWasTakenDidNotHappen(t *testing.T) {
 	}
 }
 
+func TestMoreWritesThanTheQueueHoldsAreTurnedAwayAtOnce(t *testing.T) {
+	c := newTestCluster(t, 1)
+	b := newBatcher(c.open("node-1")) // nobody takes from its queue
+	for range maxQueue {
+		b.queue <- &proposal{}
+	}
+	o := b.submit(context.Background(), batch{})
+	if !errors.Is(o.err, ErrBusy) || !errors.Is(o.err, ErrNotCommitted) || errors.Is(o.err, ErrUnknown) {
+		t.Errorf("%v", o.err)
+	}
+	over := (&callReply{Code: codeOf(o.err), Text: o.err.Error()}).err() // as a follower hears it
+	if !errors.Is(over, ErrBusy) || over.Error() != o.err.Error() {
+		t.Errorf("over the link: %v", over)
+	}
+}
+
 func TestNodeThatIsNotStartedTakesNoWrites(t *testing.T) {
 	c := newTestCluster(t, 1)
 	n := c.open("node-1")

@@ -119,10 +119,10 @@ func (snapshotInspectCmd) Help() string {
 }
 
 func (c *snapshotInspectCmd) Run(a *app) error {
-	summary, err := inspectSnapshot(c.File)
+	m, err := readSnapshot(c.File)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s: whole, %s\n", c.File, summary)
+	_, err = fmt.Fprintf(a.stdout, "%s: whole, %s\n%s", c.File, summarise(m), describeSnapshot(m))
 	return err
 }

@@ -1,0 +1,54 @@
+package api
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"authd/cluster"
+)
+
+// nodeFigure is a metric of one of the node's mechanisms.
+type nodeFigure struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(cluster.Figures) float64
+}
+
+func nodeFigures() []nodeFigure {
+	gauge := func(name, help string, read func(cluster.Figures) float64) nodeFigure {
+		return nodeFigure{prometheus.NewDesc("authd_"+name, help, nil, nil), prometheus.GaugeValue, read}
+	}
+	count := func(verdict string, read func(cluster.Figures) float64) nodeFigure {
+		return nodeFigure{prometheus.NewDesc("authd_state_checks_total", "Comparisons of the nodes' states, by what this node found.", nil, prometheus.Labels{"verdict": verdict}), prometheus.CounterValue, read}
+	}
+	yes := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	return []nodeFigure{
+		gauge("raft_term", "Raft's term.", func(f cluster.Figures) float64 { return float64(f.Term) }),
+		gauge("raft_last_index", "Last entry in this node's log.", func(f cluster.Figures) float64 { return float64(f.LastIndex) }),
+		gauge("raft_commit_index", "Last entry known to be committed.", func(f cluster.Figures) float64 { return float64(f.CommitIndex) }),
+		gauge("raft_candidate", "1 while this node stands for election.", func(f cluster.Figures) float64 { return yes(f.State == "Candidate") }),
+		gauge("raft_log_stalled", "1 while an append to the log hangs.", func(f cluster.Figures) float64 { return yes(f.Stalled) }),
+		gauge("fenced", "1 where this node is fenced off.", func(f cluster.Figures) float64 { return yes(f.Fenced) }),
+		gauge("mark_behind_entries", "Entries applied that the durable mark does not cover yet.", func(f cluster.Figures) float64 { return float64(f.MarkBehind) }),
+		gauge("log_tail_entries", "Entries behind the last snapshot, which a start replays.", func(f cluster.Figures) float64 { return float64(f.TailEntries) }),
+		gauge("log_tail_bytes", "Their size.", func(f cluster.Figures) float64 { return float64(f.TailOctets) }),
+		gauge("proposals_waiting", "Writes that wait for their turn at this leader.", func(f cluster.Figures) float64 { return float64(f.Waiting) }),
+		gauge("proposals_in_flight", "Log entries of this leader that are not committed yet.", func(f cluster.Figures) float64 { return float64(f.UnderWay) }),
+		gauge("disk_free_bytes", "Free space for the data directory.", func(f cluster.Figures) float64 { return float64(f.Disk.Free) }),
+		gauge("disk_total_bytes", "Size of its file system.", func(f cluster.Figures) float64 { return float64(f.Disk.Total) }),
+		gauge("disk_reserve_bytes", "Free space below which the node gives up leadership.", func(f cluster.Figures) float64 { return float64(f.Disk.Reserve) }),
+		gauge("disk_short", "1 while less than the reserve is free.", func(f cluster.Figures) float64 { return yes(f.Disk.Short) }),
+		gauge("state_check_index", "Place in the log of the last comparison of states.", func(f cluster.Figures) float64 { return float64(f.Check.Index) }),
+		gauge("state_check_alarm", "1 while nodes differ, no majority agrees, and writes are stopped.", func(f cluster.Figures) float64 { return yes(f.Check.Alarm) }),
+		count("agreed", func(f cluster.Figures) float64 { return float64(f.Check.Agreed) }),
+		count("diverged", func(f cluster.Figures) float64 { return float64(f.Check.Diverged) }),
+		count("split", func(f cluster.Figures) float64 { return float64(f.Check.Split) }),
+		count("unclear", func(f cluster.Figures) float64 { return float64(f.Check.Unclear) }),
+		gauge("link_certificate_not_after_timestamp_seconds", "When the node link's certificate ends.", func(f cluster.Figures) float64 { return float64(f.CertificateEnds.Unix()) }),
+		gauge("clock_ahead_seconds", "How far this node's clock is ahead of the cluster's time, which moves with writes.", func(f cluster.Figures) float64 { return f.ClockAhead.Seconds() }),
+	}
+}

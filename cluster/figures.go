@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"crypto/x509"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Check is one thing that a node looks at to say whether it is ready.
+type Check struct {
+	Name   string
+	OK     bool
+	Blocks bool   // where it is not OK the node is not to be sent traffic
+	Detail string // what is wrong and what to do; empty where it is OK
+}
+
+// Checks are what the node knows of itself, always the same in the same order.
+func (n *Node) Checks() []Check {
+	var list []Check
+	add := func(name string, blocks bool, problem string) {
+		list = append(list, Check{Name: name, OK: problem == "", Blocks: blocks, Detail: problem})
+	}
+	index := n.fsm.current().Index()
+	when := func(bad bool, format string, args ...any) string {
+		if !bad {
+			return ""
+		}
+		return fmt.Sprintf(format, args...)
+	}
+	add("state", true, when(index < n.start.need, "state on disk reaches index %d of %d: wait until Raft has caught up", index, n.start.need))
+	cause := n.fence.err()
+	add("fence", true, when(cause != nil, "fenced off: %v: DNS goes on, start a successor", cause))
+	members := n.members()
+	add("member", true, when(len(members) > 0 && !contains(members, n.c.ID), "not a member of the cluster: add it again"))
+	add("leader", false, when(n.Leader() == "", "no leader known: writes wait, DNS goes on"))
+	add("log", false, when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir))
+	add("disk", false, n.disk.stops())
+	n.checker.mu.Lock()
+	alarm := n.checker.alarm
+	if alarm == "" {
+		alarm = n.checker.diverged
+	}
+	n.checker.mu.Unlock()
+	add("state_check", false, alarm)
+	add("clock", false, n.rotator.clock.health())
+	left := n.certificateEnds().Sub(n.c.Now())
+	add("certificate", false, when(left < certificateWarn, "the node link's certificate ends in %s: renew link.cert_file", left.Round(time.Hour)))
+	return list
+}
+
+// certificateWarn is how long before its end a certificate is a problem.
+const certificateWarn = 7 * 24 * time.Hour
+
+// certificateEnds is when the certificate of the node link ends; far away where it
+// is not known here.
+func (n *Node) certificateEnds() time.Time {
+	for _, c := range n.c.TLS.Certificates {
+		leaf := c.Leaf
+		if leaf == nil && len(c.Certificate) > 0 {
+			// A certificate that does not parse was refused when the link opened.
+			leaf, _ = x509.ParseCertificate(c.Certificate[0])
+		}
+		if leaf != nil {
+			return leaf.NotAfter
+		}
+	}
+	return n.c.Now().Add(100 * 365 * 24 * time.Hour)
+}
+
+// Figures are what the metrics show of a node's mechanisms.
+type Figures struct {
+	Term, LastIndex, CommitIndex uint64
+	State                        string // of Raft: Leader, Follower, Candidate
+	Fenced, Stalled              bool
+	// MarkBehind is how many entries the durable mark lies behind what is applied.
+	MarkBehind uint64
+	// TailEntries and TailOctets are what a start would replay.
+	TailEntries, TailOctets int64
+	// Waiting and UnderWay are writes that wait for their turn at this leader, and
+	// log entries that are not committed yet.
+	Waiting, UnderWay int
+	Disk              DiskState
+	Check             CheckCounts
+	CertificateEnds   time.Time
+	ClockAhead        time.Duration // of machine time; negative: behind
+}
+
+// Figures reads them.
+func (n *Node) Figures() Figures {
+	m := n.fsm.current()
+	f := Figures{
+		Fenced: n.fence.err() != nil, Stalled: n.stalled(),
+		Disk: n.Disk(), Check: n.CheckCounts(), CertificateEnds: n.certificateEnds(),
+		State: "None",
+	}
+	if m.Time() > 0 {
+		f.ClockAhead = time.Duration(n.c.Now().Unix()-m.Time()) * time.Second
+	}
+	n.mark.mu.Lock()
+	f.MarkBehind = n.mark.value.Index - min(n.mark.synced.Index, n.mark.value.Index)
+	n.mark.mu.Unlock()
+	n.tail.mu.Lock()
+	f.TailEntries, f.TailOctets = n.tail.entries, n.tail.octets
+	n.tail.mu.Unlock()
+	if r := n.raft(); r != nil && !f.Fenced {
+		f.State, f.LastIndex, f.CommitIndex = r.State().String(), r.LastIndex(), r.CommitIndex()
+		f.Term, _ = strconv.ParseUint(r.Stats()["term"], 10, 64) // the library always has it
+		f.Waiting, f.UnderWay = len(n.batcher.queue), len(n.batcher.flight)
+	}
+	return f
+}
