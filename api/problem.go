@@ -147,6 +147,7 @@ func refused(r *state.Refusal) *Problem {
 // "unknown" stay apart: only the first may be tried again blindly.
 func unwritten(err error) *Problem {
 	switch {
+	case errors.Is(err, cluster.ErrUnknown): // whatever else it is: a part may have happened
 	case errors.Is(err, cluster.ErrNoLeader):
 		return problem(http.StatusServiceUnavailable, codeNoLeader, "",
 			"there is no leader to take the write; nothing was changed; try again").with("Retry-After", "1")
