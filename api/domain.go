@@ -56,6 +56,9 @@ type Key struct {
 	Next      string     `json:"next" doc:"Its next step; empty where it waits for another key's."`
 	Public    string     `json:"public" doc:"The TXT payload that publishes it."`
 
+	// Waiting is filled where one domain or one key is shown.
+	Waiting []KeyWait `json:"waiting,omitempty" doc:"Serving nodes that have not been seen to answer this standby: it cannot sign before all were. As the leader knows; absent where none is waited for."`
+
 	ActivatedAt *time.Time `json:"activated_at"`
 	DrainedAt   *time.Time `json:"drained_at"`
 	RevokedAt   *time.Time `json:"revoked_at"`

@@ -51,7 +51,9 @@ func (h *Handler) registerDomains() {
 			if err != nil {
 				return nil, err
 			}
-			return replyWith(req.machine, d), nil
+			out := replyWith(req.machine, d)
+			h.waiting(ctx, d, out.Body.Keys)
+			return out, nil
 		})
 	add(h, op("domain-served", http.MethodGet, "/v1/domains/{domain}/served", "What DNS answers for a domain"),
 		reader|tenant, func(ctx context.Context, in *DomainPath) (*servedReply, error) {

@@ -60,6 +60,7 @@ type replica struct {
 	peers   []cluster.Status
 	handed  []string
 	uses    map[uint32]cluster.KeyUse
+	waits   []cluster.BarrierWait
 }
 
 func newReplica() *replica {
@@ -68,6 +69,16 @@ func newReplica() *replica {
 		keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
 		peers: []cluster.Status{{Member: cluster.Member{ID: "node-1", Address: "127.0.0.1:7301", Voter: true}, Leader: true, Healthy: true, Serving: true, Applied: 7}},
 	}
+}
+
+func (r *replica) Waiting(_ context.Context, t state.Token) []cluster.BarrierWait {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waits
+}
+
+func (r *replica) BarrierWaits() []cluster.BarrierWait {
+	return r.Waiting(context.Background(), state.Token{})
 }
 
 func (r *replica) HandedOut(t state.Token, key uint32, signer string) {

@@ -44,6 +44,8 @@ type Replica interface {
 	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
 	Release(r cluster.KeyRead) error
 	NewToken() (state.Token, error)
+	Waiting(ctx context.Context, t state.Token) []cluster.BarrierWait
+	BarrierWaits() []cluster.BarrierWait
 	HandedOut(t state.Token, key uint32, signer string)
 	KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uint32]cluster.KeyUse
 

@@ -81,6 +81,9 @@ func (h *Handler) showKey(ctx context.Context, in *struct {
 			out.Key = view
 		}
 	}
+	one := []Key{out.Key}
+	h.waiting(ctx, d, one)
+	out.Key = one[0]
 	ctx, cancel := context.WithTimeout(ctx, useTime)
 	defer cancel()
 	use, ok := h.replica.KeyUse(ctx, d.Token, k.ID)[k.ID]
@@ -92,6 +95,27 @@ func (h *Handler) showKey(ctx context.Context, in *struct {
 	evidence := use.Evidence(int64(policy.SignerHold/time.Second), now)
 	out.SafeToRevoke, out.Why = safeToRevoke(ring, k, policy, now, &evidence, &use)
 	return &struct{ Body KeyPage }{out}, nil
+}
+
+// KeyWait is a node that a key's barrier waits for.
+type KeyWait struct {
+	Node  string    `json:"node" example:"node-3"`
+	Since time.Time `json:"since"`
+	Why   string    `json:"why" doc:"What came of asking it last."`
+}
+
+// waiting fills in which nodes the standbys of a domain wait for.
+func (h *Handler) waiting(ctx context.Context, d *state.Domain, all []Key) {
+	if !awaitsConfirmation(d) {
+		return
+	}
+	for _, w := range h.replica.Waiting(ctx, d.Token) {
+		for i := range all {
+			if all[i].ID == w.Key {
+				all[i].Waiting = append(all[i].Waiting, KeyWait{w.Node, moment(w.Since), w.Why})
+			}
+		}
+	}
 }
 
 // now is the time by which the machine decides what is due.

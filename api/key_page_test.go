@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"authd/cluster"
+	"authd/cluster/state"
 )
 
 func (h *house) keyPage(token, selector string) (p KeyPage) {
@@ -81,5 +82,32 @@ func TestSignersAreNotedAndAnEmergencyNamesThoseOnTheOldKey(t *testing.T) {
 	}
 	if e.ExposureEndsAt == nil || e.ExposureEndsAt.Unix() != h.at+600+3600 || !strings.Contains(e.MailAtRisk, "ten minutes") {
 		t.Errorf("exposed until %v, at risk: %s", e.ExposureEndsAt, e.MailAtRisk)
+	}
+}
+
+func TestBarrierIsSeenPerKeyAndInTheMetrics(t *testing.T) {
+	h := newHouse(t)
+	d := h.live("acme", "send.customer.example")
+	token, _ := state.ParseToken(d.Token)
+	h.uses = map[uint32]cluster.KeyUse{2: {}}
+	h.waits = []cluster.BarrierWait{{Token: token, Key: 2, Node: "node-3", Since: h.at - 90, Why: "it cannot be asked"}}
+	shown := read[Domain](h, h.must(http.StatusOK, "GET", "/v1/domains/"+d.Token, ""))
+	for _, k := range shown.Keys {
+		want := 0
+		if k.Stage == "standby" {
+			want = 1
+		}
+		if len(k.Waiting) != want || want == 1 && (k.Waiting[0].Node != "node-3" || k.Waiting[0].Since.Unix() != h.at-90) {
+			t.Errorf("%s %s waits for %+v", k.Stage, k.Selector, k.Waiting)
+		}
+	}
+	if p := h.keyPage(d.Token, stages(d)["standby"][0]); len(p.Waiting) != 1 || p.Waiting[0].Why != "it cannot be asked" {
+		t.Errorf("%+v", p.Waiting)
+	}
+	text := h.ask("GET", "/metrics", "").Body.String()
+	for _, want := range []string{`authd_barrier_waiting{node="node-3"} 1`, "authd_barrier_oldest_seconds 90"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %s", want)
+		}
 	}
 }

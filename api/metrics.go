@@ -51,11 +51,12 @@ type collector struct {
 	replica Replica
 	node    string
 	dns     func() zone.Stats
+	now     func() time.Time
 
 	queries, responses, outcomes, dropped, truncated *prometheus.Desc
 	durations, limited, cookies, open, connections   *prometheus.Desc
 	index, leader, domains, tenants, pools, build    *prometheus.Desc
-	problems, certificate                            *prometheus.Desc
+	problems, certificate, waiting, oldest           *prometheus.Desc
 	version                                          string
 	figures                                          []nodeFigure
 }
@@ -65,7 +66,7 @@ func newCollector(c Config) *collector {
 		return prometheus.NewDesc("authd_"+name, help, labels, nil)
 	}
 	return &collector{
-		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(),
+		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(), now: c.Now,
 		queries:   desc("dns_requests_total", "DNS queries.", "proto", "family", "type"),
 		responses: desc("dns_responses_total", "DNS responses.", "proto", "rcode"),
 		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "proto", "outcome"),
@@ -85,7 +86,9 @@ func newCollector(c Config) *collector {
 		problems: desc("health_problems", "What is wrong with the node, as /health lists it."),
 		certificate: desc("certificate_expiry_timestamp_seconds",
 			"When this node's certificate ends; it is renewed at two thirds of its life."),
-		build: desc("build_info", "The version running.", "version", "node"),
+		waiting: desc("barrier_waiting", "On the leader: standby keys that a node has not been seen to answer.", "node"),
+		oldest:  desc("barrier_oldest_seconds", "On the leader: how long the key has waited that waits longest; 0 where none does."),
+		build:   desc("build_info", "The version running.", "version", "node"),
 	}
 }
 
@@ -94,7 +97,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.queries, c.responses, c.outcomes, c.dropped, c.truncated,
 		c.durations, c.limited, c.cookies, c.open, c.connections,
-		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.certificate, c.build,
+		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.certificate, c.waiting, c.oldest, c.build,
 	} {
 		to <- d
 	}
@@ -125,6 +128,18 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(c.certificate, float64(end.Unix()))
 	}
 	gauge(c.build, 1, c.version, c.node)
+	waits, since := map[string]int{}, int64(0)
+	for _, w := range c.replica.BarrierWaits() {
+		if waits[w.Node]++; since == 0 || w.Since < since {
+			since = w.Since
+		}
+	}
+	age := 0.0
+	for node, n := range waits {
+		gauge(c.waiting, float64(n), node)
+		age = max(0, float64(c.now().Unix()-since))
+	}
+	gauge(c.oldest, age)
 	leads := 0.0
 	if c.node != "" && c.replica.Leader() == c.node {
 		leads = 1

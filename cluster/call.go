@@ -38,6 +38,7 @@ const (
 	callChange   callKind = 4
 	callSum      callKind = 60
 	callEvidence callKind = 30
+	callWaiting  callKind = 31
 )
 
 type callRequest struct {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -164,6 +165,8 @@ type Node struct {
 	disk     *disk
 	journal  *journal
 	evidence *evidence
+	barrier  *barrier
+	answers  atomic.Pointer[netip.AddrPort] // of its DNS listener; nil: none
 
 	closing sync.Once
 	closed  error
@@ -208,6 +211,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	}
 	n.tail.init(n.start)
 	n.rotator = newRotator(n)
+	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}
 	if n.evidence, err = newEvidence(n); err != nil {
 		n.logger.Error("evidence of keys in use is not written down", "error", err)
 	}

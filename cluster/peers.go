@@ -87,6 +87,8 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 	switch kind {
 	case callPropose:
 		return answer(body, func(a proposeAsk) (proposeReply, error) { return n.takeForwarded(ctx, a) })
+	case callWaiting:
+		return answer(body, func(a waitingAsk) ([]BarrierWait, error) { return n.barrier.waiting(a.Token), nil })
 	case callEvidence:
 		return answer(body, func(a evidenceAsk) (evidenceReply, error) { return n.tell(ctx, a) })
 	case callStatus:
@@ -258,6 +260,7 @@ type confirmAsk struct {
 
 type confirmReply struct {
 	Applied uint64 `cbor:"1,keyasint"`
+	Answers string `cbor:"2,keyasint,omitempty"` // where its DNS listener is; empty: closed
 }
 
 // confirm returns once this node answers with an index applied, and would still
@@ -273,7 +276,7 @@ func (n *Node) confirm(ctx context.Context, a confirmAsk) (confirmReply, error) 
 		n.fence.trip(err)
 		return confirmReply{}, err
 	}
-	return confirmReply{Applied: n.fsm.current().Index()}, nil
+	return confirmReply{Applied: n.fsm.current().Index(), Answers: n.answersAt()}, nil
 }
 
 // waitAlone waits until no predecessor answers beside this process.

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -29,6 +28,8 @@ const (
 	// confirmTime is how long the members are waited for before the list of what
 	// they are to confirm is drawn up anew.
 	confirmTime = 5 * time.Second
+	// barrierPause is the pause before nodes that hold a barrier are asked again.
+	barrierPause = 500 * time.Millisecond
 	// refusedRest is how long a step that was refused is left alone.
 	refusedRest = 30 * time.Second
 )
@@ -276,19 +277,24 @@ func (r *rotator) runConfirm() {
 		select {
 		case c := <-r.confirm:
 			ctx, cancel := context.WithTimeout(r.node.ctx, confirmTime)
-			err := r.node.WaitServed(ctx, c.index)
+			passed := r.node.barrier.pass(ctx, c)
 			cancel()
+			said := r.node.barrier.said()
 			r.mu.Lock()
-			r.waiting = ""
-			if err != nil {
-				r.waiting = fmt.Sprintf("%d standby keys wait: %v", len(c.tasks), err)
-			}
+			news := said != r.waiting
+			r.waiting = said
 			r.mu.Unlock()
-			if err != nil {
-				r.node.logger.Warn("standby keys are not confirmed yet", "keys", len(c.tasks), "error", err)
+			if news && said != "" {
+				r.node.logger.Warn("standby keys are not confirmed yet", "reason", said)
+			}
+			if len(passed) == 0 {
+				if !r.sleep(barrierPause) {
+					return
+				}
+				r.wake()
 				continue
 			}
-			r.propose(c.tasks, func(t state.Task) (state.Command, error) {
+			r.propose(passed, func(t state.Task) (state.Command, error) {
 				return state.StepKey{Token: t.Token, Step: t.Step}, nil
 			})
 			r.wake()

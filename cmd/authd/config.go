@@ -60,6 +60,10 @@ type dnsConfig struct {
 	// CatchUp bounds how long the node, started beside peers that are further,
 	// waits to be as far as they are before it opens its listeners; 0: 10 s.
 	CatchUp duration `toml:"catch_up"`
+	// PeerAddress is where the other nodes, and this one, ask over TCP whether it
+	// answers a change; left out: the first of listen, a wildcard with the host of
+	// the node link.
+	PeerAddress string `toml:"peer_address"`
 	// RateLimit bounds what one source gets over UDP.
 	RateLimit rateLimitConfig `toml:"rate_limit"`
 }
@@ -289,6 +293,9 @@ func (c *nodeConfig) check() error {
 			return err
 		}
 	}
+	if _, err := netip.ParseAddrPort(c.DNS.PeerAddress); err != nil && c.DNS.PeerAddress != "" {
+		return fmt.Errorf("dns.peer_address: %q is not an IP address and port, such as 192.0.2.10:53", c.DNS.PeerAddress)
+	}
 	if err := c.checkBootstrap(); err != nil {
 		return err
 	}
@@ -315,6 +322,14 @@ func (c *nodeConfig) checkNumbers() error {
 		return fmt.Errorf("runtime.gc_percent: %d is negative", c.Runtime.GCPercent)
 	}
 	return nil
+}
+
+// peerAddress is where nodes ask for barriers; first is what listen came to.
+func (c *dnsConfig) peerAddress(first netip.AddrPort) netip.AddrPort {
+	if a, err := netip.ParseAddrPort(c.PeerAddress); err == nil {
+		return a
+	}
+	return first
 }
 
 func (c rateLimitConfig) zone() zone.RateLimit { return zone.RateLimit(c) }

@@ -47,10 +47,19 @@ func (c *keyListCmd) Run(s *session) error {
 }
 
 func printKeys(w io.Writer, keys []api.Key) {
-	row(w, "SELECTOR", "ALGORITHM", "STAGE", "CREATED", "READY", "NEXT", "DUE")
+	row(w, "SELECTOR", "ALGORITHM", "STAGE", "CREATED", "READY", "NEXT", "DUE", "WAITING FOR")
 	for _, k := range keys {
-		row(w, k.Selector, k.Algorithm, k.Stage, when(&k.CreatedAt), when(k.ReadyAt), k.Next, when(k.DueAt))
+		row(w, k.Selector, k.Algorithm, k.Stage, when(&k.CreatedAt), when(k.ReadyAt), k.Next, when(k.DueAt), waitingFor(&k))
 	}
+}
+
+// waitingFor names the nodes that a standby's barrier waits for.
+func waitingFor(k *api.Key) string {
+	var nodes []string
+	for _, one := range k.Waiting {
+		nodes = append(nodes, one.Node+" since "+when(&one.Since))
+	}
+	return strings.Join(nodes, ", ")
 }
 
 // when is a moment that need not have come.

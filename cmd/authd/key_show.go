@@ -41,6 +41,9 @@ func printKey(w io.Writer, k *api.KeyPage) {
 	row(w, "algorithm:", k.Algorithm)
 	row(w, "stage:", k.Stage)
 	row(w, "next:", strings.TrimSpace(k.Next+" "+when(k.DueAt)))
+	if len(k.Waiting) > 0 {
+		row(w, "waiting for:", waitingFor(&k.Key)+": "+k.Waiting[0].Why)
+	}
 	row(w, "safe to revoke:", safe+": "+k.Why)
 	if len(k.Use.Unheard) > 0 {
 		row(w, "not heard:", strings.Join(k.Use.Unheard, ", "))

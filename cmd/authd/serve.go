@@ -210,6 +210,7 @@ func (s *server) start(ctx context.Context) error {
 	}
 	s.followCookies(ctx, dns)
 	s.dns.Store(dns)
+	s.node.AnswersAt(s.config.DNS.peerAddress(dns.Addresses()[0]))
 	s.node.SetServing(true)
 	if err := s.installed(ctx); err != nil {
 		return fmt.Errorf("taking over: %w", err)
