@@ -13,7 +13,8 @@ import (
 const (
 	heapRoom      = 128 << 20 // octets
 	leastGrowth   = 10        // percent: collections never follow each other too closely
-	mostGrowth    = 100       // percent: the runtime's own default
+	mostGrowth    = 400       // percent: a small node's changes are mostly garbage at once
+	firstGrowth   = 100       // percent: the runtime's own, until the first look
 	collectorTick = 10 * time.Second
 	// growthStep is the least change worth stopping the world for.
 	growthStep = 5 // percent
@@ -21,10 +22,7 @@ const (
 
 // growth is the percentage that leaves heapRoom beyond what lives.
 func growth(liveBytes uint64) int {
-	if liveBytes <= heapRoom {
-		return mostGrowth
-	}
-	return max(leastGrowth, int(heapRoom*100/liveBytes))
+	return int(min(mostGrowth, max(leastGrowth, heapRoom*100/max(liveBytes, 1))))
 }
 
 // tendCollector fits the collector to what lives, until ctx is done.
@@ -32,7 +30,7 @@ func tendCollector(ctx context.Context) {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(collectorTick)
 	defer tick.Stop()
-	for set := mostGrowth; ; {
+	for set := firstGrowth; ; {
 		metrics.Read(sample)
 		if sample[0].Value.Kind() == metrics.KindUint64 {
 			if now := growth(sample[0].Value.Uint64()); now <= set-growthStep || now >= set+growthStep {

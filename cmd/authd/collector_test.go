@@ -4,7 +4,7 @@ import "testing"
 
 func TestGrowthLeavesRoomOfAFixedSize(t *testing.T) {
 	for live, want := range map[uint64]int{
-		0: 100, 20 << 20: 100, heapRoom: 100, 2 * heapRoom: 50, 4 * heapRoom: 25, 3 << 30: leastGrowth, 64 << 30: leastGrowth,
+		0: mostGrowth, 20 << 20: mostGrowth, 64 << 20: 200, heapRoom: 100, 2 * heapRoom: 50, 4 * heapRoom: 25, 3 << 30: leastGrowth, 64 << 30: leastGrowth,
 	} {
 		if got := growth(live); got != want {
 			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
