@@ -53,7 +53,7 @@ func TestHeartbeatsTakeTheOrdinaryWay(t *testing.T) {
 	})
 	answered := make(chan error, 1)
 	go func() {
-		heartbeat := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("node-1")}, Term: 7, Leader: []byte("node-1")}
+		heartbeat := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("node-1")}, Term: 7}
 		answered <- from.AppendEntries("node-2", to.at(), heartbeat, new(raft.AppendEntriesResponse))
 	}()
 	select {

@@ -16,8 +16,6 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
-const raftPort = 7540 // node i listens on raftPort + i
-
 // empty is a state machine that does nothing.
 type empty struct{}
 
@@ -27,7 +25,9 @@ func (empty) Snapshot() (raft.FSMSnapshot, error)  { return empty{}, nil }
 func (empty) Persist(sink raft.SnapshotSink) error { return sink.Close() }
 func (empty) Release()                             {}
 func (empty) ApplyBatch(logs []*raft.Log) []any    { return make([]any, len(logs)) }
-func raftAddress(id string) raft.ServerAddress     { return raft.ServerAddress("127.0.0.1:754" + id) }
+
+// raftAddress is where a node listens: 7540 and its number.
+func raftAddress(id string) raft.ServerAddress { return raft.ServerAddress("127.0.0.1:754" + id) }
 func raftMember(id string) raft.Server {
 	return raft.Server{ID: raft.ServerID(id), Address: raftAddress(id)}
 }
