@@ -108,6 +108,7 @@ type testCluster struct {
 	members []Member
 	nodes   map[string]*Node
 	keeper  keys.Keeper
+	source  keys.Source   // of all nodes: each pair is given once
 	config  func(*Config) // last changes
 }
 
@@ -125,7 +126,7 @@ func anotherCluster(t testing.TB, size int) *testCluster {
 	c := &testCluster{
 		t: t, ca: newAuthority(t), dir: t.TempDir(), tuning: quick(),
 		nodes:  make(map[string]*Node),
-		keeper: keys.NewMemoryKeeper([32]byte{1}),
+		keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
 		config: func(*Config) {},
 	}
 	for i, address := range freeAddresses(t, size) {
@@ -169,7 +170,7 @@ func (c *testCluster) configOf(id string) Config {
 	config := Config{
 		ID: id, DataDir: c.data(id), Bind: c.member(id).Address,
 		Bootstrap: c.members, TLS: c.ca.tls(id),
-		Keeper: c.keeper, Source: keystest.Source(),
+		Keeper: c.keeper, Source: c.source,
 		Logger: slog.New(slog.NewTextHandler(logTo{c.t, id}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 	c.config(&config)
