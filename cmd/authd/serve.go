@@ -54,6 +54,9 @@ Examples:
 // Bounds of starting and stopping.
 const (
 	defaultCatchUp = 10 * time.Second // for peers that are further than this node
+	// leaderPatience is how many times as long a node waits for what it lacks while
+	// it hears a leader.
+	leaderPatience = 30
 	transferTime   = 2 * time.Second  // for a leader to hand over
 	drainTime      = 5 * time.Second  // for running requests and TCP exchanges
 	closeTime      = 10 * time.Second // for the stores
@@ -289,6 +292,7 @@ func (s *server) catchUp(ctx context.Context) error {
 	if limit == 0 {
 		limit = defaultCatchUp
 	}
+	quiet := 0
 	for before, _ := s.node.Progress(); ; {
 		bounded, cancel := context.WithTimeout(ctx, limit)
 		err := s.node.WaitApplied(bounded, peers)
@@ -297,8 +301,12 @@ func (s *server) catchUp(ctx context.Context) error {
 			return ctx.Err()
 		}
 		// A node that is being sent what it lacks waits on: its names would not exist.
+		// A leader that is heard sends it, though reading a large snapshot takes it long.
 		now, busy := s.node.Progress()
-		if now == before && !busy {
+		if quiet++; now != before || busy {
+			quiet = 0
+		}
+		if quiet >= leaderPatience || quiet > 0 && s.node.Leader() == "" {
 			s.logger.Warn("peers are further on, and nothing comes: serving what is here", "error", err)
 			return nil
 		}
