@@ -48,7 +48,6 @@ func nodeFigures() []nodeFigure {
 		count("diverged", func(f cluster.Figures) float64 { return float64(f.Check.Diverged) }),
 		count("split", func(f cluster.Figures) float64 { return float64(f.Check.Split) }),
 		count("unclear", func(f cluster.Figures) float64 { return float64(f.Check.Unclear) }),
-		gauge("link_certificate_not_after_timestamp_seconds", "When the node link's certificate ends.", func(f cluster.Figures) float64 { return float64(f.CertificateEnds.Unix()) }),
 		gauge("clock_ahead_seconds", "How far this node's clock is ahead of the cluster's time, which moves with writes.", func(f cluster.Figures) float64 { return f.ClockAhead.Seconds() }),
 	}
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"crypto/x509"
 	"fmt"
 	"strconv"
 	"time"
@@ -44,28 +43,8 @@ func (n *Node) Checks() []Check {
 	n.checker.mu.Unlock()
 	add("state_check", false, alarm)
 	add("clock", false, n.rotator.clock.health())
-	left := n.certificateEnds().Sub(n.c.Now())
-	add("certificate", false, when(left < certificateWarn, "the node link's certificate ends in %s: renew link.cert_file", left.Round(time.Hour)))
+	add("certificate", false, n.certificateProblem())
 	return list
-}
-
-// certificateWarn is how long before its end a certificate is a problem.
-const certificateWarn = 7 * 24 * time.Hour
-
-// certificateEnds is when the certificate of the node link ends; far away where it
-// is not known here.
-func (n *Node) certificateEnds() time.Time {
-	for _, c := range n.c.TLS.Certificates {
-		leaf := c.Leaf
-		if leaf == nil && len(c.Certificate) > 0 {
-			// A certificate that does not parse was refused when the link opened.
-			leaf, _ = x509.ParseCertificate(c.Certificate[0])
-		}
-		if leaf != nil {
-			return leaf.NotAfter
-		}
-	}
-	return n.c.Now().Add(100 * 365 * 24 * time.Hour)
 }
 
 // Figures are what the metrics show of a node's mechanisms.
@@ -82,7 +61,6 @@ type Figures struct {
 	Waiting, UnderWay int
 	Disk              DiskState
 	Check             CheckCounts
-	CertificateEnds   time.Time
 	ClockAhead        time.Duration // of machine time; negative: behind
 }
 
@@ -91,7 +69,7 @@ func (n *Node) Figures() Figures {
 	m := n.fsm.current()
 	f := Figures{
 		Fenced: n.fence.err() != nil, Stalled: n.stalled(),
-		Disk: n.Disk(), Check: n.CheckCounts(), CertificateEnds: n.certificateEnds(),
+		Disk: n.Disk(), Check: n.CheckCounts(),
 		State: "None",
 	}
 	if m.Time() > 0 {

@@ -256,16 +256,7 @@ func (t *table[K, V]) set(n *node[K, V], p pair[K, V]) (*node[K, V], *node[K, V]
 		return n, nil
 	}
 	behind := newInner[K, V](t.owner)
-	keep := kept(at, innerSize)
-	behind.count = copy(behind.kids[:], n.kids[keep:])
-	clear(n.kids[keep:])
-	n.count = keep
-	to, place := n, at
-	if at > keep || behind.count == 0 {
-		to, place = behind, at-keep
-	}
-	insert(to.kids[:to.count+1], place, right)
-	to.count++
+	n.count, behind.count = split(n.kids[:], behind.kids[:], at, right)
 	behind.low = behind.kids[0].low
 	return n, behind
 }
@@ -285,18 +276,23 @@ func (t *table[K, V]) setLeaf(n *node[K, V], p pair[K, V]) *node[K, V] {
 		return nil
 	}
 	behind := newLeaf[K, V](t.owner)
-	keep := kept(at, leafSize)
-	behind.count = copy(behind.items[:], n.items[keep:])
-	clear(n.items[keep:])
-	n.count = keep
-	to, place := n, at
-	if at > keep || behind.count == 0 {
-		to, place = behind, at-keep
-	}
-	insert(to.items[:to.count+1], place, p)
-	to.count++
+	n.count, behind.count = split(n.items[:], behind.items[:], at, p)
 	behind.low = behind.items[0].key
 	return behind
+}
+
+// split moves what does not stay of a full list to an empty one behind it, puts v
+// at its place among both, and gives their counts.
+func split[T any](list, behind []T, at int, v T) (stayed, moved int) {
+	stayed = kept(at, len(list))
+	moved = copy(behind, list[stayed:])
+	clear(list[stayed:])
+	if at > stayed || moved == 0 {
+		insert(behind[:moved+1], at-stayed, v)
+		return stayed, moved + 1
+	}
+	insert(list[:stayed+1], at, v)
+	return stayed + 1, moved
 }
 
 // kept is how much of a full node stays in it: half, or all where what is added

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"text/template"
@@ -93,3 +96,22 @@ members = [
 ]
 {{- end}}
 `
+
+// secretFile writes a new file that only its owner may read. It never
+// overwrites: an existing file is fs.ErrExist.
+func secretFile(path string, content []byte) error {
+	return newFile(path, content, 0o600)
+}
+
+// newFile writes a file that must not exist yet, and syncs it.
+func newFile(path string, content []byte, mode fs.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	return f.Sync()
+}

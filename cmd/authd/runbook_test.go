@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"strings"
@@ -18,6 +19,10 @@ func TestCommandsOfTheRunbookParse(t *testing.T) {
 	}
 	file := t.TempDir() + "/x.snapshot"
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir()) // with what the commands take from where they are typed
+	if err := errors.Join(os.WriteFile("kek", nil, 0o600), os.Mkdir("authd-cluster", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	found := 0

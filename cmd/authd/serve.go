@@ -270,8 +270,8 @@ func (s *server) nsid() string {
 
 // catchUp waits until this node may answer. It must reach what was answered from
 // its disk before, without limit; it should be as far as the peers that answer,
-// but where nothing comes for a time (no leader, say) it serves what it has:
-// answers of a minute ago are better than none.
+// but where nothing comes for a time, a longer one while a leader is heard, it
+// serves what it has: answers of a minute ago are better than none.
 func (s *server) catchUp(ctx context.Context) error {
 	s.logger.Info("asking peers how far they are", "here", s.node.Machine().Index())
 	peers := s.node.AskPeers(ctx)

@@ -32,25 +32,25 @@ type trial struct {
 // faults in the order of the table.
 func faults() []fault {
 	return []fault{
-		{"leader-kill", "SIGKILL of the leader, then a restart", leaderKill, 20},
-		{"follower-kill", "SIGKILL of a follower, then a restart", followerKill, 5},
+		{"leader-kill", "SIGKILL of the leader, then a restart", onLeader((*trial).killOne), 20},
+		{"follower-kill", "SIGKILL of a follower, then a restart", onFollower((*trial).killOne), 5},
 		{"all-kill", "SIGKILL of all; one alone answers in the dark; then all", allKill, 5},
 		{"power-loss", "all lose power: what was not synced is gone", powerLoss, 5},
-		{"leader-stop", "SIGSTOP of the leader for 4 s", leaderStop, 3},
-		{"follower-stop", "SIGSTOP of a follower for 4 s", followerStop, 3},
-		{"leader-cut", "the leader is cut from its peers", leaderCut, 3},
-		{"follower-cut", "a follower is cut from its peers", followerCut, 3},
-		{"deaf-leader", "the leader sends and hears nothing", deafLeader, 3},
-		{"mute-leader", "the leader hears and sends nothing", muteLeader, 3},
+		{"leader-stop", "SIGSTOP of the leader for 4 s", onLeader(stopped(3*time.Second, 7*time.Second)), 3},
+		{"follower-stop", "SIGSTOP of a follower for 4 s", onFollower(stopped(3*time.Second, 6*time.Second)), 3},
+		{"leader-cut", "the leader is cut from its peers", onLeader(isolated(false, false, 4*time.Second, 8*time.Second)), 3},
+		{"follower-cut", "a follower is cut from its peers", onFollower(isolated(false, false, 3*time.Second, 7*time.Second)), 3},
+		{"deaf-leader", "the leader sends and hears nothing", onLeader(isolated(false, true, 4*time.Second, 8*time.Second)), 3},
+		{"mute-leader", "the leader hears and sends nothing", onLeader(isolated(true, false, 4*time.Second, 8*time.Second)), 3},
 		{"flapping", "the network between the nodes comes and goes", flapping, 3},
-		{"disk-full", "the leader's disk is full", leaderDiskFull, 3},
-		{"follower-disk-full", "a follower's disk is full", followerDiskFull, 2},
-		{"disk-stall", "the leader's disk hangs for 12 s", leaderDiskStall, 3},
-		{"follower-disk-stall", "a follower's disk hangs for 6 s", followerDiskStall, 2},
+		{"disk-full", "the leader's disk is full", onLeader((*trial).full), 3},
+		{"follower-disk-full", "a follower's disk is full", onFollower((*trial).full), 2},
+		{"disk-stall", "the leader's disk hangs for 12 s", onLeader(stalled(12 * time.Second)), 3},
+		{"follower-disk-stall", "a follower's disk hangs for 6 s", onFollower(stalled(6 * time.Second)), 2},
 		{"disk-slow", "every disk hangs for 150 ms, again and again", diskSlow, 2},
 		{"slow-sync", "each fsync of the leader takes 50 ms (strace)", slowSync, 2},
-		{"disk-error", "the leader's disk gives EIO", leaderDiskError, 3},
-		{"follower-disk-error", "a follower's disk gives EIO", followerDiskError, 2},
+		{"disk-error", "the leader's disk gives EIO", onLeader((*trial).broken), 3},
+		{"follower-disk-error", "a follower's disk gives EIO", onFollower((*trial).broken), 2},
 		{"sync-error", "fsync of a follower gives EIO (strace)", syncError, 2},
 		{"corrupt-log", "octets of a stopped node's raft.db are turned, or its end is gone", corruptLog, 10},
 		{"corrupt-snapshot", "the same of its newest snapshot", corruptSnapshot, 5},
@@ -60,6 +60,29 @@ func faults() []fault {
 		{"rolling-restart", "SIGTERM and start, node after node", rollingRestart, 3},
 		{"hand-over", "a successor takes over from each running node", handOver, 3},
 		{"transfer", "leadership is handed over", transferLeader, 5},
+	}
+}
+
+// nodeStrike hurts one node and heals it again.
+type nodeStrike func(t *trial, ctx context.Context, n *node) error
+
+func onLeader(strike nodeStrike) func(context.Context, *trial) error {
+	return func(ctx context.Context, t *trial) error {
+		n, err := t.leader(ctx)
+		if err != nil {
+			return err
+		}
+		return strike(t, ctx, n)
+	}
+}
+
+func onFollower(strike nodeStrike) func(context.Context, *trial) error {
+	return func(ctx context.Context, t *trial) error {
+		n, err := t.follower(ctx)
+		if err != nil {
+			return err
+		}
+		return strike(t, ctx, n)
 	}
 }
 

@@ -55,53 +55,23 @@ func (t *trial) replace(ctx context.Context, n *node) error {
 	return t.revive(ctx, n)
 }
 
-func leaderDiskFull(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
+// stalled lets a node's disk hang. It answers DNS all the time.
+func stalled(d time.Duration) nodeStrike {
+	return func(t *trial, ctx context.Context, n *node) error {
+		t.load.strike()
+		if err := n.disk.freeze(); err != nil {
+			return err
+		}
+		defer n.disk.thaw()
+		pause(ctx, d)
+		if err := n.disk.thaw(); err != nil {
+			return err
+		}
+		if err := t.writing(ctx); err != nil {
+			return err
+		}
+		return t.comeBack(ctx, n)
 	}
-	return t.full(ctx, n)
-}
-
-func followerDiskFull(ctx context.Context, t *trial) error {
-	n, err := t.follower(ctx)
-	if err != nil {
-		return err
-	}
-	return t.full(ctx, n)
-}
-
-// stall lets a node's disk hang. It answers DNS all the time.
-func (t *trial) stall(ctx context.Context, n *node, d time.Duration) error {
-	t.load.strike()
-	if err := n.disk.freeze(); err != nil {
-		return err
-	}
-	defer n.disk.thaw()
-	pause(ctx, d)
-	if err := n.disk.thaw(); err != nil {
-		return err
-	}
-	if err := t.writing(ctx); err != nil {
-		return err
-	}
-	return t.comeBack(ctx, n)
-}
-
-func leaderDiskStall(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.stall(ctx, n, 12*time.Second)
-}
-
-func followerDiskStall(ctx context.Context, t *trial) error {
-	n, err := t.follower(ctx)
-	if err != nil {
-		return err
-	}
-	return t.stall(ctx, n, 6*time.Second)
 }
 
 // diskSlow freezes every disk for a moment, again and again.
@@ -148,22 +118,6 @@ func (t *trial) broken(ctx context.Context, n *node) error {
 	return t.revive(ctx, n)
 }
 
-func leaderDiskError(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.broken(ctx, n)
-}
-
-func followerDiskError(ctx context.Context, t *trial) error {
-	n, err := t.follower(ctx)
-	if err != nil {
-		return err
-	}
-	return t.broken(ctx, n)
-}
-
 // traced restarts a node with something between it and its syncs, and then for a
 // while makes it lead or follow so.
 func (t *trial) traced(ctx context.Context, n *node, inject string) error {
@@ -176,10 +130,7 @@ func (t *trial) traced(ctx context.Context, n *node, inject string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.revive(ctx, n); err != nil {
-		return err
-	}
-	return nil
+	return t.revive(ctx, n)
 }
 
 func slowSync(ctx context.Context, t *trial) error {

@@ -31,48 +31,19 @@ func (t *trial) rejoin(n *node) error {
 
 // isolated cuts a node off for a while. It answers DNS all the time: it is not
 // touched.
-func (t *trial) isolated(ctx context.Context, n *node, hears, sends bool, d time.Duration) error {
-	t.load.strike()
-	if err := t.isolate(n, hears, sends); err != nil {
-		return err
+func isolated(hears, sends bool, least, most time.Duration) nodeStrike {
+	return func(t *trial, ctx context.Context, n *node) error {
+		d := t.between(least, most)
+		t.load.strike()
+		if err := t.isolate(n, hears, sends); err != nil {
+			return err
+		}
+		pause(ctx, d)
+		if err := t.rejoin(n); err != nil {
+			return err
+		}
+		return t.writing(ctx)
 	}
-	pause(ctx, d)
-	if err := t.rejoin(n); err != nil {
-		return err
-	}
-	return t.writing(ctx)
-}
-
-func leaderCut(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.isolated(ctx, n, false, false, t.between(4*time.Second, 8*time.Second))
-}
-
-func followerCut(ctx context.Context, t *trial) error {
-	n, err := t.follower(ctx)
-	if err != nil {
-		return err
-	}
-	return t.isolated(ctx, n, false, false, t.between(3*time.Second, 7*time.Second))
-}
-
-func deafLeader(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.isolated(ctx, n, false, true, t.between(4*time.Second, 8*time.Second))
-}
-
-func muteLeader(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.isolated(ctx, n, true, false, t.between(4*time.Second, 8*time.Second))
 }
 
 // flapping cuts single directions between single nodes, at random, and joins

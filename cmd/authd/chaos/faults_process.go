@@ -24,22 +24,6 @@ func (t *trial) killOne(ctx context.Context, n *node) error {
 	return t.revive(ctx, n)
 }
 
-func leaderKill(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.killOne(ctx, n)
-}
-
-func followerKill(ctx context.Context, t *trial) error {
-	n, err := t.follower(ctx)
-	if err != nil {
-		return err
-	}
-	return t.killOne(ctx, n)
-}
-
 // allDown ends all nodes and starts one of them alone, to see what it knows.
 func (t *trial) allDown(ctx context.Context, powerless bool) error {
 	for _, n := range t.nodes {
@@ -123,35 +107,22 @@ func allKill(ctx context.Context, t *trial) error   { return t.allDown(ctx, fals
 func powerLoss(ctx context.Context, t *trial) error { return t.allDown(ctx, true) }
 
 // stopped holds a process still.
-func (t *trial) stopped(ctx context.Context, n *node, d time.Duration) error {
-	err := t.hurting(n, func() error { return n.signal(syscall.SIGSTOP) })
-	if err != nil {
-		return err
+func stopped(least, most time.Duration) nodeStrike {
+	return func(t *trial, ctx context.Context, n *node) error {
+		d := t.between(least, most)
+		err := t.hurting(n, func() error { return n.signal(syscall.SIGSTOP) })
+		if err != nil {
+			return err
+		}
+		pause(ctx, d)
+		if err := n.signal(syscall.SIGCONT); err != nil {
+			return err
+		}
+		if err := t.writing(ctx); err != nil {
+			return err
+		}
+		return t.revive(ctx, n)
 	}
-	pause(ctx, d)
-	if err := n.signal(syscall.SIGCONT); err != nil {
-		return err
-	}
-	if err := t.writing(ctx); err != nil {
-		return err
-	}
-	return t.revive(ctx, n)
-}
-
-func leaderStop(ctx context.Context, t *trial) error {
-	n, err := t.leader(ctx)
-	if err != nil {
-		return err
-	}
-	return t.stopped(ctx, n, t.between(3*time.Second, 7*time.Second))
-}
-
-func followerStop(ctx context.Context, t *trial) error {
-	n, err := t.follower(ctx)
-	if err != nil {
-		return err
-	}
-	return t.stopped(ctx, n, t.between(3*time.Second, 6*time.Second))
 }
 
 // rollingRestart restarts node after node, as an upgrade does.
