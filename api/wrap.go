@@ -14,7 +14,7 @@ import (
 // Wrapping is how private halves are sealed.
 type Wrapping struct {
 	Version uint16         `json:"version" doc:"Version of the key-encryption key that private halves are to be sealed under; 0: none was ever chosen."`
-	Sealed  map[string]int `json:"sealed" doc:"How many private halves are sealed under each version. A version that is not here may be removed from the nodes."`
+	Sealed  map[string]int `json:"sealed" doc:"How many private halves, that of the cluster's CA among them, are sealed under each version. A version that is not here may be removed from the nodes."`
 	Left    int            `json:"left" doc:"Private halves still to be sealed under the version. They are, by themselves."`
 	Nodes   []WrapNode     `json:"nodes" nullable:"false"`
 }

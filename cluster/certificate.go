@@ -83,8 +83,8 @@ func hostsOf(c *x509.Certificate) []string {
 func authorityBinding() keys.Binding { return keys.Binding{Selector: "cluster-authority"} }
 
 // SealAuthority makes what the machine keeps of a CA: the key only sealed under
-// the key-encryption key.
-func SealAuthority(k keys.Keeper, ca *x509.Certificate, key *ecdsa.PrivateKey) (state.Authority, error) {
+// a version of the key-encryption key.
+func SealAuthority(k keys.Keeper, version uint16, ca *x509.Certificate, key *ecdsa.PrivateKey) (state.Authority, error) {
 	if !key.PublicKey.Equal(ca.PublicKey) {
 		return state.Authority{}, errors.New("sealing the CA's key: it is not the key of that certificate")
 	}
@@ -95,7 +95,7 @@ func SealAuthority(k keys.Keeper, ca *x509.Certificate, key *ecdsa.PrivateKey) (
 	if err != nil {
 		return state.Authority{}, fmt.Errorf("sealing the CA's key: %w", err)
 	}
-	sealed, err := k.Seal(rand.Reader, authorityBinding(), plain)
+	sealed, err := k.SealUnder(rand.Reader, version, authorityBinding(), plain)
 	clear(plain)
 	if err != nil {
 		return state.Authority{}, fmt.Errorf("sealing the CA's key: %w", err)
@@ -159,7 +159,7 @@ func (n *Node) SetAuthority(ctx context.Context, who Actor, certificate, key []b
 	if n.c.Identity != nil && !trusted(pair.Leaf, n.c.Identity.Roots()) {
 		return errors.New("setting the CA: this node does not trust it: add its certificate to link.ca_file on every node first")
 	}
-	a, err := SealAuthority(n.c.Keeper, pair.Leaf, private)
+	a, err := SealAuthority(n.c.Keeper, n.wrapVersion(), pair.Leaf, private)
 	if err != nil {
 		return fmt.Errorf("setting the CA: %w", err)
 	}

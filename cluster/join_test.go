@@ -19,7 +19,7 @@ import (
 // withAuthority gives the cluster its CA.
 func (c *testCluster) withAuthority() {
 	c.t.Helper()
-	a, err := SealAuthority(c.keeper, c.ca.cert, c.ca.key)
+	a, err := SealAuthority(c.keeper, c.leader().wrapVersion(), c.ca.cert, c.ca.key)
 	must(c.t, err)
 	results, _, err := c.leader().Propose(within(c.t, 10*time.Second), Actor{ID: "test"}, state.SetAuthority{Authority: a})
 	must(c.t, err)

@@ -73,6 +73,9 @@ func (r *rotator) runWrap() {
 // well. At the end it begins anew: what changed meanwhile is behind it.
 func (r *rotator) wrapSome(m state.Machine, from state.Token) (next state.Token, ok bool) {
 	var c state.Rewrap
+	if from == (state.Token{}) {
+		c.Halves = r.rewrappedAuthority(m)
+	}
 	walked := 0
 	for d := range m.Domains(from) {
 		if walked == wrapWalk || len(c.Halves) > state.MaxRewrap-2*keys.MaxKeys {
@@ -99,12 +102,7 @@ func (r *rotator) rewrapped(version uint16, d *state.Domain) (halves []state.Sea
 			continue
 		}
 		b := keys.Binding{Token: d.Token.String(), Selector: k.Selector, KeyID: k.ID}
-		compact, err := r.node.c.Keeper.Open(b, k.Sealed)
-		var sealed []byte
-		if err == nil {
-			sealed, err = r.node.c.Keeper.SealUnder(r.node.c.Random, version, b, compact)
-			clear(compact)
-		}
+		sealed, err := r.resealed(version, b, k.Sealed)
 		if err != nil {
 			r.node.logger.Error("sealing a private half anew", "domain", d.Name.String(), "error", err)
 			continue
@@ -112,4 +110,27 @@ func (r *rotator) rewrapped(version uint16, d *state.Domain) (halves []state.Sea
 		halves = append(halves, state.SealedHalf{Token: d.Token, Key: k.ID, Old: bytes.Clone(k.Sealed[:oldPart]), Sealed: sealed})
 	}
 	return halves
+}
+
+// rewrappedAuthority seals the key of the cluster's CA anew, where that is due.
+func (r *rotator) rewrappedAuthority(m state.Machine) []state.SealedHalf {
+	a := m.Authority()
+	if len(a.Sealed) <= oldPart || keys.SealedVersion(a.Sealed) == m.WrapVersion() {
+		return nil
+	}
+	sealed, err := r.resealed(m.WrapVersion(), authorityBinding(), a.Sealed)
+	if err != nil {
+		r.node.logger.Error("sealing the key of the cluster's CA anew", "error", err)
+		return nil
+	}
+	return []state.SealedHalf{{Old: bytes.Clone(a.Sealed[:oldPart]), Sealed: sealed}}
+}
+
+func (r *rotator) resealed(version uint16, b keys.Binding, sealed []byte) ([]byte, error) {
+	compact, err := r.node.c.Keeper.Open(b, sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(compact)
+	return r.node.c.Keeper.SealUnder(r.node.c.Random, version, b, compact)
 }

@@ -3,7 +3,9 @@ package cluster
 import (
 	"crypto/rand"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +62,42 @@ func TestAllPrivateHalvesAreSealedAnewAcrossLeaders(t *testing.T) {
 			t.Errorf("a new key is sealed under version %d", keys.SealedVersion(k.Sealed))
 		}
 	}
+}
+
+// TestOldKeyEncryptionKeyIsNotNeededForTheCA: once all is sealed anew its line may
+// go, and nodes join as before.
+func TestOldKeyEncryptionKeyIsNotNeededForTheCA(t *testing.T) {
+	c := newTestCluster(t, 1)
+	path := filepath.Join(c.dir, "kek")
+	must(t, keys.NewKeeperFile(path, rand.Reader))
+	open := func() {
+		keeper, err := keys.OpenKeeper(path)
+		must(t, err)
+		c.keeper = keeper
+	}
+	open()
+	c.startAll()
+	c.withAuthority()
+	version, err := keys.AddKeeperVersion(path)
+	must(t, err)
+	_, _, err = c.leader().Propose(within(t, 5*time.Second), Actor{ID: "test"}, state.SetWrap{Version: version})
+	must(t, err)
+	eventually(t, "the CA's key is sealed anew", func() bool {
+		under := c.leader().Machine().SealedUnder()
+		return len(under) == 1 && under[version] == 1
+	})
+	text, err := os.ReadFile(path)
+	must(t, err)
+	lines := strings.SplitAfter(strings.TrimSpace(string(text)), "\n")
+	must(t, os.WriteFile(path, []byte(lines[len(lines)-1]), 0o600))
+	c.kill("node-1")
+	open()
+	if held := c.keeper.Versions(); len(held) != 1 || held[0] != version {
+		t.Fatalf("the file holds %v still: the test shows nothing", held)
+	}
+	c.start("node-1")
+	c.leader()
+	c.join(t, "node-2", false)
 }
 
 // claim adds a domain in CNAME mode with keys of the source.

@@ -16,9 +16,12 @@ func (m Machine) WrapVersion() uint16 { return m.tables().wrap }
 // ToRewrap is how many private halves are not sealed under the chosen version.
 func (m Machine) ToRewrap() (left int) {
 	t := m.tables()
-	for _, c := range t.sealed {
-		if t.wrap != 0 && c.version != t.wrap {
-			left += c.count
+	if t.wrap == 0 {
+		return 0
+	}
+	for v, count := range m.SealedUnder() {
+		if v != t.wrap {
+			left += count
 		}
 	}
 	return left
@@ -54,8 +57,11 @@ func (w *writer) rewrap(c Rewrap) Result {
 }
 
 func (w *writer) rewrapOne(h *SealedHalf) bool {
-	if keys.SealedVersion(h.Sealed) != w.wrap || len(h.Sealed) > maxSealed {
+	if keys.SealedVersion(h.Sealed) != w.wrap || len(h.Old) == 0 {
 		return false
+	}
+	if h.Token == (Token{}) {
+		return w.rewrapAuthority(h)
 	}
 	old, ok := w.find(h.Token)
 	if !ok {
@@ -63,10 +69,20 @@ func (w *writer) rewrapOne(h *SealedHalf) bool {
 	}
 	was := old.Ring()
 	key, ok := was.ByID(h.Key)
-	if !ok || len(key.Sealed) != len(h.Sealed) || len(h.Old) == 0 || !bytes.HasPrefix(key.Sealed, h.Old) {
+	if !ok || len(h.Sealed) > maxSealed || len(key.Sealed) != len(h.Sealed) || !bytes.HasPrefix(key.Sealed, h.Old) {
 		return false
 	}
 	ring := was.Resealed(h.Key, h.Sealed)
 	d := *old
 	return w.keep(old, &d, was, ring) == nil
+}
+
+// rewrapAuthority replaces the sealed key of the cluster's CA, unless another CA
+// was set meanwhile.
+func (w *writer) rewrapAuthority(h *SealedHalf) bool {
+	if len(w.authority.Sealed) != len(h.Sealed) || !bytes.HasPrefix(w.authority.Sealed, h.Old) {
+		return false
+	}
+	w.authority.Sealed = h.Sealed
+	return true
 }

@@ -71,3 +71,26 @@ func TestSealedHalvesOfRevokedKeysAreNowhere(t *testing.T) {
 		t.Errorf("the half of a domain that is gone is still there: %v", w.m.SealedUnder())
 	}
 }
+
+// TestKeyOfTheCAIsSealedAnewAsItWasSeen: it counts among what is left under the old
+// version, and a CA that was set meanwhile stays.
+func TestKeyOfTheCAIsSealedAnewAsItWasSeen(t *testing.T) {
+	w := newWorld(t)
+	had := under(1, []byte("..a nonce of 12 and the key"))
+	w.must(SetAuthority{Authority{[]byte("certificate"), had}})
+	w.must(SetWrap{2})
+	if w.m.ToRewrap() != 1 || w.m.SealedUnder()[1] != 1 {
+		t.Fatalf("%d left, %v", w.m.ToRewrap(), w.m.SealedUnder())
+	}
+	seen := Rewrap{[]SealedHalf{{Old: had[:14], Sealed: under(2, had)}}}
+	other := under(1, []byte("..another nonce and another"))
+	w.must(SetAuthority{Authority{[]byte("another CA"), other}})
+	if r := w.do(seen); r.Changed || !bytes.Equal(w.m.Authority().Sealed, other) {
+		t.Fatal("the key of a CA that is gone took the place of another's")
+	}
+	w.must(SetAuthority{Authority{[]byte("certificate"), had}})
+	w.must(seen)
+	if a := w.m.Authority(); !bytes.Equal(a.Sealed, under(2, had)) || string(a.Certificate) != "certificate" || w.m.ToRewrap() != 0 {
+		t.Errorf("%q, %d left", a, w.m.ToRewrap())
+	}
+}

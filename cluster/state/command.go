@@ -285,7 +285,8 @@ type Rewrap struct {
 }
 
 // SealedHalf is a private half sealed anew. It takes the place of the one that
-// begins with Old: a version and a nonce, which no other has.
+// begins with Old: a version and a nonce, which no other has. The zero token stands
+// for the cluster's CA.
 type SealedHalf struct {
 	Token  Token  `cbor:"1,keyasint"`
 	Key    uint32 `cbor:"2,keyasint"`

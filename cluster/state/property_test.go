@@ -529,10 +529,13 @@ func (g *generator) rewrap(m Machine) Command {
 	if g.flag("choose", 2) {
 		return SetWrap{version}
 	}
+	if a := m.Authority().Sealed; len(a) > 2 && g.flag("authority", 4) {
+		return Rewrap{[]SealedHalf{{Old: a[:2], Sealed: under(version, a)}}}
+	}
 	h := SealedHalf{Token: g.token(m), Key: uint32(rapid.IntRange(1, 3).Draw(g.t, "half"))}
 	if d, ok := m.Domain(h.Token); ok {
 		if k, ok := d.Ring().ByID(h.Key); ok && len(k.Sealed) > 2 {
-			h.Old, h.Sealed = k.Sealed[:2], append([]byte{byte(version >> 8), byte(version)}, k.Sealed[2:]...)
+			h.Old, h.Sealed = k.Sealed[:2], under(version, k.Sealed)
 		}
 	}
 	return Rewrap{[]SealedHalf{h}}

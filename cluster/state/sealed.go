@@ -1,6 +1,10 @@
 package state
 
-import "slices"
+import (
+	"slices"
+
+	"authd/keys"
+)
 
 // sealedCount is how many private halves are sealed under one version of the
 // key-encryption key.
@@ -26,12 +30,16 @@ func (t *tables) countSealed(versions []uint16, by int) {
 	}
 }
 
-// SealedUnder counts the private halves by the version of the key-encryption key
-// that they are sealed under.
+// SealedUnder counts the private halves, that of the cluster's CA among them, by
+// the version of the key-encryption key that they are sealed under.
 func (m Machine) SealedUnder() map[uint16]int {
+	t := m.tables()
 	out := make(map[uint16]int)
-	for _, c := range m.tables().sealed {
+	for _, c := range t.sealed {
 		out[c.version] = c.count
+	}
+	if len(t.authority.Sealed) > 0 {
+		out[keys.SealedVersion(t.authority.Sealed)]++
 	}
 	return out
 }

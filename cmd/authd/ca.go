@@ -148,7 +148,8 @@ func (a *authority) seal(path, kek string) error {
 	if err != nil {
 		return fmt.Errorf("sealing the CA: %w", err)
 	}
-	sealed, err := cluster.SealAuthority(keeper, a.cert, a.key)
+	versions := keeper.Versions()
+	sealed, err := cluster.SealAuthority(keeper, versions[len(versions)-1], a.cert, a.key)
 	if err != nil {
 		return err
 	}

@@ -90,8 +90,9 @@ type kekRotateCmd struct {
 
 func (kekRotateCmd) Help() string {
 	return `Refused unless every node holds the version. It goes on by itself when you leave, and across leaders;
-asking again shows how far it is. Once nothing is sealed under the old version its line may go, from the
-nodes' files and from where backups are restored only if no backup needs it.
+asking again shows how far it is. The key of the cluster's CA is among what is sealed anew. Once nothing
+is sealed under the old version its line may go from the nodes' files; keep it apart for as long as you
+keep a backup that was made before.
 
     authd operator kek add /etc/authd/kek        # then copy the file to every node
     authd operator kek rotate --version 2 --reason "an operator left"
