@@ -45,8 +45,8 @@ func (c *ServerConfig) check() error {
 	switch {
 	case len(c.Listen) == 0:
 		return errors.New("no address to answer on in Listen")
-	case c.Workers < 0 || c.Workers > maxWorkers:
-		return fmt.Errorf("%d Workers are not between 0 and %d", c.Workers, maxWorkers)
+	case c.Workers < 0 || c.Workers > MaxWorkers:
+		return fmt.Errorf("%d Workers are not between 0 and %d", c.Workers, MaxWorkers)
 	case c.Tree == nil:
 		return errors.New("no Tree to answer from")
 	case len(c.NSID) > MaxNSID:
@@ -54,13 +54,16 @@ func (c *ServerConfig) check() error {
 	case c.Logger == nil:
 		return errors.New("no Logger to tell the operator with")
 	}
-	return c.RateLimit.check()
+	if err := c.RateLimit.Check(); err != nil {
+		return fmt.Errorf("RateLimit: %w", err)
+	}
+	return nil
 }
 
 const (
-	// maxWorkers bounds the sockets an address: more readers than cores only
+	// MaxWorkers bounds the sockets an address: more readers than cores only
 	// share the same work.
-	maxWorkers = 256
+	MaxWorkers = 256
 	// portTries is how often a free port is looked for that is free for both
 	// UDP and TCP.
 	portTries = 16
@@ -119,7 +122,7 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 		return nil, fmt.Errorf("checking DNS server configuration: %w", err)
 	}
 	if c.Workers == 0 {
-		c.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
+		c.Workers = min(runtime.GOMAXPROCS(0), MaxWorkers)
 	}
 	if !sharesPorts {
 		c.Workers = 1

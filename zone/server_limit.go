@@ -48,21 +48,23 @@ const (
 	maxExempt      = 256
 )
 
-func (c *RateLimit) check() error {
+// Check refuses rates and prefixes out of their bounds. The error begins with the
+// field as a configuration file spells it: `no_names: -1 is not between …`.
+func (c *RateLimit) Check() error {
 	for _, n := range []struct {
-		name string
+		key  string
 		rate int
-	}{{"Answers", c.Answers}, {"NoNames", c.NoNames}, {"Errors", c.Errors}, {"Total", c.Total}} {
+	}{{"answers", c.Answers}, {"no_names", c.NoNames}, {"errors", c.Errors}, {"total", c.Total}} {
 		if n.rate < 0 || n.rate > maxRate {
-			return fmt.Errorf("%d RateLimit.%s are not between 0 and %d", n.rate, n.name, maxRate)
+			return fmt.Errorf("%s: %d is not between 0 and %d", n.key, n.rate, maxRate)
 		}
 	}
 	if len(c.Exempt) > maxExempt {
-		return fmt.Errorf("%d prefixes in RateLimit.Exempt, at most %d", len(c.Exempt), maxExempt)
+		return fmt.Errorf("exempt: %d prefixes, at most %d", len(c.Exempt), maxExempt)
 	}
-	for _, p := range c.Exempt {
-		if !p.IsValid() || p.Addr().Is4In6() {
-			return fmt.Errorf("%s in RateLimit.Exempt is not a prefix", p)
+	for i, p := range c.Exempt {
+		if !p.IsValid() || p.Addr().Is4In6() || p != p.Masked() {
+			return fmt.Errorf("exempt[%d]: %s is not a prefix without bits behind its length: %s is", i, p, p.Masked())
 		}
 	}
 	return nil

@@ -370,8 +370,8 @@ func TestErrorsOfListenNameTheirCause(t *testing.T) {
 		{"Tree", func(c *ServerConfig) { c.Tree = nil }},
 		{"NSID", func(c *ServerConfig) { c.NSID = strings.Repeat("n", MaxNSID+1) }},
 		{"Logger", func(c *ServerConfig) { c.Logger = nil }},
-		{"RateLimit.Answers", func(c *ServerConfig) { c.RateLimit.Answers = -1 }},
-		{"RateLimit.Exempt", func(c *ServerConfig) { c.RateLimit.Exempt = []netip.Prefix{{}} }},
+		{"RateLimit: answers", func(c *ServerConfig) { c.RateLimit.Answers = -1 }},
+		{"RateLimit: exempt", func(c *ServerConfig) { c.RateLimit.Exempt = []netip.Prefix{{}} }},
 		{"192.0.2.1:5353", func(c *ServerConfig) { c.Listen = append(c.Listen, netip.MustParseAddrPort("192.0.2.1:5353")) }},
 		{"invalid", func(c *ServerConfig) { c.Listen = []netip.AddrPort{{}} }},
 	} {

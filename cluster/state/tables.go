@@ -157,8 +157,6 @@ func (g *graves) has(v [16]byte) bool {
 	return false
 }
 
-func (g *graves) len() int { return g.halves.Len() + g.whole.Len() }
-
 // hash16 is the first half of SHA-256: two texts that a person could find do not
 // share it.
 func hash16(text string) (h [16]byte) {

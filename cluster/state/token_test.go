@@ -50,8 +50,8 @@ func TestTombstonesKeepTokensThatShareTheirFirstHalf(t *testing.T) {
 		g.add(v)
 		g.add(v)
 	}
-	if g.len() != len(list) {
-		t.Fatalf("%d tombstones, want %d", g.len(), len(list))
+	if n := g.halves.Len() + g.whole.Len(); n != len(list) {
+		t.Fatalf("%d tombstones, want %d", n, len(list))
 	}
 	var last Token
 	g.each(func(v [16]byte) bool {

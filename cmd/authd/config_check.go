@@ -65,20 +65,22 @@ func (c *nodeConfig) check() error {
 }
 
 func (c *nodeConfig) checkNumbers() error {
-	const maxWorkers, maxStock = 1024, 500
+	const maxStock = 500
 	switch {
-	case c.DNS.Workers < 0 || c.DNS.Workers > maxWorkers:
-		return fmt.Errorf("dns.workers: %d is not between 0 and %d", c.DNS.Workers, maxWorkers)
+	case c.DNS.Workers < 0 || c.DNS.Workers > zone.MaxWorkers:
+		return fmt.Errorf("dns.workers: %d is not between 0 and %d", c.DNS.Workers, zone.MaxWorkers)
 	case c.Keys.Stock < 0 || c.Keys.Stock > maxStock:
 		return fmt.Errorf("keys.stock: %d is not between 0 and %d", c.Keys.Stock, maxStock)
 	case c.DNS.CatchUp < 0:
 		return fmt.Errorf("dns.catch_up: %s is negative", time.Duration(c.DNS.CatchUp))
-	case c.DNS.RateLimit.checkNumbers() != nil:
-		return c.DNS.RateLimit.checkNumbers()
 	case c.Verify.Timeout < 0:
 		return fmt.Errorf("verify.timeout: %s is negative", time.Duration(c.Verify.Timeout))
 	case c.Runtime.GCPercent < 0:
 		return fmt.Errorf("runtime.gc_percent: %d is negative", c.Runtime.GCPercent)
+	}
+	limit := zone.RateLimit(c.DNS.RateLimit)
+	if err := limit.Check(); err != nil {
+		return fmt.Errorf("dns.rate_limit.%w", err)
 	}
 	return nil
 }
@@ -89,29 +91,6 @@ func (c *dnsConfig) peerAddress(first netip.AddrPort) netip.AddrPort {
 		return a
 	}
 	return first
-}
-
-func (c rateLimitConfig) zone() zone.RateLimit { return zone.RateLimit(c) }
-
-func (c rateLimitConfig) checkNumbers() error {
-	const maxRate, maxExempt = 100_000_000, 256
-	for _, n := range []struct {
-		key  string
-		rate int
-	}{{"answers", c.Answers}, {"no_names", c.NoNames}, {"errors", c.Errors}, {"total", c.Total}} {
-		if n.rate < 0 || n.rate > maxRate {
-			return fmt.Errorf("dns.rate_limit.%s: %d is not between 0 and %d", n.key, n.rate, maxRate)
-		}
-	}
-	if len(c.Exempt) > maxExempt {
-		return fmt.Errorf("dns.rate_limit.exempt: %d prefixes, at most %d", len(c.Exempt), maxExempt)
-	}
-	for i, p := range c.Exempt {
-		if p.Addr().Is4In6() || p != p.Masked() {
-			return fmt.Errorf("dns.rate_limit.exempt[%d]: %s is not a prefix without bits behind its length: %s is", i, p, p.Masked())
-		}
-	}
-	return nil
 }
 
 // checkAPI insists on TLS wherever a token could be read off the wire.

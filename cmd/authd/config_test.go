@@ -85,6 +85,7 @@ func TestConfigRefusals(t *testing.T) {
 		"unproven in public":    {[]string{`"127.0.0.1:5301"`, `"192.0.2.1:53"`, "[bootstrap]\n", "[bootstrap]\nverification_off = true\n"}, "bootstrap.verification_off: not with 192.0.2.1:53"},
 		"link without port":     {[]string{`listen    = "127.0.0.1:7301"`, `listen = "127.0.0.1"`}, "link.listen: "},
 		"too much stock":        {[]string{"[keys]\n", "[keys]\nstock = 501\n"}, "keys.stock: 501 is not between 0 and 500"},
+		"too many workers":      {[]string{"[dns]\n", "[dns]\nworkers = 257\n"}, "dns.workers: 257 is not between 0 and 256"},
 		"negative rate":         {[]string{"[dns]\n", "[dns.rate_limit]\nno_names = -1\n[dns]\n"}, "dns.rate_limit.no_names: -1 is not between 0 and"},
 		"bits behind a prefix":  {[]string{"[dns]\n", "[dns.rate_limit]\nexempt = [\"192.0.2.1/24\"]\n[dns]\n"}, "dns.rate_limit.exempt[0]: 192.0.2.1/24 is not a prefix without bits behind its length: 192.0.2.0/24 is"},
 		"unknown log level":     {[]string{"[dns]\n", "[log]\nlevel = \"loud\"\n[dns]\n"}, `log.level: "loud" is not`},
@@ -161,7 +162,7 @@ func TestNobodyIsExemptWhereTheListIsEmpty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.DNS.RateLimit.zone().Exempt == nil; got != want {
+		if got := c.DNS.RateLimit.Exempt == nil; got != want {
 			t.Errorf("%q: loopback exempt %t, want %t", text, got, want)
 		}
 	}
