@@ -18,7 +18,7 @@ import (
 type NewFleetRotation struct {
 	Scope       FleetScope `json:"scope" doc:"Which domains: one of the four."`
 	Emergency   bool       `json:"emergency,omitempty" doc:"Keys leaked: no soak; domains whose standby is not ready switch by themselves as soon as it is. Needs a reason."`
-	Old         string     `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old keys in an emergency; drain is the default."`
+	Old         string     `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old keys in an emergency, as for one domain: revoke_when_switched is the default. In a drill, and without emergency, they drain."`
 	Compromised string     `json:"compromised,omitempty" enum:"key,store" doc:"store: the sealed store leaked, so standbys are revoked at once too and every domain gets a key made anew; expected_at says when."`
 	Drill       bool       `json:"drill,omitempty" doc:"An emergency in everything but revocation: old keys drain."`
 	Canary      []int      `json:"canary,omitempty" maxItems:"8" doc:"Stages in percent of the domains, rising to 100: [1,10,100]. After each it holds. Left out: all at once."`

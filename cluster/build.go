@@ -116,38 +116,87 @@ func (b *builder) void() error {
 	return b.store.DeleteRange(b.first, b.last)
 }
 
+// replayed is an entry on its way to the machine.
+type replayed struct {
+	raft.Log
+	commands []state.Entry
+	err      error // of reading it; the last one
+}
+
+// replayBatch is how many entries change hands at a time.
+const replayBatch = 64
+
 // replay applies the log up to the mark and reads the rest for the members it
-// names. It stops at the first hole and says whether there was none.
+// names. It stops at the first hole and says whether there was none. One core
+// reads and decodes what the other applies; nothing is published on the way.
 func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 	began := time.Now()
-	defer func() { s.took = time.Since(began) }()
-	for index := b.snapshot + 1; index <= b.last; index++ {
-		var l raft.Log
-		err := b.store.GetLog(index, &l)
-		if errors.Is(err, raft.ErrLogNotFound) {
-			b.logger.Error("the log has a hole; entries after it are not used", "missing", index, "last", b.last)
-			return false, nil
+	batches, done := make(chan []replayed, 4), make(chan struct{})
+	defer func() {
+		close(done)
+		for range batches { // until the reader has left the store
 		}
-		if errors.Is(err, errDamaged) {
-			b.logger.Error("the log is damaged; entries from there on are not used", "error", err, "last", b.last)
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("entry %d: %w; %s", index, err, replaceNode)
-		}
-		s.tailEntries++
-		s.tailOctets += int64(len(l.Data))
-		if l.Type == raft.LogConfiguration {
-			s.members = raft.DecodeConfiguration(l.Data)
-		}
-		if index > until || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
-			continue
-		}
-		if s.machine, _, _, err = step(s.machine, &l); err != nil {
-			return false, err
+		s.took = time.Since(began)
+	}()
+	go func() {
+		defer close(batches)
+		b.readLog(batches, done, until)
+	}()
+	for batch := range batches {
+		for i := range batch {
+			e := &batch[i]
+			if errors.Is(e.err, raft.ErrLogNotFound) {
+				b.logger.Error("the log has a hole; entries after it are not used", "missing", e.Index, "last", b.last)
+				return false, nil
+			}
+			if errors.Is(e.err, errDamaged) {
+				b.logger.Error("the log is damaged; entries from there on are not used", "error", e.err, "last", b.last)
+				return false, nil
+			}
+			if e.err != nil {
+				return false, e.err
+			}
+			s.tailEntries++
+			s.tailOctets += int64(len(e.Data))
+			if e.Type == raft.LogConfiguration {
+				s.members = raft.DecodeConfiguration(e.Data)
+			}
+			if e.Index <= until && (e.Type == raft.LogCommand || e.Type == raft.LogConfiguration) {
+				s.machine, _, _ = s.machine.Apply(e.Index, e.commands)
+			}
 		}
 	}
 	return true, nil
+}
+
+// readLog reads the entries after the snapshot and decodes those up to the mark,
+// until the first that it cannot read.
+func (b *builder) readLog(batches chan<- []replayed, done <-chan struct{}, until uint64) {
+	batch := make([]replayed, 0, replayBatch)
+	for index := b.snapshot + 1; index <= b.last; index++ {
+		var e replayed
+		e.Index = index
+		if err := b.store.GetLog(index, &e.Log); errors.Is(err, raft.ErrLogNotFound) || errors.Is(err, errDamaged) {
+			e.err = err
+		} else if err != nil {
+			e.err = fmt.Errorf("entry %d: %w; %s", index, err, replaceNode)
+		} else if index <= until {
+			e.commands, e.err = decode(&e.Log)
+		}
+		batch = append(batch, e)
+		if len(batch) < replayBatch && index < b.last && e.err == nil {
+			continue
+		}
+		select {
+		case batches <- batch:
+		case <-done:
+			return
+		}
+		if e.err != nil {
+			return
+		}
+		batch = make([]replayed, 0, replayBatch)
+	}
 }
 
 // forfeit is for a node that lost entries it may have acknowledged: it neither

@@ -47,9 +47,8 @@ type fsm struct {
 	fed       uint64 // the last entry that Raft fed
 	installs  int    // snapshots that replaced the machine, with no entry applied between
 
-	// spent measures applying, for the snapshot policy.
-	spent atomic.Int64 // nanoseconds
-	count atomic.Int64 // entries
+	// spent is told what applying cost, for the snapshot policy.
+	spent func(time.Duration)
 
 	// mu guards changed, which is closed and replaced after every publication.
 	mu      sync.Mutex
@@ -60,7 +59,7 @@ func newFSM(m state.Machine, tree *zone.Tree, mk *mark, f *fence, logger *slog.L
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
 		adopted: func(*raft.SnapshotMeta) error { return nil }, void: func(string) error { return nil },
-		committed: func(uint64) {}, checks: func(state.Machine) {},
+		committed: func(uint64) {}, checks: func(state.Machine) {}, spent: func(time.Duration) {},
 		startedAt: m.Index(),
 		changed:   make(chan struct{}),
 	}
@@ -87,8 +86,7 @@ func (s *fsm) ApplyBatch(logs []*raft.Log) []any {
 	if err != nil {
 		s.fence.stop("applying the log: %w", err)
 	}
-	s.spent.Add(int64(time.Since(began)))
-	s.count.Add(int64(len(logs)))
+	s.spent(time.Since(began))
 	return responses
 }
 
@@ -139,15 +137,24 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 
 // step is one entry. Entries that are no commands move the index alone.
 func step(m state.Machine, l *raft.Log) (state.Machine, []state.Result, state.Delta, error) {
-	var entries []state.Entry
-	if l.Type == raft.LogCommand && len(l.Data) > 0 {
-		var err error
-		if entries, err = state.DecodeBatch(l.Data); err != nil {
-			return m, nil, state.Delta{}, fmt.Errorf("reading entry %d: %w; this node is older than the cluster, upgrade it", l.Index, err)
-		}
+	entries, err := decode(l)
+	if err != nil {
+		return m, nil, state.Delta{}, err
 	}
 	m, results, delta := m.Apply(l.Index, entries)
 	return m, results, delta, nil
+}
+
+// decode reads the commands of an entry.
+func decode(l *raft.Log) ([]state.Entry, error) {
+	if l.Type != raft.LogCommand || len(l.Data) == 0 {
+		return nil, nil
+	}
+	entries, err := state.DecodeBatch(l.Data)
+	if err != nil {
+		return nil, fmt.Errorf("reading entry %d: %w; this node is older than the cluster, upgrade it", l.Index, err)
+	}
+	return entries, nil
 }
 
 // current is the machine as published.
@@ -218,6 +225,8 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	m.Replace(e, old)
 	e.Commit()
 	s.announce()
+	// What was replaced is garbage the size of the state, which an idle node would keep.
+	go debug.FreeOSMemory()
 	s.logger.Info("state replaced by a snapshot", "id", meta.ID, "index", meta.Index, "was", old.Index())
 	return nil
 }

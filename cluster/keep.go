@@ -14,8 +14,11 @@ const (
 	// a start has to read, and how long that may take.
 	maxTail   = 256 << 20
 	maxReplay = 3 * time.Second
-	// snapshotRest is how long no snapshot is made after one, in durations of that one.
+	// snapshotRest is how long no snapshot is made after one, in durations of that
+	// one: what snapshots may cost. Where replaying would take longer than
+	// mostReplay a start would be late, and one duration has to do.
 	snapshotRest = 10
+	mostReplay   = 5 * time.Second
 	// keepEvery is how often this is looked at.
 	keepEvery = time.Second
 
@@ -28,19 +31,22 @@ const (
 
 // tail is what lies in the log after the last snapshot. Safe for concurrent use.
 type tail struct {
-	mu      sync.Mutex
-	entries int64
-	octets  int64
-	// perEntry is how long applying one took when it was measured last.
-	perEntry time.Duration
-	rest     time.Time // no snapshot before
+	mu sync.Mutex
+	tailSize
+	// No snapshot before rest, none at all before least.
+	rest, least time.Time
+}
+
+// tailSize is how much of the log it is. What replaying costs is what applying
+// the same entries cost: they differ by a thousand times between one change and
+// a bulk import of a hundred domains.
+type tailSize struct {
+	entries, octets int64
+	replay          time.Duration
 }
 
 func (t *tail) init(s start) {
-	t.entries, t.octets = int64(s.tailEntries), s.tailOctets
-	if s.tailEntries > 0 {
-		t.perEntry = s.took / time.Duration(s.tailEntries)
-	}
+	t.tailSize = tailSize{int64(s.tailEntries), s.tailOctets, s.took}
 }
 
 func (t *tail) add(entries int, octets int64) {
@@ -50,14 +56,31 @@ func (t *tail) add(entries int, octets int64) {
 	t.octets += octets
 }
 
+// applied adds what applying cost.
+func (t *tail) applied(took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.replay += took
+}
+
+// size is what there is now.
+func (t *tail) size() tailSize {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tailSize
+}
+
 // due says whether a snapshot is to be made.
 func (t *tail) due(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.entries == 0 || now.Before(t.rest) {
+	switch {
+	case t.entries == 0 || now.Before(t.least):
 		return false
+	case t.replay > mostReplay:
+		return true
 	}
-	return t.octets > maxTail || time.Duration(t.entries)*t.perEntry > maxReplay
+	return !now.Before(t.rest) && (t.octets > maxTail || t.replay > maxReplay)
 }
 
 // trailing is how many entries to keep behind the next snapshot.
@@ -70,23 +93,12 @@ func (t *tail) trailing(least uint64) uint64 {
 	return min(max(uint64(trailingOctets/(t.octets/t.entries+1)), least), maxTrailing)
 }
 
-// made counts a snapshot that began at entries and octets, and took that long.
-func (t *tail) made(entries, octets int64, took time.Duration, now time.Time) {
+// made counts a snapshot of the tail as it was when it began, which took so long.
+func (t *tail) made(of tailSize, took time.Duration, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.entries, t.octets = t.entries-entries, t.octets-octets
-	t.rest = now.Add(snapshotRest * took)
-}
-
-// measure takes over what applying cost, where enough was applied to tell.
-func (t *tail) measure(entries int64, spent time.Duration) {
-	const enough = 1000
-	if entries < enough {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.perEntry = spent / time.Duration(entries)
+	t.entries, t.octets, t.replay = t.entries-of.entries, t.octets-of.octets, t.replay-of.replay
+	t.rest, t.least = now.Add(snapshotRest*took), now.Add(took)
 }
 
 // keepSnapshots makes snapshots when the tail of the log has grown too long to
@@ -102,7 +114,6 @@ func (n *Node) keepSnapshots() {
 		case <-n.ctx.Done():
 			return
 		}
-		n.tail.measure(n.fsm.count.Load(), time.Duration(n.fsm.spent.Load()))
 		if n.tail.due(time.Now()) && n.disk.roomFor(n.snaps.lastSize()) == "" {
 			n.snapshot()
 		}
@@ -111,9 +122,7 @@ func (n *Node) keepSnapshots() {
 
 // snapshot makes one snapshot and lets Raft drop the log behind it.
 func (n *Node) snapshot() error {
-	n.tail.mu.Lock()
-	entries, octets := n.tail.entries, n.tail.octets
-	n.tail.mu.Unlock()
+	size := n.tail.size()
 	began := time.Now()
 	err := n.raft().ReloadConfig(raft.ReloadableConfig{
 		TrailingLogs:      n.tail.trailing(n.tuning.trailing),
@@ -134,13 +143,13 @@ func (n *Node) snapshot() error {
 	took := time.Since(began)
 	switch {
 	case errors.Is(err, raft.ErrNothingNewToSnapshot):
-		entries, octets, err = 0, 0, nil
+		size, err = tailSize{}, nil
 	case err != nil:
 		n.logger.Warn("making snapshot", "error", err)
-		entries, octets, took = 0, 0, max(took, keepEvery)
+		size, took = tailSize{}, max(took, keepEvery)
 	default:
 		n.logger.Info("snapshot made", "index", n.fsm.current().Index(), "took", took)
 	}
-	n.tail.made(entries, octets, took, time.Now())
+	n.tail.made(size, took, time.Now())
 	return err
 }

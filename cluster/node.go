@@ -210,6 +210,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return n.store.superseded(meta.Index, meta.Term)
 	}
 	n.tail.init(n.start)
+	n.fsm.spent = n.tail.applied
 	n.rotator = newRotator(n)
 	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}
 	if n.evidence, err = newEvidence(n); err != nil {

@@ -18,8 +18,12 @@ import (
 )
 
 const (
-	snapshotDir = "snapshots" // as the library's file store names it
-	brokenDir   = "broken"    // where an unusable snapshot is kept for a look, one at a time
+	// As the library's file store names them.
+	snapshotDir = "snapshots"
+	stateFile   = "state.bin"
+	unfinished  = ".tmp" // behind the name of a snapshot in the making
+
+	brokenDir = "broken" // where an unusable snapshot is kept for a look, one at a time
 	// keptSnapshots is how many are kept: the newest and the one before.
 	keptSnapshots = 2
 )
@@ -63,7 +67,7 @@ func (s *snapshots) sweep() error {
 		return fmt.Errorf("listing snapshots: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".tmp") {
+		if strings.HasSuffix(e.Name(), unfinished) {
 			if err := os.RemoveAll(filepath.Join(s.dir, snapshotDir, e.Name())); err != nil {
 				return fmt.Errorf("removing unfinished snapshot: %w", err)
 			}
@@ -107,7 +111,7 @@ func (s *snapshots) load(meta *raft.SnapshotMeta, adopted uint64) (state.Machine
 	if adopted != 0 && meta.Index > adopted {
 		return state.Machine{}, errNotAdopted
 	}
-	_, r, err := s.files.Open(meta.ID)
+	r, err := s.image(meta)
 	if err != nil {
 		return state.Machine{}, err
 	}
@@ -197,11 +201,38 @@ type openSnapshot struct {
 
 // Open implements raft.SnapshotStore.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	meta, r, err := s.files.Open(id)
+	metas, err := s.files.List()
 	if err != nil {
 		return nil, nil, err
 	}
-	return meta, openSnapshot{ReadCloser: r, meta: meta}, nil
+	for _, meta := range metas {
+		if meta.ID == id {
+			r, err := s.image(meta)
+			if err != nil {
+				return nil, nil, err
+			}
+			return meta, openSnapshot{ReadCloser: r, meta: meta}, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("opening snapshot %s: it is gone", id)
+}
+
+// image opens the image of a snapshot. The library would read the file twice, the
+// first time for a checksum of its own: every frame of an image has one.
+func (s *snapshots) image(meta *raft.SnapshotMeta) (*os.File, error) {
+	f, err := os.Open(filepath.Join(s.dir, snapshotDir, meta.ID, stateFile))
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() != meta.Size {
+		err = fmt.Errorf("%d octets, %d were written: cut short", info.Size(), meta.Size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // metaOf finds what Open put around a reader.
@@ -226,6 +257,25 @@ type snapshotSink struct {
 	index uint64
 	term  uint64
 	own   bool
+	pace  *pace
+}
+
+// Write implements raft.SnapshotSink.
+func (s *snapshotSink) Write(b []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(b)
+	if !s.own {
+		s.store.arrived.Add(int64(n))
+	}
+	if err == nil {
+		err = s.pace.wrote(n, s.own)
+	}
+	return n, err
+}
+
+// Cancel implements raft.SnapshotSink.
+func (s *snapshotSink) Cancel() error {
+	s.pace.close()
+	return s.SnapshotSink.Cancel()
 }
 
 // Create implements raft.SnapshotStore.
@@ -239,12 +289,17 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 	if err != nil {
 		return nil, err
 	}
-	return &snapshotSink{SnapshotSink: sink, store: s, index: index, term: term}, nil
+	p, err := newPace(filepath.Join(s.dir, snapshotDir, sink.ID()+unfinished, stateFile))
+	if err != nil {
+		return nil, errors.Join(err, sink.Cancel())
+	}
+	return &snapshotSink{SnapshotSink: sink, store: s, index: index, term: term, pace: p}, nil
 }
 
 // Close lists the snapshot if it is the node's own; one that came from elsewhere
 // is listed once the machine was replaced by it.
 func (s *snapshotSink) Close() error {
+	s.pace.close()
 	if !s.own {
 		return s.SnapshotSink.Close()
 	}

@@ -62,6 +62,7 @@ func (n *Node) startRaft() error {
 	n.transport = newTransport(newNetwork(raftStreams{n.link}, logger), n.fence)
 	n.transport.abstains, n.transport.leads = n.abstains, n.leads
 	n.transport.stalled = n.stalled
+	n.transport.roomFor = n.disk.roomFor
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
 	n.fence.whenTripped(func() { n.transport.Close() })

@@ -187,7 +187,7 @@ func (s *store) setPending(at time.Time) {
 
 // deleteStep bounds how many entries one transaction deletes, so that clearing a
 // long log does not hold up a commit.
-const deleteStep = 4096
+const deleteStep = 512
 
 // DeleteRange implements raft.LogStore, in steps. The end of the log is deleted
 // from its end and the beginning from its beginning, so that a crash between two

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -26,6 +27,8 @@ type transport struct {
 	stalled func() bool
 	// abstains says whether this node must keep out of elections.
 	abstains func() bool
+	// roomFor says why a snapshot of a size cannot be taken; empty: it can.
+	roomFor func(octets int64) string
 	// leads says whether this node is the leader.
 	leads func() bool
 
@@ -49,6 +52,10 @@ type follower struct {
 	telling bool
 }
 
+// maxInstall bounds the snapshots that are taken from a leader: some thirty
+// million domains, more than memory holds.
+const maxInstall = 64 << 30
+
 var (
 	errStalled  = errors.New("withheld: the local log store is stalled")
 	errAbstains = errors.New("this node lost log entries and keeps out of elections until it has caught up")
@@ -60,6 +67,7 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		stalled:   func() bool { return false },
 		abstains:  func() bool { return false },
 		leads:     func() bool { return false },
+		roomFor:   func(int64) string { return "" },
 		consumer:  make(chan raft.RPC),
 		stop:      make(chan struct{}),
 		followers: make(map[raft.ServerID]*follower),
@@ -179,8 +187,8 @@ func (t *transport) run() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
-			if t.refuses(rpc) {
-				rpc.Respond(nil, errAbstains)
+			if err := t.refuses(rpc); err != nil {
+				rpc.Respond(nil, err)
 				continue
 			}
 			select {
@@ -194,12 +202,22 @@ func (t *transport) run() {
 	}
 }
 
-func (t *transport) refuses(rpc raft.RPC) bool {
-	switch rpc.Command.(type) {
+func (t *transport) refuses(rpc raft.RPC) error {
+	switch c := rpc.Command.(type) {
 	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest, *raft.TimeoutNowRequest:
-		return t.abstains()
+		if t.abstains() {
+			return errAbstains
+		}
+	case *raft.InstallSnapshotRequest:
+		// What follows is not read: the library ends the connection on it.
+		if c.Size <= 0 || c.Size > maxInstall {
+			return fmt.Errorf("a snapshot of %d octets is refused: want 1 to %d", c.Size, int64(maxInstall))
+		}
+		if why := t.roomFor(c.Size); why != "" {
+			return errors.New("a snapshot is refused: " + why)
+		}
 	}
-	return false
+	return nil
 }
 
 // Close implements raft.WithClose.

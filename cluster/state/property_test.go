@@ -585,7 +585,7 @@ func (g *generator) rotation(m Machine) Command {
 		return ControlRotation{id, uint8(rapid.IntRange(0, 4).Draw(g.t, "verb"))}
 	}
 	c := StartRotation{ID: tok(1<<40 + g.next), RotationSpec: RotationSpec{
-		Emergency: g.flag("emergency", 2), Old: keys.Fate(rapid.IntRange(1, 2).Draw(g.t, "fate")), Total: uint32(m.DomainCount()),
+		Emergency: g.flag("emergency", 2), Old: keys.Fate(rapid.IntRange(1, 3).Draw(g.t, "fate")), Total: uint32(m.DomainCount()),
 	}}
 	c.Store = c.Emergency && g.flag("store", 3)
 	c.Drill = !c.Store && g.flag("drill", 4)

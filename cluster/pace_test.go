@@ -1,0 +1,57 @@
+package cluster
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestSnapshotReachesTheDiskPieceByPiece(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	p, err := newPace(path)
+	must(t, err)
+	piece := make([]byte, paceStep/4)
+	for i := range 10 {
+		_, err := f.Write(piece)
+		must(t, err)
+		must(t, p.wrote(len(piece), false))
+		if behind := p.octets - p.synced; behind >= paceStep {
+			t.Errorf("after %d pieces the disk lacks %d octets", i+1, behind)
+		}
+	}
+	if p.synced != 2*paceStep {
+		t.Errorf("the disk was waited for up to %d", p.synced)
+	}
+	p.close()
+	p.close()
+	if _, err := newPace(path + "-gone"); err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+func TestInstallOfAnImpossibleSizeIsRefused(t *testing.T) {
+	tr := newTransport(nil, nil)
+	tr.roomFor = func(octets int64) string {
+		if octets > 1<<30 {
+			return "disk: 1 GiB free"
+		}
+		return ""
+	}
+	for size, word := range map[int64]string{
+		-1: "refused", 0: "refused", maxInstall + 1: "refused", 2 << 30: "1 GiB free", 1 << 30: "",
+	} {
+		err := tr.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: size}})
+		switch {
+		case word == "" && err != nil:
+			t.Errorf("a snapshot of %d octets: %v", size, err)
+		case word != "" && (err == nil || !strings.Contains(err.Error(), word)):
+			t.Errorf("a snapshot of %d octets: %v, want %q", size, err, word)
+		}
+	}
+}
