@@ -182,6 +182,7 @@ func New(c Config) (*Handler, error) {
 func (h *Handler) register() {
 	h.registerHealth()
 	h.registerMembers()
+	h.registerServing()
 	h.registerZones()
 	h.registerPools()
 	h.registerTenants()

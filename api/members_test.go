@@ -5,13 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"authd/cluster"
 	"authd/cluster/state"
 )
 
 func TestClusterShowsItsNodes(t *testing.T) {
 	h := newHouse(t)
 	c := read[Cluster](h, h.must(http.StatusOK, "GET", "/v1/cluster", ""))
-	if c.Leader != "node-1" || len(c.Nodes) != 1 || c.Nodes[0] != (Member{"node-1", "127.0.0.1:7301", true, true, true, 7, true}) || c.Settings.VerificationOff {
+	if c.Leader != "node-1" || len(c.Nodes) != 1 || c.Nodes[0] != (Member{"node-1", "127.0.0.1:7301", true, true, true, 7, true, nil}) || c.Settings.VerificationOff {
 		t.Errorf("%+v", c)
 	}
 	c = read[Cluster](h, h.must(http.StatusOK, "POST", "/v1/cluster/nodes", `{"id":"node-2","address":"192.0.2.12:7301","voter":true}`))
@@ -135,5 +136,47 @@ func TestHealthReadyAndMetricsNeedNoToken(t *testing.T) {
 	}
 	if a := h.as("", "GET", "/openapi.json", ""); a.Code != http.StatusOK || a.Body.String() != string(h.handler.Spec()) {
 		t.Errorf("%d", a.Code)
+	}
+}
+
+func TestNodeIsTakenOutOfTheServingSetByAStatement(t *testing.T) {
+	h := newHouse(t)
+	h.peers = append(h.peers, cluster.Status{Member: cluster.Member{ID: "node-2", Address: "192.0.2.12:7301", Voter: true}})
+	set := func(node, body string, status int, words string) answered {
+		t.Helper()
+		a := h.ask("PUT", "/v1/cluster/nodes/"+node+"/serving", body)
+		if a.Code != status || !strings.Contains(a.Body.String(), words) {
+			t.Errorf("%s: %d %s, want %d and %q", body, a.Code, a.Body, status, words)
+		}
+		return a
+	}
+	set("node-2", `{"serving":false}`, 422, "the node is off, or out of every address list for its TTL")
+	set("node-2", `{"serving":false,"statement":" "}`, 422, "statement")
+	set("node-9", `{"serving":false,"statement":"it is off"}`, 404, "no node")
+	set("node-2", `{}`, 422, "serving")
+	if a := h.as("read", "PUT", "/v1/cluster/nodes/node-2/serving", `{"serving":true}`); a.Code != http.StatusForbidden {
+		t.Errorf("a reader: %d", a.Code)
+	}
+	if len(h.Machine().OffNodes()) != 0 {
+		t.Fatal("a refusal took a node out")
+	}
+	c := read[Cluster](h, set("node-2", `{"serving":false,"statement":"its host is dead"}`, 200, ""))
+	if off := c.Nodes[1].Off; off == nil || off.Statement != "its host is dead" || off.Since.IsZero() || c.Nodes[0].Off != nil {
+		t.Errorf("%+v", c.Nodes)
+	}
+	var last state.AuditEntry
+	for e := range h.Machine().Audit(0) {
+		last = *e
+	}
+	if last.Command != "SetServing" || last.Subject != "node-2" || !strings.Contains(last.Summary, "its host is dead") {
+		t.Errorf("the audit ends with %+v", last)
+	}
+	set("node-1", `{"serving":false,"statement":"it is off"}`, 409, "the only serving node")
+	set("node-2", `{"serving":true}`, 409, "does not answer")
+	h.peers[1].Healthy = true
+	set("node-2", `{"serving":true}`, 409, "is at index 0 of")
+	h.peers[1].Applied = h.Machine().Index()
+	if c := read[Cluster](h, set("node-2", `{"serving":true}`, 200, "")); c.Nodes[1].Off != nil {
+		t.Errorf("%+v", c.Nodes[1])
 	}
 }

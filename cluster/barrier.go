@@ -181,11 +181,11 @@ func reached(listener netip.AddrPort, link string) string {
 // note keeps what was asked for and not seen, and since when.
 func (b *barrier) note(tasks []state.Task, held []map[string]string) {
 	now := b.node.c.Now().Unix()
-	m := b.node.Machine()
+	m, all, serving := b.node.Machine(), b.node.members(), b.node.servingSet()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, t := range tasks {
-		for _, member := range b.node.members() {
+		for _, member := range all {
 			key := barrierKey{t.Token, t.Step.Key, member.ID}
 			why, waits := held[i][member.ID]
 			if !waits {
@@ -201,7 +201,7 @@ func (b *barrier) note(tasks []state.Task, held []map[string]string) {
 		}
 	}
 	for key := range b.waits { // what is no longer waited for
-		if d, ok := m.Domain(key.token); ok && contains(b.node.members(), key.node) {
+		if d, ok := m.Domain(key.token); ok && contains(serving, key.node) {
 			if k, ok := d.Ring().ByID(key.key); ok && k.Stage == keys.Standby && k.ConfirmedAt == 0 {
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"authd/cluster/state"
 	"authd/keys"
@@ -105,6 +106,66 @@ func TestNodeThatIsDownHoldsTheBarrierUntilItIsBackOrRemoved(t *testing.T) {
 			c.waitRing("the barrier passing", leader, token, confirmed)
 		})
 	}
+}
+
+// TestNodeSetOffHoldsNothing: what waits for it goes on at once, it says of itself
+// that it is not ready when it is back, and counts again when it is put back.
+func TestNodeSetOffHoldsNothing(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	seed(t, c.leader())
+	down := c.follower().c.ID
+	for id, n := range c.nodes {
+		if id != down {
+			c.answers(n)
+		}
+	}
+	c.kill(down)
+	leader := c.leader()
+	token := claim(t, leader, "send.customer.test.")
+	c.waitsFor(leader, token, down, "cannot be asked")
+	waited := make(chan error, 1)
+	index := write(t, leader, "acme-2")
+	go func() { waited <- leader.WaitServed(within(t, changeTime), index) }()
+	set := func(serving bool, statement string) {
+		t.Helper()
+		results, _, err := leader.Propose(within(t, changeTime), Actor{ID: "test"}, state.SetServing{Node: down, Serving: serving, Statement: statement})
+		must(t, err)
+		if results[0].Refusal != nil {
+			t.Fatal(results[0].Refusal)
+		}
+	}
+	set(false, "its host is dead")
+	must(t, <-waited)
+	c.waitRing("the barrier passing", leader, token, confirmed)
+	eventually(t, "the end of the wait", func() bool { return len(leader.BarrierWaits()) == 0 })
+
+	c.start(down)
+	back := c.nodes[down]
+	must(t, back.WaitApplied(within(t, changeTime), index))
+	check := func() Check {
+		for _, one := range back.Checks() {
+			if one.Name == "serving" {
+				return one
+			}
+		}
+		return Check{}
+	}
+	eventually(t, "the node says that it does not count", func() bool {
+		one := check()
+		return !one.OK && one.Blocks && strings.Contains(one.Detail, `"its host is dead"`) && strings.Contains(one.Detail, "set-serving "+down+" --on")
+	})
+	leader = c.leader()
+	set(true, "")
+	eventually(t, "the node counts again", func() bool { return check().OK })
+	c.kill(down)
+	index = write(t, leader, "acme-3")
+	if err := leader.WaitServed(within(t, 300*time.Millisecond), index); err == nil || !strings.Contains(err.Error(), down) {
+		t.Errorf("it was put back, and nothing waits for it: %v", err)
+	}
+	set(false, "its host is dead again")
+	must(t, leader.RemovePeer(within(t, changeTime), down))
+	eventually(t, "nothing is kept of a node that was removed", func() bool { return len(leader.Machine().OffNodes()) == 0 })
 }
 
 func TestBarrierAsksForEveryKeyAtOnce(t *testing.T) {

@@ -32,6 +32,7 @@ func (n *Node) Checks() []Check {
 	add("fence", true, when(cause != nil, "fenced off: %v: DNS goes on, start a successor", cause))
 	members := n.members()
 	add("member", true, when(len(members) > 0 && !contains(members, n.c.ID), "not a member of the cluster: add it again"))
+	add("serving", true, n.offProblem())
 	add("leader", false, when(n.Leader() == "", "no leader known: writes wait, DNS goes on"))
 	add("log", false, when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir))
 	add("disk", false, n.disk.stops())

@@ -256,21 +256,30 @@ func (n *Node) change(ctx context.Context, a changeAsk) error {
 	}
 	if a.Op == changeRemove {
 		n.link.disconnect(a.Member.ID)
-		go n.uninvite(a.Member.ID)
+		go n.forget(a.Member.ID)
 		return n.met.set(a.Member.ID, false)
 	}
 	return nil
 }
 
-// uninvite forgets the invitation of a node that was removed.
-func (n *Node) uninvite(id string) {
-	if _, ok := n.Machine().Invited(id); !ok {
+// forget drops what the machine holds of a node that was removed: its invitation,
+// and that it is off, which another of its name need not be.
+func (n *Node) forget(id string) {
+	m := n.Machine()
+	var commands []state.Command
+	if _, ok := m.Invited(id); ok {
+		commands = append(commands, state.SettleNode{ID: id})
+	}
+	if _, ok := m.Off(id); ok {
+		commands = append(commands, state.SetServing{Node: id, Serving: true})
+	}
+	if len(commands) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, changeTime)
 	defer cancel()
-	if _, _, err := n.Propose(ctx, Actor{ID: "members"}, state.SettleNode{ID: id}); err != nil {
-		n.logger.Warn("forgetting the invitation of a node that was removed", "node", id, "error", err)
+	if _, _, err := n.Propose(ctx, Actor{ID: "members"}, commands...); err != nil {
+		n.logger.Warn("forgetting a node that was removed", "node", id, "error", err)
 	}
 }
 

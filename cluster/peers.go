@@ -263,6 +263,17 @@ type confirmReply struct {
 	Answers string `cbor:"2,keyasint,omitempty"` // where its DNS listener is; empty: closed
 }
 
+// confirmation asks a member, or this node, once.
+func (n *Node) confirmation(ctx context.Context, id string, index uint64) (r confirmReply, err error) {
+	ctx, cancel := context.WithTimeout(ctx, confirmTry)
+	defer cancel()
+	if id == n.c.ID {
+		return n.confirm(ctx, confirmAsk{index})
+	}
+	err = n.peers.call(ctx, id, callConfirm, confirmAsk{index}, &r)
+	return r, err
+}
+
 // confirm returns once this node answers with an index applied, and would still
 // after a crash.
 func (n *Node) confirm(ctx context.Context, a confirmAsk) (confirmReply, error) {
@@ -313,9 +324,9 @@ func (n *Node) alone() bool {
 const confirmPause = 200 * time.Millisecond
 
 // WaitServed waits until every serving node has confirmed that it answers with
-// an index applied and has made its mark durable. Every member counts as serving,
-// because one that is cut off may be answering. A node that cannot be asked holds
-// it until ctx is done; the error names the nodes waited for.
+// an index applied and has made its mark durable. A node that cannot be asked holds
+// it until ctx is done, or an operator takes it out of the serving set; the error
+// names the nodes waited for.
 func (n *Node) WaitServed(ctx context.Context, index uint64) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -325,10 +336,7 @@ func (n *Node) WaitServed(ctx context.Context, index uint64) error {
 		defer mu.Unlock()
 		waiting = append(waiting, id)
 	}
-	if _, err := n.confirm(ctx, confirmAsk{index}); err != nil {
-		hold(n.c.ID)
-	}
-	for _, m := range n.others() {
+	for _, m := range n.servingSet() {
 		wg.Go(func() {
 			if !n.askConfirm(ctx, m.ID, index) {
 				hold(m.ID)
@@ -346,17 +354,21 @@ func (n *Node) WaitServed(ctx context.Context, index uint64) error {
 	return nil
 }
 
-// askConfirm asks a member until it confirms, or is no member any more.
+// confirmTry is how long a node may take to confirm before who is waited for is
+// looked at again.
+const confirmTry = time.Second
+
+// askConfirm asks a node until it confirms, or does not serve any more.
 func (n *Node) askConfirm(ctx context.Context, id string, index uint64) bool {
-	for contains(n.members(), id) {
-		var r confirmReply
-		err := n.peers.call(ctx, id, callConfirm, confirmAsk{index}, &r)
-		if err == nil && r.Applied >= index {
+	for contains(n.servingSet(), id) {
+		if r, err := n.confirmation(ctx, id, index); err == nil && r.Applied >= index {
 			return true
 		}
 		select {
 		case <-time.After(confirmPause):
 		case <-ctx.Done():
+			return false
+		case <-n.fence.tripped:
 			return false
 		case <-n.ctx.Done():
 			return false

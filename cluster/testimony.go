@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -228,5 +229,30 @@ func (n *Node) gather(ctx context.Context, index uint64, asks []keyAsk) []KeyUse
 }
 
 // servingSet are the members that may be answering: every one, because one that
-// is cut off may be, but those that an operator stated to be off.
-func (n *Node) servingSet() []Member { return n.members() }
+// is cut off may be, but those that an operator stated to be off. It is never
+// empty: with nobody to ask nothing would be proven.
+func (n *Node) servingSet() []Member {
+	m, all := n.fsm.current(), n.members()
+	if len(m.OffNodes()) == 0 {
+		return all
+	}
+	serving := slices.DeleteFunc(slices.Clone(all), func(member Member) bool {
+		_, off := m.Off(member.ID)
+		return off
+	})
+	if len(serving) == 0 {
+		return all
+	}
+	return serving
+}
+
+// offProblem says, on a node that an operator took out of the serving set, that it
+// may not be sent traffic: changes do not wait for it.
+func (n *Node) offProblem() string {
+	o, off := n.fsm.current().Off(n.c.ID)
+	if !off {
+		return ""
+	}
+	return fmt.Sprintf("an operator took this node out of the serving set at %s, stating %q: no change waits for it; send it nothing before authd operator raft set-serving %s --on",
+		time.Unix(o.Since, 0).UTC().Format(time.RFC3339), o.Statement, n.c.ID)
+}

@@ -142,6 +142,8 @@ func (w *writer) decide(c Command) Result {
 		return w.admitNode(c)
 	case SettleNode:
 		return w.settleNode(c)
+	case SetServing:
+		return w.setServing(c)
 	}
 	panic(fmt.Sprintf("log index %d holds a command of type %T that this release cannot apply: upgrade this node", w.index, c))
 }

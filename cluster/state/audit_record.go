@@ -142,6 +142,8 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on("node", c.ID, "its join token was used")
 	case SettleNode:
 		on("node", c.ID, "its invitation ended")
+	case SetServing:
+		on("node", c.Node, "%s", either(c.Serving, "in the serving set again", "out of the serving set: "+quote(c.Statement)))
 	default:
 		a.Summary = w.describeClaim(c)
 	}

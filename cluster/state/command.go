@@ -48,6 +48,7 @@ const (
 	CodeInviteNode       Code = 51
 	CodeAdmitNode        Code = 52
 	CodeSettleNode       Code = 53
+	CodeSetServing       Code = 61
 	CodeSetWrap          Code = 45
 	CodeRewrap           Code = 46
 )
@@ -360,6 +361,15 @@ type SettleNode struct {
 	ID string `cbor:"1,keyasint"`
 }
 
+// SetServing takes a node out of the serving set, by an operator's statement that
+// nobody asks it for answers, or back in.
+type SetServing struct {
+	Node      string `cbor:"1,keyasint"`
+	Serving   bool   `cbor:"2,keyasint"`
+	Statement string `cbor:"3,keyasint"`
+}
+
+func (SetServing) Code() Code       { return CodeSetServing }
 func (SetAuthority) Code() Code     { return CodeSetAuthority }
 func (InviteNode) Code() Code       { return CodeInviteNode }
 func (AdmitNode) Code() Code        { return CodeAdmitNode }

@@ -23,7 +23,7 @@ var pinned = map[Code]string{
 	25: "Note", 26: "ReplaceKey",
 	35: "StartRotation", 36: "AdvanceRotation", 37: "ControlRotation",
 	43: "BringKey", 44: "SetReads", 45: "SetWrap", 46: "Rewrap",
-	50: "SetAuthority", 51: "InviteNode", 52: "AdmitNode", 53: "SettleNode", 60: "CheckState",
+	50: "SetAuthority", 51: "InviteNode", 52: "AdmitNode", 53: "SettleNode", 60: "CheckState", 61: "SetServing",
 }
 
 // examples has one command of each code with every field set.
@@ -82,6 +82,7 @@ func examples() []Command {
 		InviteNode{Invitation{"node-4", "192.0.2.14:7301", true, [32]byte{1}, 5, 6}},
 		AdmitNode{"node-4", [32]byte{1}},
 		SettleNode{"node-4"},
+		SetServing{"node-4", true, "it is off"},
 	}
 }
 

@@ -253,6 +253,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[AdmitNode](body)
 	case CodeSettleNode:
 		return decodeBody[SettleNode](body)
+	case CodeSetServing:
+		return decodeBody[SetServing](body)
 	case CodeSetCookieSecret:
 		return decodeBody[SetCookieSecret](body)
 	case CodeCheckState:

@@ -204,11 +204,11 @@ func (w *writer) readShared(section byte, item string) error {
 			if m.Authority != nil {
 				w.authority = *m.Authority
 			}
-			w.invitations = m.Invitations
+			w.invitations, w.off = m.Invitations, m.Off
 			w.imaged = m.Audit
 			w.rotationNumber = m.RotationNumber
 			w.reads, w.wrap = m.Reads, m.Wrap
-			return soundReads(m.Reads) && soundInvitations(m.Invitations)
+			return soundReads(m.Reads) && soundInvitations(m.Invitations) && soundOff(m.Off)
 		})
 	case sectionPlatforms:
 		return object(item, w.readPlatform)

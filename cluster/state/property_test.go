@@ -649,11 +649,13 @@ func (g *generator) stepKey(m Machine, t Token, s keys.Step) StepKey {
 // member draws what is about nodes.
 func (g *generator) member() Command {
 	id, hash := g.pick("node", "node-1", "node-2", "Node 3"), [32]byte{byte(rapid.IntRange(0, 2).Draw(g.t, "hash"))}
-	switch rapid.IntRange(0, 3).Draw(g.t, "member") {
+	switch rapid.IntRange(0, 4).Draw(g.t, "member") {
 	case 0:
 		return AdmitNode{id, hash}
 	case 1:
 		return SettleNode{id}
+	case 2:
+		return SetServing{id, g.flag("serving", 2), g.pick("statement", "", "it is off")}
 	}
 	return InviteNode{Invitation{ID: id, Address: "192.0.2.1:7301", Voter: g.flag("voter", 2), Hash: hash, ExpiresAt: start + 3600}}
 }

@@ -93,5 +93,7 @@ func (m Machine) Succeed(now Machine) Machine {
 	if len(was.authority.Certificate) > 0 {
 		is.authority, is.invitations = was.authority, was.invitations
 	}
+	// Nor does a backup know which of the nodes of today are off.
+	is.off = was.off
 	return Machine{machine{is}}
 }

@@ -20,6 +20,8 @@ type tables struct {
 	// authority and invitations are how nodes get certificates; never changed in place.
 	authority   Authority
 	invitations []Invitation
+	// off are the nodes out of the serving set; never changed in place.
+	off []OffNode
 
 	// Numbers given last; never reused.
 	platformNumber, poolNumber, tenantNumber uint32

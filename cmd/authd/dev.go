@@ -9,11 +9,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"authd/api"
 )
 
 // devCmd runs a whole cluster on loopback.
@@ -288,11 +291,14 @@ func (d *devCluster) awaitNode(ctx context.Context, i int) error {
 			return fmt.Errorf("%s ended while starting: %s\n%s", nodeName(i), why, d.fleet.tail(nodeName(i)))
 		}
 		err := c.probe(ctx, "/ready")
-		if err == nil {
-			var cluster struct{ Leader string }
-			if _, err = c.get(ctx, v1("cluster"), nil, &cluster); err == nil && cluster.Leader == "" {
-				err = errors.New("it knows no leader yet")
-			}
+		var reply api.Cluster
+		switch _, asked := c.get(ctx, v1("cluster"), nil, &reply); {
+		case asked != nil:
+			err = asked
+		case reply.Leader == "":
+			err = errors.New("it knows no leader yet")
+		case refusedWith(err, http.StatusServiceUnavailable) && answersSetOff(&reply, nodeName(i)):
+			err = nil
 		}
 		if err == nil {
 			return nil
@@ -306,6 +312,12 @@ func (d *devCluster) awaitNode(ctx context.Context, i int) error {
 		case <-time.After(devPoll):
 		}
 	}
+}
+
+// answersSetOff says whether a node answers DNS and is not ready only because
+// somebody took it out of the serving set.
+func answersSetOff(c *api.Cluster, id string) bool {
+	return slices.ContainsFunc(c.Nodes, func(m api.Member) bool { return m.ID == id && m.Off != nil && m.Serving })
 }
 
 // probe asks a path outside /v1 and says whether it answered with 2xx.

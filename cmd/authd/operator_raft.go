@@ -16,6 +16,7 @@ type raftCmd struct {
 	AddPeer        raftAddCmd       `cmd:"" help:"Make a join token for a new node."`
 	Promote        raftPromoteCmd   `cmd:"" help:"Give a node a vote."`
 	RemovePeer     raftRemoveCmd    `cmd:"" help:"Remove a node for good."`
+	SetServing     raftServingCmd   `cmd:"" help:"Take a node out of the serving set by a statement, or put it back."`
 	TransferLeader raftTransferCmd  `cmd:"" help:"Hand leadership to another voter."`
 	SetAuthority   raftAuthorityCmd `cmd:"" help:"Set the CA that issues the certificates of nodes."`
 	Recover        raftRecoverCmd   `cmd:"" help:"Make a cluster of the one node that is left; asks first."`
@@ -41,7 +42,16 @@ func (c *raftListCmd) Run(s *session) error {
 			if n.ID == reply.Leader {
 				role = "leader"
 			}
-			row(w, n.ID, n.Address, role, yesNo(n.Healthy), yesNo(n.Serving), n.Applied)
+			serving := yesNo(n.Serving)
+			if n.Off != nil {
+				serving = "set off"
+			}
+			row(w, n.ID, n.Address, role, yesNo(n.Healthy), serving, n.Applied)
+		}
+		for _, n := range reply.Nodes {
+			if n.Off != nil {
+				fmt.Fprintf(w, "nothing waits for %s since %s: %s\n", n.ID, when(&n.Off.Since), n.Off.Statement)
+			}
 		}
 		if reply.Leader == "" {
 			fmt.Fprintln(w, "no leader: DNS answers, writes wait for a majority")
@@ -69,6 +79,37 @@ func (c *raftRemoveCmd) Run(s *session) error {
 		return err
 	}
 	return s.say(raw, "%s removed", c.ID)
+}
+
+type raftServingCmd struct {
+	clientFlags
+
+	ID        string `arg:"" help:"The node's id."`
+	On        bool   `xor:"serving" required:"" help:"Put it back: it answers, and has caught up."`
+	Off       bool   `xor:"serving" required:"" help:"Take it out; it stays a member."`
+	Statement string `help:"With --off: that the node is off, or out of every address list for its TTL."`
+}
+
+func (raftServingCmd) Help() string {
+	return `A node that cannot be asked holds back every new key, because it may be answering with old records.
+Where you know that nobody asks it, say so; what waits for it goes on at once. Unlike remove-peer it
+stays a member, and is put back when it has caught up. Until then its /ready is 503.
+
+    authd operator raft set-serving node-3 --off --statement "node-3 is off since 10:40, its host is dead"
+    authd operator raft set-serving node-3 --on
+`
+}
+
+func (c *raftServingCmd) Run(s *session) error {
+	body := api.NewServing{Serving: c.On, Statement: c.Statement}
+	raw, err := s.put(s.ctx, v1("cluster", "nodes", c.ID, "serving"), body, nil)
+	if err != nil {
+		return err
+	}
+	if c.On {
+		return s.say(raw, "changes wait for %s again", c.ID)
+	}
+	return s.say(raw, "changes no longer wait for %s", c.ID)
 }
 
 type raftTransferCmd struct {
