@@ -15,6 +15,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdint.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,12 +129,16 @@ static double quantile(double p)
 	for (int i = 0; i < 1024; i++)
 		n += hist[i];
 	for (int i = 0; i < 1024; i++)
-		if ((c += hist[i]) > p * n)
+		if ((c += hist[i]) > p * n || (c == n && n))
 			return (double)(((uint64_t)(16 + i % 16)) << (i / 16)) / 16 / 1000;
 	return 0;
 }
 
 struct totals { uint64_t ok, bad, lost, stray, bytes; double latsum; };
+
+// An interrupt ends the measuring, and what was measured is reported.
+static volatile sig_atomic_t interrupted;
+static void interrupt(int sig) { interrupted = sig; }
 
 // judge checks an answer to q and says whether it is right; stray answers are not for us.
 static int is_answer(const struct query *q, const unsigned char *p, unsigned len)
@@ -240,8 +245,8 @@ static int pump(struct conn *c, struct sockaddr_in *a, int share, int each, uint
 static void report(struct totals *t, double d, double cpu, double sys, double own)
 {
 	uint64_t n = t->ok + t->bad;
-	printf("qps=%.0f ok=%lu bad=%lu lost=%lu stray=%lu avg_us=%.1f p50_us=%.1f p99_us=%.1f size=%.0f own_cpu=%.0f%%",
-	       n / d, t->ok, t->bad, t->lost, t->stray, n ? t->latsum / n / 1000 : 0, quantile(.5), quantile(.99),
+	printf("qps=%.0f ok=%lu bad=%lu lost=%lu stray=%lu avg_us=%.1f p50_us=%.1f p99_us=%.1f p999_us=%.1f max_us=%.1f size=%.0f own_cpu=%.0f%%",
+	       n / d, t->ok, t->bad, t->lost, t->stray, n ? t->latsum / n / 1000 : 0, quantile(.5), quantile(.99), quantile(.999), quantile(1),
 	       n ? (double)t->bytes / n : 0, own / d * 100);
 	if (npid)
 		printf(" srv_cpu=%.0f%% us_per_q=%.2f sys_per_q=%.2f", cpu / d * 100, n ? cpu / n * 1e6 : 0,
@@ -311,6 +316,7 @@ int main(int argc, char **argv)
 	if (batch > MAXB)
 		batch = MAXB;
 	load(file);
+	signal(SIGINT, interrupt);
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
 	inet_pton(AF_INET, addr, &a.sin_addr);
 	if (each > 0) {
@@ -363,7 +369,7 @@ int main(int argc, char **argv)
 			begin = t = now();
 			end = begin + secs * 1e9;
 		}
-		if (t >= end)
+		if (t >= end || interrupted)
 			break;
 		int progress = 0;
 		int64_t quota = 1 << 30;
@@ -440,8 +446,8 @@ int main(int argc, char **argv)
 					all.lost++;
 				}
 		}
-		if (!progress && rate == 0) {
-			struct timespec w = {0, 1000000};
+		if (!progress) { // at a rate: briefly, so that what shares the processor gets on
+			struct timespec w = {0, rate > 0 ? 20000 : 1000000};
 			ppoll(pf, nsock, &w, NULL);
 		}
 	}
