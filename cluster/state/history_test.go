@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"flag"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"authd/keys"
 	"authd/zone"
 )
 
@@ -56,21 +59,84 @@ func TestOldImagesAndLogsOpen(t *testing.T) {
 // replay applies a log file: lengths of four octets, each with a batch.
 func replay(t *testing.T, path string) Machine {
 	t.Helper()
+	m := Empty()
+	for i, entries := range logged(t, path) {
+		m, _, _ = m.Apply(uint64(i)+1, entries)
+	}
+	return m
+}
+
+func logged(t *testing.T, path string) (batches [][]Entry) {
+	t.Helper()
 	log, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := Empty()
-	for index := uint64(1); len(log) > 0; index++ {
+	for len(log) > 0 {
 		size := binary.BigEndian.Uint32(log)
 		entries, err := DecodeBatch(log[4 : 4+size])
 		if err != nil {
-			t.Fatalf("entry %d: %v", index, err)
+			t.Fatalf("entry %d: %v", len(batches)+1, err)
 		}
-		m, _, _ = m.Apply(index, entries)
-		log = log[4+size:]
+		batches, log = append(batches, entries), log[4+size:]
 	}
-	return m
+	return batches
+}
+
+// rarer is one of each command that neither founding nor variety has.
+func rarer(w *world) []Command {
+	half := w.domain(tok(1)).Ring().Keys[0]
+	brought := material(3, "k2", "BBBB")
+	brought.Imported = true
+	invited := func(id string, n byte) Command { return InviteNode{invitation(id, n, w.at+3600)} }
+	return []Command{
+		PatchDomain{Token: tok(1), Labels: &map[string]string{"plan": "gold"}},
+		Reschedule{},
+		BringKey{tok(2), brought},
+		LeaveDomain{Token: tok(2)},
+		RestoreDomain{Token: tok(2)},
+		SetDomainRecords{Token: tok(1), Sets: []zone.RRset{rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.3")}},
+		Note{"node", "node-3", "added as a voter"},
+		SetCookieSecret{secretOf(1)},
+		SetReads{"node-1", 5, AuditHash{5}, 9},
+		SetWrap{2},
+		Rewrap{[]SealedHalf{{tok(1), half.ID, half.Sealed[:14], under(2, half.Sealed)}}},
+		RevokeKey{Token: tok(3), Selector: "k2", Force: true},
+		ReplaceKey{Token: tok(1), Algorithm: keys.RSA2048, Old: keys.FateSwitch, Store: true},
+		StartRotation{tok(90), RotationSpec{Scope: RotationScope{Tenant: "acme"}, Emergency: true, Old: keys.FateRevoke, Canary: []uint8{50, 100}, Total: 3}},
+		AdvanceRotation{tok(90)},
+		ControlRotation{tok(90), RotationPause},
+		SetAuthority{Authority{[]byte("certificate"), []byte("sealed")}},
+		invited("node-4", 1), invited("node-5", 2),
+		AdmitNode{"node-4", [32]byte{1}},
+		SettleNode{"node-4"},
+		DropAccessToken{"a1"},
+		PutNameServer{Label: "ns3", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.53")}},
+		DropNameServer{"ns3"},
+		PutPool{"third", spec()},
+		DropPool{"third"},
+		PutPlatform{Apex: name("third.example"), Contact: name("hostmaster.p-dns.test")},
+		DropPlatform{name("third.example")},
+		CheckState{},
+	}
+}
+
+// TestHistoryHasEveryCommand: the log of the newest release, so that no kind of
+// entry is ever read for the first time by a cluster.
+func TestHistoryHasEveryCommand(t *testing.T) {
+	logs, err := filepath.Glob(filepath.Join(history, "state-*.log"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("no logs in %s: %v", history, err)
+	}
+	missing := maps.Clone(pinned)
+	for _, entries := range logged(t, logs[len(logs)-1]) {
+		for _, e := range entries {
+			delete(missing, e.Command.Code())
+		}
+	}
+	if len(missing) > 0 {
+		t.Errorf("no entry of %v: add them to rarer, and write the files anew (go test ./cluster/state -run OldImages -update) before the release", missing)
+	}
 }
 
 func writeHistory(t *testing.T, path string) {
@@ -90,6 +156,11 @@ func writeHistory(t *testing.T, path string) {
 	}
 	w.later(10 * day)
 	w.runDue()
+	for _, c := range rarer(w) {
+		w.must(c)
+	}
+	w.later(20 * day)
+	w.must(ExpireDomain{tok(6)})
 	w.who.Once = MakeOnce("admin-1", "key-1", []byte("request"))
 	w.must(PutDomainRecord{Token: tok(1), Set: rrset("sub.send.customer.test", zone.TypeNS, 300, "ns.other.test."), Admin: true})
 	for suffix, data := range map[string][]byte{".image": image(t, w.m), ".log": log} {
