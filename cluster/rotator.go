@@ -32,6 +32,9 @@ const (
 	barrierPause = 500 * time.Millisecond
 	// refusedRest is how long a step that was refused is left alone.
 	refusedRest = 30 * time.Second
+	// otherKeys is how many further keys are tried at once for a standby whose key
+	// was refused because it is in use. From a sound source none ever is.
+	otherKeys = 3
 )
 
 // rotator moves time forward: on the leader it proposes the steps that are due.
@@ -157,7 +160,26 @@ func (r *rotator) round() bool {
 	if m.Rescheduling() {
 		did = r.send([]state.Command{state.Reschedule{}}) != nil || did
 	}
-	return r.propose(w.publish, r.publish) || did
+	return r.publishAll(w.publish) || did
+}
+
+// publishAll publishes standbys. What a refusal says of one key it does not say of
+// the next, so another is tried before the step rests.
+func (r *rotator) publishAll(tasks []state.Task) bool {
+	did := false
+	for range otherKeys {
+		changed, taken := r.proposeEach(tasks, r.publish, keyTaken)
+		did = did || changed
+		if tasks = taken; len(tasks) == 0 {
+			return did
+		}
+	}
+	return r.propose(tasks, r.publish) || did
+}
+
+// keyTaken says whether a publication was refused for its key alone.
+func keyTaken(t state.Task, refusal *state.Refusal) bool {
+	return t.Step.Kind == keys.StepPublish && refusal.Kind == state.Conflict && refusal.Field == "keys"
 }
 
 // find draws up what there is to do, past tasks that only wait.
@@ -211,8 +233,15 @@ func (r *rotator) publish(t state.Task) (state.Command, error) {
 }
 
 // propose turns tasks into commands and proposes them. Those that are refused
-// rest for a while.
+// rest for a while. It says whether any changed something.
 func (r *rotator) propose(tasks []state.Task, command func(state.Task) (state.Command, error)) bool {
+	did, _ := r.proposeEach(tasks, command, func(state.Task, *state.Refusal) bool { return false })
+	return did
+}
+
+// proposeEach is propose that gives back, and lays nothing of, what is refused for
+// a reason that the caller deals with.
+func (r *rotator) proposeEach(tasks []state.Task, command func(state.Task) (state.Command, error), again func(state.Task, *state.Refusal) bool) (did bool, back []state.Task) {
 	var of []state.Task
 	var commands []state.Command
 	for _, t := range tasks {
@@ -225,18 +254,20 @@ func (r *rotator) propose(tasks []state.Task, command func(state.Task) (state.Co
 		of, commands = append(of, t), append(commands, c)
 	}
 	if len(commands) == 0 {
-		return false
+		return false, nil
 	}
-	results := r.send(commands)
-	did := false
-	for i, result := range results {
+	for i, result := range r.send(commands) {
 		if result.Refusal != nil {
 			r.node.logger.Info("rotation step refused", "claim", of[i].Token, "step", of[i].Step.Kind, "reason", result.Refusal.Message)
-			r.lay(of[i], refusedRest)
+			if again(of[i], result.Refusal) {
+				back = append(back, of[i])
+			} else {
+				r.lay(of[i], refusedRest)
+			}
 		}
 		did = did || result.Changed
 	}
-	return did
+	return did, back
 }
 
 // send proposes as the rotator; nil where it did not work.

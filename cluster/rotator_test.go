@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -278,4 +279,49 @@ func TestPendingClaimsExpire(t *testing.T) {
 	clock.add(15 * day)
 	eventually(t, "the claim's end", func() bool { return n.Machine().Tombstoned(token) })
 	wantNoDiff(t, n)
+}
+
+// repeatingSource gives one pair several times before it gives others.
+type repeatingSource struct {
+	keys.Source
+	mu    sync.Mutex // guards what follows
+	first *keys.Pair
+	times int
+}
+
+func (s *repeatingSource) Take(ctx context.Context, a keys.Algorithm) (*keys.Pair, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.times == 0 {
+		return s.Source.Take(ctx, a)
+	}
+	s.times--
+	if s.first == nil {
+		var err error
+		if s.first, err = s.Source.Take(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	return s.first, nil
+}
+
+// TryTake has none ready, so that standbys are the rotator's.
+func (s *repeatingSource) TryTake(keys.Algorithm) (*keys.Pair, bool) { return nil, false }
+
+func TestStandbyWhoseKeyIsInUseGetsAnotherAtOnce(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.source = &repeatingSource{Source: c.source, times: 1 + otherKeys}
+	c.startAll()
+	n := c.leader()
+	seed(t, n)
+	token := claim(t, n, "send.customer.test.")
+	c.waitRing("a standby", n, token, func(r keys.Ring) bool {
+		_, ok := r.Standby(keys.RSA2048)
+		return ok
+	})
+	n.rotator.mu.Lock()
+	defer n.rotator.mu.Unlock()
+	if len(n.rotator.resting) != 0 {
+		t.Errorf("steps were laid aside: %v", n.rotator.resting)
+	}
 }
