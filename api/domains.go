@@ -114,9 +114,16 @@ func (h *Handler) domainNow(t state.Token) (*domainReply, error) {
 	m := h.replica.Machine()
 	d, ok := m.Domain(t)
 	if !ok {
-		return nil, notFound("domain", "the domain with the token %s is gone", t)
+		return nil, droppedSince(t)
 	}
 	return replyWith(m, d), nil
+}
+
+// droppedSince answers a write that was committed to a claim that was removed
+// before the reply was put together.
+func droppedSince(t state.Token) error {
+	return problem(http.StatusGone, codeGone, "domain",
+		"this request was carried out, and the domain with the token %s was removed by another one since; nothing is left to show or to do again: authd audit has both", t)
 }
 
 func replyWith(m state.Machine, d *state.Domain) *domainReply {

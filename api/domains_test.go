@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"authd/cluster/state"
 	"authd/zone"
 )
 
@@ -369,5 +370,24 @@ func TestOwnerReadsAndShowsNames(t *testing.T) {
 		if again, err := owner("name", relative(n, apex), apex); err != nil || again != n {
 			t.Errorf("%s comes back as %s, %v", text, again, err)
 		}
+	}
+}
+
+// TestWriteToAClaimThatIsRemovedBeforeItsReply is not told that it never happened:
+// it was committed, and so was the removal.
+func TestWriteToAClaimThatIsRemovedBeforeItsReply(t *testing.T) {
+	h := newHouse(t)
+	h.since = func(t state.Token) state.Command { return state.LeaveDomain{Token: t, Now: true} }
+	a := h.ask("POST", "/v1/tenants/acme/domains", `{"domain":"a.customer.example","mode":"delegated"}`)
+	if a.Code != http.StatusGone || a.problem.Code != codeGone || !strings.Contains(a.problem.Detail, "was carried out") {
+		t.Errorf("added: %d %s", a.Code, a.Body)
+	}
+	d := h.live("acme", "b.customer.example")
+	h.since = func(t state.Token) state.Command { return state.LeaveDomain{Token: t, Now: true} }
+	if a := h.ask("PATCH", "/v1/domains/"+d.Token, `{"labels":{"plan":"gold"}}`); a.Code != http.StatusGone || !strings.Contains(a.problem.Detail, d.Token) {
+		t.Errorf("changed: %d %s", a.Code, a.Body)
+	}
+	if a := h.ask("GET", "/v1/domains/"+d.Token, ""); a.Code != http.StatusNotFound {
+		t.Errorf("read: %d %s", a.Code, a.Body)
 	}
 }

@@ -94,7 +94,7 @@ func (h *Handler) replace(ctx context.Context, w Wait, d *state.Domain, body Rot
 	m := h.replica.Machine()
 	now, ok := m.Domain(d.Token)
 	if !ok {
-		return nil, notFound("domain", "the domain with the token %s is gone", d.Token)
+		return nil, droppedSince(d.Token)
 	}
 	reply := rotatedWith(m, now)
 	reply.Body.Emergency = viewEmergency(m, now, before, commands)

@@ -51,6 +51,9 @@ type replica struct {
 	read       []cluster.KeyRead
 	// between is what others propose before the next command arrives; nil: nothing.
 	between state.Command
+	// since is what others propose, for the claim that the next command made or
+	// changed, before it is replied to; nil: nothing.
+	since func(state.Token) state.Command
 	// starved is a source that gives no key.
 	starved bool
 	// closed keeps keys from being opened.
@@ -116,6 +119,10 @@ func (r *replica) Propose(_ context.Context, who cluster.Actor, commands ...stat
 	}
 	next, results, _ := r.machine.Apply(r.machine.Index()+1, entries)
 	r.machine = next
+	if r.since != nil {
+		r.machine, _, _ = next.Apply(next.Index()+1, []state.Entry{{At: r.at, Actor: "admin-2", Reason: "cleaned up", Command: r.since(results[0].Token)}})
+		r.since = nil
+	}
 	if r.refuse != nil {
 		return nil, 0, r.refuse
 	}

@@ -49,7 +49,7 @@ const (
 	codeConflict     = "conflict"        // 409
 	codeAmbiguous    = "ambiguous"       // 409: a name that several claims have
 	codeTooEarly     = "too_early"       // 409
-	codeGone         = "gone"            // 410: changes that are not remembered any more
+	codeGone         = "gone"            // 410: changes that are not remembered any more; a claim that was removed since
 	codeStale        = "stale"           // 412
 	codeTooLarge     = "too_large"       // 413, 414
 	codeMediaType    = "media_type"      // 415
