@@ -14,10 +14,10 @@ import (
 
 // BroughtKey is the body of POST /v1/domains/{domain}/keys.
 type BroughtKey struct {
-	PrivateKey string `json:"private_key,omitempty" maxLength:"16384" doc:"PEM, PKCS #1 or PKCS #8, unencrypted: RSA of 2048 to 4096 bits, or Ed25519. Stored sealed."`
-	Public     string `json:"public,omitempty" maxLength:"16384" doc:"Instead of private_key, for a signer that keeps its own: the TXT payload of the record, its p=, or PEM."`
-	Selector   string `json:"selector,omitempty" maxLength:"63" doc:"Delegated mode: the selector to publish it at; minted where it is left out, and needed for a public half. In CNAME mode the slot decides."`
-	Reason     string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit."`
+	PrivateKey PrivateText `json:"private_key,omitempty" maxLength:"16384" doc:"PEM, PKCS #1 or PKCS #8, unencrypted: RSA of 2048 to 4096 bits, or Ed25519. Stored sealed."`
+	Public     string      `json:"public,omitempty" maxLength:"16384" doc:"Instead of private_key, for a signer that keeps its own: the TXT payload of the record, its p=, or PEM."`
+	Selector   string      `json:"selector,omitempty" maxLength:"63" doc:"Delegated mode: the selector to publish it at; minted where it is left out, and needed for a public half. In CNAME mode the slot decides."`
+	Reason     string      `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit."`
 }
 
 // bringTries bounds how often a key is sealed anew because a step of the ring
@@ -88,7 +88,7 @@ func (k foreign) algorithm() keys.Algorithm {
 
 // read checks all of a key that can be checked without the machine's rules.
 func (b BroughtKey) read(d *state.Domain) (k foreign, err error) {
-	private, public := strings.TrimSpace(b.PrivateKey) != "", strings.TrimSpace(b.Public) != ""
+	private, public := strings.TrimSpace(string(b.PrivateKey)) != "", strings.TrimSpace(b.Public) != ""
 	switch {
 	case private == public:
 		return k, invalid("private_key", "want private_key, or public for a key that signs elsewhere: one of them")

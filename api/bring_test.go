@@ -205,7 +205,7 @@ func TestKeyBroughtLaterSignsAfterARotation(t *testing.T) {
 			h.at += keys.TTLShort + keys.TTLStretch
 			h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/rotate", "")
 			doc := read[Secret](h, h.must(http.StatusOK, "GET", "/v1/dkim/"+got.Domain, ""))
-			if doc.Data.Key != string(mine.PKCS8()) || doc.Data.Selector != key.Selector {
+			if doc.Data.Key != PrivateText(mine.PKCS8()) || doc.Data.Selector != key.Selector {
 				t.Errorf("signers get %s", doc.Data.Selector)
 			}
 		})

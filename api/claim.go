@@ -35,8 +35,8 @@ type NewTargets struct {
 
 // NewKey is a private key that the operator brings.
 type NewKey struct {
-	Selector   string `json:"selector,omitempty" maxLength:"63" doc:"Delegated mode: the selector in use; minted where it is left out. In CNAME mode the slot decides."`
-	PrivateKey string `json:"private_key" maxLength:"16384" doc:"PEM, PKCS #1 or PKCS #8, unencrypted. Stored sealed."`
+	Selector   string      `json:"selector,omitempty" maxLength:"63" doc:"Delegated mode: the selector in use; minted where it is left out. In CNAME mode the slot decides."`
+	PrivateKey PrivateText `json:"private_key" maxLength:"16384" doc:"PEM, PKCS #1 or PKCS #8, unencrypted. Stored sealed."`
 }
 
 // claim is an AddDomain that has no token and no keys yet.

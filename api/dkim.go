@@ -37,18 +37,18 @@ type Secret struct {
 type Signing struct {
 	Selectors []SigningKey `json:"selectors" nullable:"false"`
 	Selector  string       `json:"selector,omitempty"`
-	Key       string       `json:"key,omitempty" doc:"PEM, PKCS #8."`
+	Key       PrivateText  `json:"key,omitempty" doc:"PEM, PKCS #8."`
 	Domain    string       `json:"domain" doc:"The d= of the signature."`
 }
 
 // SigningKey is one private key with its selector.
 type SigningKey struct {
-	Selector  string `json:"selector"`
-	Domain    string `json:"domain"`
-	Key       string `json:"key" doc:"RSA: PEM, PKCS #8. Ed25519: base64 of the 32-byte seed (rspamd logs an Ed25519 PEM that it cannot read)."`
-	Algorithm string `json:"alg" enum:"rsa,ed25519"`
-	Bits      int    `json:"bits"`
-	PublicKey string `json:"pubkey" doc:"The p= of the record."`
+	Selector  string      `json:"selector"`
+	Domain    string      `json:"domain"`
+	Key       PrivateText `json:"key" doc:"RSA: PEM, PKCS #8. Ed25519: base64 of the 32-byte seed (rspamd logs an Ed25519 PEM that it cannot read)."`
+	Algorithm string      `json:"alg" enum:"rsa,ed25519"`
+	Bits      int         `json:"bits"`
+	PublicKey string      `json:"pubkey" doc:"The p= of the record."`
 }
 
 // vaultErrors is how Vault says that there is nothing: with an empty list.
@@ -106,7 +106,7 @@ func (h *Handler) fill(req *request, out *Signing, d *state.Domain) (since time.
 			continue
 		}
 		if out.Key == "" {
-			out.Selector, out.Key = one.Selector, one.pem
+			out.Selector, out.Key = one.Selector, one.PEM
 		}
 		out.Selectors = append(out.Selectors, one.SigningKey)
 		if at := moment(k.ActivatedAt); at.After(since) {
@@ -122,7 +122,7 @@ func (h *Handler) fill(req *request, out *Signing, d *state.Domain) (since time.
 // released is a key as it leaves this node.
 type released struct {
 	SigningKey
-	pem string
+	PEM PrivateText `json:"-"`
 }
 
 // signingKey opens one key for the maker of a request, and has it written down.
@@ -141,10 +141,10 @@ func (h *Handler) signingKey(req *request, d *state.Domain, k keys.Key) (release
 		return released{}, err
 	}
 	h.replica.HandedOut(d.Token, k.ID, req.who.id)
-	pem := string(pair.PKCS8())
+	pem := PrivateText(pair.PKCS8())
 	one := SigningKey{Selector: d.Selector(k), Domain: d.Name.Host(), Key: pem, Algorithm: "rsa", PublicKey: publicHalf(k.Payload)}
 	if k.Algorithm == keys.Ed25519 {
-		one.Key, one.Algorithm, one.Bits = pair.Seed(), "ed25519", 256
+		one.Key, one.Algorithm, one.Bits = PrivateText(pair.Seed()), "ed25519", 256
 	} else if public, ok := pair.Signer().Public().(*rsa.PublicKey); ok {
 		one.Bits = public.N.BitLen()
 	}

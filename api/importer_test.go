@@ -112,7 +112,7 @@ func TestImportBringsTargetsAndKeys(t *testing.T) {
 	item := ImportItem{Line: 1, Tenant: "initech", NewDomain: NewDomain{
 		Domain: "old.example", Mode: "cname", Pool: "default",
 		Targets: &NewTargets{Bounce: "b1.live.p-dns.test"},
-		Keys:    []NewKey{{"", string(keystest.Pair(61).PKCS8())}},
+		Keys:    []NewKey{{"", PrivateText(keystest.Pair(61).PKCS8())}},
 	}}
 	for _, dry := range []bool{true, false} {
 		out := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import", jsonText(t, Import{Items: []ImportItem{item}, DryRun: dry})))

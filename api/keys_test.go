@@ -142,7 +142,7 @@ func TestRevoke(t *testing.T) {
 
 func TestBroughtKeySigns(t *testing.T) {
 	h := newHouse(t)
-	pem := string(keystest.Pair(60).PKCS8())
+	pem := PrivateText(keystest.Pair(60).PKCS8())
 	for domain, c := range map[string]struct{ mode, selector, want string }{
 		"send.customer.example": {"delegated", "s2019", "s2019"}, "customer.example": {"cname", "", "k1"},
 	} {
@@ -205,10 +205,10 @@ func TestSigningDocumentHasTheShapeOfVault(t *testing.T) {
 			t.Fatalf("%+v", doc)
 		}
 		rsa, ed := doc.Data.Selectors[0], doc.Data.Selectors[1]
-		if rsa.Selector != "k1" || rsa.Algorithm != "rsa" || rsa.Bits != 2048 || !strings.HasPrefix(rsa.Key, "-----BEGIN PRIVATE KEY-----") || rsa.Domain != "customer.example" {
+		if rsa.Selector != "k1" || rsa.Algorithm != "rsa" || rsa.Bits != 2048 || !strings.HasPrefix(string(rsa.Key), "-----BEGIN PRIVATE KEY-----") || rsa.Domain != "customer.example" {
 			t.Errorf("%+v", rsa)
 		}
-		if ed.Selector != "ke1" || ed.Algorithm != "ed25519" || len(ed.Key) != 44 || strings.Contains(ed.Key, "BEGIN") {
+		if ed.Selector != "ke1" || ed.Algorithm != "ed25519" || len(ed.Key) != 44 || strings.Contains(string(ed.Key), "BEGIN") {
 			t.Errorf("%+v", ed)
 		}
 		if doc.Data.Selector != "k1" || doc.Data.Key != rsa.Key {

@@ -205,14 +205,14 @@ type NewInvitation struct {
 
 // MadeInvitation is its reply.
 type MadeInvitation struct {
-	Token     string `json:"token" example:"authd_join_node-4_…" doc:"The secret. It is kept nowhere: only its hash is."`
-	ExpiresAt string `json:"expires_at" format:"date-time"`
+	Token     PrivateText `json:"token" example:"authd_join_node-4_…" doc:"The secret. It is kept nowhere: only its hash is."`
+	ExpiresAt string      `json:"expires_at" format:"date-time"`
 }
 
 // NewAuthority is the body of PUT /v1/cluster/authority.
 type NewAuthority struct {
-	Certificate string `json:"certificate" maxLength:"8192" doc:"In PEM."`
-	Key         string `json:"key" maxLength:"8192" doc:"In PEM, PKCS #8, ECDSA P-256. It is sealed before it is replicated."`
+	Certificate string      `json:"certificate" maxLength:"8192" doc:"In PEM."`
+	Key         PrivateText `json:"key" maxLength:"8192" doc:"In PEM, PKCS #8, ECDSA P-256. It is sealed before it is replicated."`
 }
 
 // inviteLife is how long a join token is good where nobody says.
@@ -245,7 +245,7 @@ func (h *Handler) inviteNode(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, membership(err)
 	}
-	return &struct{ Body MadeInvitation }{MadeInvitation{token.String(), until.UTC().Format(time.RFC3339)}}, nil
+	return &struct{ Body MadeInvitation }{MadeInvitation{PrivateText(token.Text()), until.UTC().Format(time.RFC3339)}}, nil
 }
 
 func (h *Handler) setAuthority(ctx context.Context, in *struct {

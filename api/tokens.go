@@ -37,8 +37,8 @@ type NewToken struct {
 
 // MadeToken is a token with its secret.
 type MadeToken struct {
-	Token  string `json:"token" example:"authd_…" doc:"The secret. It is kept nowhere: only its hash is."`
-	Access Token  `json:"access"`
+	Token  PrivateText `json:"token" example:"authd_…" doc:"The secret. It is kept nowhere: only its hash is."`
+	Access Token       `json:"access"`
 }
 
 // TokenList is one page of tokens.
@@ -109,7 +109,7 @@ func (h *Handler) addToken(ctx context.Context, in *struct {
 	return &struct {
 		Created
 		Body MadeToken
-	}{Created{"/v1/tokens/" + access.ID}, MadeToken{secret, viewToken(&access)}}, nil
+	}{Created{"/v1/tokens/" + access.ID}, MadeToken{PrivateText(secret), viewToken(&access)}}, nil
 }
 
 // onceID is the id of a token that is made with an Idempotency-Key: it follows

@@ -197,7 +197,7 @@ func (h *Handler) document(w http.ResponseWriter, r *http.Request, path []string
 			h.unreadable(w, err)
 			return
 		}
-		one.Key = one.pem // a document of one key has it as every client reads it
+		one.Key = one.PEM // a document of one key has it as every client reads it
 		data = KeyDocument{one.SigningKey, k.Stage.String()}
 	default:
 		out := Signing{Selectors: []SigningKey{}, Domain: n.Host()}

@@ -62,8 +62,8 @@ func TestKVVersion2HasEveryMemberThatClientsNeed(t *testing.T) {
 	plain := read[Secret](h, h.must(http.StatusOK, "GET", "/v1/dkim/send.customer.example", ""))
 	selector := plain.Data.Selector
 	for path, wantKey := range map[string]string{
-		"/v1/secret/data/dkim/send.customer.example":              plain.Data.Key,
-		"/v1/secret/data/dkim//send.customer.example/" + selector: plain.Data.Key, // KumoMTA's own example doubles the slash
+		"/v1/secret/data/dkim/send.customer.example":              string(plain.Data.Key),
+		"/v1/secret/data/dkim//send.customer.example/" + selector: string(plain.Data.Key), // KumoMTA's own example doubles the slash
 	} {
 		status, doc := h.vault("GET", path)
 		if status != http.StatusOK || doc.RequestID == nil || doc.LeaseID == nil || doc.LeaseDuration == nil || doc.Renewable == nil {

@@ -11,6 +11,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -49,12 +51,27 @@ type JoinToken struct {
 	Fingerprint [sha256.Size]byte // of the CA's certificate
 }
 
-// String is the text that is handed to the new node.
-func (t JoinToken) String() string {
+// Text is what is handed to the new node.
+func (t JoinToken) Text() string {
 	return fmt.Sprintf("%s_%s_%x_%x", joinPrefix, t.ID, t.Secret, t.Fingerprint)
 }
 
-// ParseJoinToken reads String's text. The error does not repeat it.
+// String names the node and not the secret.
+func (t JoinToken) String() string { return "join token of " + t.ID }
+
+// GoString is String.
+func (t JoinToken) GoString() string { return t.String() }
+
+// Format is String, whatever the verb.
+func (t JoinToken) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
+
+// LogValue is String.
+func (t JoinToken) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// MarshalText is String: no encoding holds the secret but Text.
+func (t JoinToken) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// ParseJoinToken reads Text. The error does not repeat it.
 func ParseJoinToken(text string) (t JoinToken, err error) {
 	parts := strings.Split(strings.TrimSpace(text), "_")
 	bad := errors.New("not a join token: want authd_join_NODE_SECRET_FINGERPRINT, as add-peer printed it, whole")

@@ -137,7 +137,7 @@ func TestJoinTokensAreNotGoodTwiceNorElsewhere(t *testing.T) {
 	c.withAuthority()
 	token, _, err := c.leader().Invite(within(t, 5*time.Second), Actor{}, m, time.Hour)
 	must(t, err)
-	read, err := ParseJoinToken(token.String())
+	read, err := ParseJoinToken(token.Text())
 	if err != nil || read != token {
 		t.Errorf("%v: %+v", err, read)
 	}
@@ -179,7 +179,7 @@ func TestJoinTokensAreNotGoodTwiceNorElsewhere(t *testing.T) {
 	if bytes.Contains(image.Bytes(), private) {
 		t.Error("the CA's key is in the state, unsealed")
 	}
-	for _, bad := range []string{"", "authd_join_node", "authd_join_node-4_00_00", strings.ToUpper(token.String()), token.String() + "0", "authd_x" + token.String()} {
+	for _, bad := range []string{"", "authd_join_node", "authd_join_node-4_00_00", strings.ToUpper(token.Text()), token.Text() + "0", "authd_x" + token.Text()} {
 		if _, err := ParseJoinToken(bad); err == nil || bad != "" && strings.Contains(err.Error(), bad) {
 			t.Errorf("%q: %v", bad, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -87,6 +88,9 @@ func (k *fileKeeper) GoString() string { return k.String() }
 
 // Format is String, whatever the verb.
 func (k *fileKeeper) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// LogValue is String.
+func (k *fileKeeper) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // MarshalText is String.
 func (k *fileKeeper) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

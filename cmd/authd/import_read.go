@@ -324,7 +324,7 @@ func readKeyFile(r *importRow, cell, dir string) error {
 	if err != nil {
 		return err
 	}
-	r.key().PrivateKey = string(text)
+	r.key().PrivateKey = api.PrivateText(text)
 	return nil
 }
 

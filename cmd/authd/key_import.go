@@ -42,7 +42,7 @@ func (c *keyImportCmd) Run(s *session) error {
 	if c.Public {
 		body.Public = string(text)
 	} else {
-		body.PrivateKey = string(text)
+		body.PrivateKey = api.PrivateText(text)
 	}
 	var d api.Domain
 	raw, err := s.post(s.ctx, v1("domains", c.Domain, "keys"), nil, body, &d)

@@ -219,7 +219,7 @@ func (c *raftAddCmd) Run(s *session) error {
 	}
 	return s.show(raw, func(w io.Writer) {
 		fmt.Fprintf(w, "%s\n\nJoin token of %s, good once until %s. On its machine:\n"+
-			"  authd operator join /etc/authd --peer HOST:PORT --kek FILE --token-file -\n", made.Token, c.ID, made.ExpiresAt)
+			"  authd operator join /etc/authd --peer HOST:PORT --kek FILE --token-file -\n", string(made.Token), c.ID, made.ExpiresAt)
 	})
 }
 
@@ -284,7 +284,7 @@ func (c *raftAuthorityCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	body := api.NewAuthority{Certificate: string(certificate), Key: string(key)}
+	body := api.NewAuthority{Certificate: string(certificate), Key: api.PrivateText(key)}
 	raw, err := s.put(s.ctx, v1("cluster", "authority"), body, nil)
 	if err != nil {
 		return err

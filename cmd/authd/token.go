@@ -50,7 +50,7 @@ func (c *tokenCreateCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.say(raw, "%s", t.Token)
+	return s.say(raw, "%s", string(t.Token))
 }
 
 type tokenListCmd struct{}
