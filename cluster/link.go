@@ -77,6 +77,7 @@ type link struct {
 type peerConn struct {
 	peer     string
 	protocol string
+	incoming bool
 }
 
 // newLink checks the TLS configuration.
@@ -181,7 +182,7 @@ func (l *link) welcome(c net.Conn) {
 		l.welcomeJoin(server)
 		return
 	}
-	if err := l.track(server, peer, protocol); err != nil {
+	if err := l.track(server, peerConn{peer, protocol, true}); err != nil {
 		l.logger.Warn("node connection refused", "from", c.RemoteAddr().String(), "node", peer, "error", err)
 		c.Close()
 		return
@@ -318,7 +319,7 @@ func (l *link) dial(ctx context.Context, id, target, protocol string) (net.Conn,
 		err = fmt.Errorf("the certificate is node %q's", peer)
 	}
 	if err == nil {
-		err = l.track(client, peer, protocol)
+		err = l.track(client, peerConn{peer, protocol, false})
 	}
 	if err != nil {
 		c.Close()
@@ -340,23 +341,36 @@ func verifyChain(s tls.ConnectionState, roots *x509.CertPool) error {
 }
 
 // track counts a connection in, within the bound for one peer.
-func (l *link) track(c net.Conn, peer, protocol string) error {
+func (l *link) track(c net.Conn, p peerConn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ctx.Err() != nil || l.raftClosed && protocol == protocolRaft {
+	if l.ctx.Err() != nil || l.raftClosed && p.protocol == protocolRaft {
 		return net.ErrClosed
 	}
 	n := 0
 	for _, other := range l.open {
-		if other.peer == peer {
+		if other.peer == p.peer {
 			n++
 		}
 	}
 	if n >= maxPerPeer {
-		return fmt.Errorf("node %q has %d connections already", peer, n)
+		return fmt.Errorf("node %q has %d connections already", p.peer, n)
 	}
-	l.open[c] = peerConn{peer, protocol}
+	l.open[c] = p
 	return nil
+}
+
+// hears says whether a peer has connections of Raft to this node. A process that
+// leads has, and all of them end with it.
+func (l *link) hears(peer string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.open {
+		if c.peer == peer && c.incoming && c.protocol == protocolRaft {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *link) forget(c net.Conn) {

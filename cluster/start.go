@@ -32,6 +32,7 @@ func (n *Node) Start() error {
 	}
 	n.wg.Go(n.lead)
 	n.wg.Go(n.followLeaders)
+	n.wg.Go(n.transport.suspicion.run)
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)
 	n.wg.Go(n.evidence.run)
@@ -63,6 +64,7 @@ func (n *Node) startRaft() error {
 	n.transport.abstains, n.transport.leads = n.abstains, n.leads
 	n.transport.stalled = n.stalled
 	n.transport.roomFor = n.disk.roomFor
+	n.transport.suspicion = newSuspicion(n)
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
 	n.fence.whenTripped(func() { n.transport.Close() })

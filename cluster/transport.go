@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's network transport with four corrections.
+// transport is Raft's network transport with five corrections.
 //
 //   - Heartbeats take the ordinary way through the library's main goroutine: its
 //     fast path changes term and state beside a running append, and nodes can
@@ -20,6 +20,8 @@ import (
 //   - Followers are told of a commit at once. The library tells them with the next
 //     entries or after CommitTimeout; a short one costs a share of a core for ever,
 //     an entry of our own costs an fsync on every node.
+//   - A wish to be elected waits while this node is about to give its leader up: see
+//     suspicion.
 type transport struct {
 	*raft.NetworkTransport
 	fence *fence
@@ -31,6 +33,8 @@ type transport struct {
 	roomFor func(octets int64) string
 	// leads says whether this node is the leader.
 	leads func() bool
+	// suspicion is nil where every wish to be elected goes straight to the library.
+	suspicion *suspicion
 
 	consumer chan raft.RPC
 	stop     chan struct{}
@@ -58,6 +62,7 @@ const maxInstall = 64 << 30
 
 var (
 	errStalled  = errors.New("withheld: the local log store is stalled")
+	errDefers   = errors.New("another node that noticed the leader's silence goes first")
 	errAbstains = errors.New("this node lost log entries and keeps out of elections until it has caught up")
 )
 
@@ -175,6 +180,9 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	if t.abstains() {
 		return errAbstains
 	}
+	if t.suspicion != nil && !t.suspicion.asks(args) {
+		return errDefers
+	}
 	return t.NetworkTransport.RequestPreVote(id, target, args, resp)
 }
 
@@ -191,14 +199,37 @@ func (t *transport) run() {
 				rpc.Respond(nil, err)
 				continue
 			}
-			select {
-			case t.consumer <- rpc:
-			case <-t.stop:
-				return
+			if q, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok && t.suspicion != nil {
+				t.weigh(rpc, q)
+				continue
 			}
+			t.pass(rpc)
 		case <-t.stop:
 			return
 		}
+	}
+}
+
+// weigh answers a wish to be elected, passes it on, or lets it wait.
+func (t *transport) weigh(rpc raft.RPC, q *raft.RequestPreVoteRequest) {
+	switch {
+	case t.suspicion.beats(q):
+		rpc.Respond(nil, errDefers)
+	case t.suspicion.doubts():
+		go func() {
+			t.suspicion.settle(q, t.stop)
+			t.pass(rpc)
+		}()
+	default:
+		t.pass(rpc)
+	}
+}
+
+// pass gives a request to the library.
+func (t *transport) pass(rpc raft.RPC) {
+	select {
+	case t.consumer <- rpc:
+	case <-t.stop:
 	}
 }
 
