@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"cmp"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -109,7 +108,7 @@ func (s *suspicion) wake() {
 		return
 	}
 	s.woken, s.lowered = time.Now(), true
-	s.jitter = rand.N(t.heartbeat / suspicionJitter)
+	s.jitter = time.Duration(s.woken.Nanosecond()) % (t.heartbeat / suspicionJitter) // chance enough
 	s.reload(t.heartbeat)
 	s.reload(t.lease)
 }
