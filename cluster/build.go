@@ -74,6 +74,9 @@ func (b *builder) build() (start, error) {
 	if b.last == 0 && !hasState && at.Index > 0 {
 		return s, fmt.Errorf("the log is gone, but this node had applied %d: a voter that lost its log must not vote; %s", at.Index, replaceNode)
 	}
+	if err := b.checkCovered(); err != nil {
+		return s, err
+	}
 	whole, err := b.replay(&s, at.Index)
 	if err != nil {
 		return s, err
@@ -88,6 +91,22 @@ func (b *builder) build() (start, error) {
 		b.store.continues(meta.Index, meta.Term)
 	}
 	return s, nil
+}
+
+// checkCovered gives up a log that the snapshot covers whole and that ends in a
+// damaged entry: Raft asks for the last one when it starts, and could not.
+func (b *builder) checkCovered() error {
+	if b.last == 0 || b.last > b.snapshot {
+		return nil
+	}
+	if err := b.store.GetLog(b.last, new(raft.Log)); !errors.Is(err, errDamaged) {
+		return nil // any other error comes again, and is told there
+	}
+	b.logger.Error("the log ends in a damaged entry that the snapshot covers: giving it up", "from", b.first, "to", b.last)
+	if err := b.store.DeleteRange(b.first, b.last); err != nil {
+		return err
+	}
+	return b.bounds()
 }
 
 // bounds reads which entries the log holds.

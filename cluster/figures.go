@@ -34,7 +34,12 @@ func (n *Node) Checks() []Check {
 	add("member", true, when(len(members) > 0 && !contains(members, n.c.ID), "not a member of the cluster: add it again"))
 	add("serving", true, n.offProblem())
 	add("leader", false, when(n.Leader() == "", "no leader known: writes wait, DNS goes on"))
-	add("log", false, when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir))
+	logProblem := when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir)
+	_, at := n.store.damages()
+	if logProblem == "" {
+		logProblem = when(at > 0, "entry %d of the log is damaged, which the snapshot covers: nothing is lost, but look at the disk of %s", at, n.c.DataDir)
+	}
+	add("log", false, logProblem)
 	add("disk", false, n.disk.stops())
 	n.checker.mu.Lock()
 	alarm := n.checker.alarm
@@ -45,6 +50,7 @@ func (n *Node) Checks() []Check {
 	add("state_check", false, alarm)
 	add("clock", false, n.rotator.clock.health())
 	add("certificate", false, n.certificateProblem())
+	add("epoch", false, n.rival.problem())
 	return list
 }
 
@@ -63,6 +69,9 @@ type Figures struct {
 	Disk              DiskState
 	Check             CheckCounts
 	ClockAhead        time.Duration // of machine time; negative: behind
+	Epoch             uint32        // of the cluster: how often it was recovered from one node
+	LogDamaged        uint64        // how often a damaged entry of the log was met that the snapshot covers
+	LinkRefused       uint64        // connections and messages of other nodes that were turned away
 }
 
 // Figures reads them.
@@ -71,11 +80,12 @@ func (n *Node) Figures() Figures {
 	f := Figures{
 		Fenced: n.fence.err() != nil, Stalled: n.stalled(),
 		Disk: n.Disk(), Check: n.CheckCounts(),
-		State: "None",
+		State: "None", Epoch: m.Epoch(), LinkRefused: n.link.refused.Load(),
 	}
 	if m.Time() > 0 {
 		f.ClockAhead = time.Duration(n.c.Now().Unix()-m.Time()) * time.Second
 	}
+	f.LogDamaged, _ = n.store.damages()
 	n.mark.mu.Lock()
 	f.MarkBehind = n.mark.value.Index - min(n.mark.synced.Index, n.mark.value.Index)
 	n.mark.mu.Unlock()

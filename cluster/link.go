@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,6 +49,12 @@ type link struct {
 	memberAt func(address string) string
 	// meets is told of every node that takes part in Raft.
 	meets func(id string)
+	// own is this node's incarnation. outdated is told of a peer of an earlier one,
+	// superseded of a member of a later one.
+	own                  func() incarnation
+	outdated, superseded func(why error)
+	// refused counts connections and messages that were turned away.
+	refused atomic.Uint64
 	// serve handles a connection of calls until it ends.
 	serve func(ctx context.Context, peer string, c net.Conn)
 
@@ -102,6 +109,7 @@ func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
 	return &link{
 		id: id, tls: t, logger: logger,
 		ctx: ctx, cancel: cancel, patience: handshakeTime,
+		own:       func() incarnation { return incarnation{} },
 		raft:      make(chan net.Conn),
 		strangers: make(chan struct{}, maxStrangers),
 		joins:     make(chan struct{}, maxJoins),
@@ -170,10 +178,10 @@ func (l *link) accept() {
 func (l *link) welcome(c net.Conn) {
 	defer l.wg.Done()
 	server := tls.Server(c, l.serverConfig())
-	peer, err := l.handshake(server)
+	peer, err := l.handshake(server, false)
 	<-l.strangers
 	if err != nil {
-		l.logger.Warn("node connection refused", "from", c.RemoteAddr().String(), "error", err)
+		l.refuse("node connection refused", "from", c.RemoteAddr().String(), "error", err)
 		c.Close()
 		return
 	}
@@ -183,7 +191,7 @@ func (l *link) welcome(c net.Conn) {
 		return
 	}
 	if err := l.track(server, peerConn{peer, protocol, true}); err != nil {
-		l.logger.Warn("node connection refused", "from", c.RemoteAddr().String(), "node", peer, "error", err)
+		l.refuse("node connection refused", "from", c.RemoteAddr().String(), "node", peer, "error", err)
 		c.Close()
 		return
 	}
@@ -194,10 +202,16 @@ func (l *link) welcome(c net.Conn) {
 	}
 	l.meets(peer)
 	select {
-	case l.raft <- &trackedConn{Conn: server, link: l}:
+	case l.raft <- &trackedConn{Conn: server, link: l, peer: peer}:
 	case <-l.ctx.Done():
 		l.forget(server)
 	}
+}
+
+// refuse counts and logs what was turned away.
+func (l *link) refuse(what string, about ...any) {
+	l.refused.Add(1)
+	l.logger.Warn(what, about...)
 }
 
 // welcomeJoin answers a node that has no certificate yet.
@@ -261,7 +275,7 @@ func (l *link) joinConfig(t *tls.Config, hello *tls.ClientHelloInfo) (*tls.Confi
 }
 
 // handshake says whose certificate the other end has shown.
-func (l *link) handshake(c *tls.Conn) (peer string, err error) {
+func (l *link) handshake(c *tls.Conn, client bool) (peer string, err error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.patience)
 	defer cancel()
 	if err := c.HandshakeContext(ctx); err != nil {
@@ -277,6 +291,13 @@ func (l *link) handshake(c *tls.Conn) (peer string, err error) {
 	peer = nodeName(state.PeerCertificates[0])
 	if peer == "" {
 		return "", errors.New("certificate has no name")
+	}
+	theirs, err := l.hello(ctx, c, client)
+	if err != nil {
+		return "", err
+	}
+	if err := l.matches(peer, theirs); err != nil {
+		return "", err
 	}
 	if !l.member(peer) {
 		return "", fmt.Errorf("node %q is not a member of this cluster", peer)
@@ -314,7 +335,7 @@ func (l *link) dial(ctx context.Context, id, target, protocol string) (net.Conn,
 		return nil, err
 	}
 	client := tls.Client(c, t)
-	peer, err := l.handshake(client)
+	peer, err := l.handshake(client, true)
 	if err == nil && id != "" && peer != id {
 		err = fmt.Errorf("the certificate is node %q's", peer)
 	}
@@ -328,7 +349,7 @@ func (l *link) dial(ctx context.Context, id, target, protocol string) (net.Conn,
 	if protocol == protocolRaft {
 		l.meets(peer)
 	}
-	return &trackedConn{Conn: client, link: l}, nil
+	return &trackedConn{Conn: client, link: l, peer: peer}, nil
 }
 
 func verifyChain(s tls.ConnectionState, roots *x509.CertPool) error {
@@ -384,6 +405,7 @@ func (l *link) forget(c net.Conn) {
 type trackedConn struct {
 	net.Conn
 	link *link
+	peer string
 }
 
 func (c *trackedConn) Close() error {

@@ -158,6 +158,7 @@ type Node struct {
 	joined   atomic.Bool // a node that joined has learnt how far it must get
 	tail     tail
 	met      *met
+	rival    rival
 	peers    peers
 	rotator  *rotator
 	trail    *trail
@@ -193,6 +194,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.link.authority = func() []byte { return n.Machine().Authority().Certificate }
 	n.link.member, n.link.memberAt = n.isMember, n.memberAt
 	n.link.meets = n.meets
+	n.link.own, n.link.outdated, n.link.superseded = n.incarnation, n.rival.met, n.superseded
 	n.link.serve = func(ctx context.Context, peer string, conn net.Conn) { serveCalls(ctx, peer, conn, n.handle) }
 	if err := n.openStores(); err != nil {
 		n.closeStores()
@@ -280,6 +282,9 @@ func checkBootstrap(c *Config) error {
 // openStores opens what is on disk and builds the machine from it.
 func (n *Node) openStores() (err error) {
 	dir := n.c.DataDir
+	if err := Superseded(dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making data directory: %w", err)
 	}

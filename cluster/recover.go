@@ -119,7 +119,7 @@ func (r *Recovery) readTail() error {
 func (r *Recovery) Commit() error {
 	n := r.node
 	// Entries of Raft's own move no machine's index; the snapshot stands for them too.
-	m := r.machine.WithIndex(r.Last)
+	m := r.machine.WithIndex(r.Last).NextEpoch()
 	alone := raft.Configuration{Servers: []raft.Server{server(r.Member)}}
 	_, nowhere := raft.NewInmemTransport(raft.ServerAddress(r.Member.Address)) // encodes addresses
 	defer nowhere.Close()

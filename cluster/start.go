@@ -60,7 +60,7 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	logger := raftLogger(n.logger)
-	n.transport = newTransport(newNetwork(raftStreams{n.link}, logger), n.fence)
+	n.transport = newTransport(newNetwork(outgoing{raftStreams{n.link}}, logger), n.fence)
 	n.transport.abstains, n.transport.leads = n.abstains, n.leads
 	n.transport.stalled = n.stalled
 	n.transport.roomFor = n.disk.roomFor
@@ -69,6 +69,7 @@ func (n *Node) startRaft() error {
 	n.store.appended = n.tail.add
 	n.fence.whenTripped(func() { n.transport.Close() })
 	n.wg.Go(n.transport.run)
+	n.wg.Go(func() { n.transport.takeIn(raftStreams{n.link}) })
 
 	c := n.raftConfig()
 	if founding {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -33,14 +34,17 @@ const (
 // none of its methods returns an error of the disk, because the library would
 // panic: the node is fenced and the goroutine parked.
 type store struct {
-	bolt  *raftboltdb.BoltStore
-	fence *fence
+	bolt   *raftboltdb.BoltStore
+	fence  *fence
+	logger *slog.Logger
 	// appended is called after entries were stored.
 	appended func(entries int, octets int64)
 
-	// mu guards pending, which the heartbeat gate reads.
-	mu      sync.Mutex
-	pending time.Time // when the append under way began; zero: none
+	// mu guards what follows.
+	mu        sync.Mutex
+	pending   time.Time // when the append under way began; zero: none
+	damaged   uint64    // how often a damaged entry was met that the snapshot covers
+	damagedAt uint64    // the highest of them that is still in the log; 0: none
 
 	base atomic.Pointer[logBase]
 
@@ -70,7 +74,7 @@ func openStore(dir string, noSync bool, f *fence) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w; remove this node from the cluster, delete its data directory and add it again", filepath.Join(dir, raftFile), err)
 	}
-	return &store{bolt: bolt, fence: f, appended: func(int, int64) {}}, nil
+	return &store{bolt: bolt, fence: f, logger: f.logger, appended: func(int, int64) {}}, nil
 }
 
 // stalled says whether an append has been waiting for the disk longer than limit.
@@ -125,16 +129,52 @@ func (s *store) LastIndex() (index uint64, err error) {
 }
 
 func (s *store) GetLog(index uint64, l *raft.Log) error {
+	spare := false
 	err := s.guard("reading log", func() error {
 		if err := s.bolt.GetLog(index, l); err != nil {
 			return err
 		}
-		return checkEntry(index, l)
+		err := checkEntry(index, l)
+		if spare = err != nil && s.spare(index); spare {
+			s.damage(index, err)
+			return raft.ErrLogNotFound
+		}
+		return err
 	})
+	if spare {
+		return err // nothing stands for it: it would be sent on in its place
+	}
 	if base := s.base.Load(); base != nil && errors.Is(err, raft.ErrLogNotFound) && base.stand(index, l) {
 		return nil
 	}
 	return err
+}
+
+// spare says whether an entry is of use to others only, who can be sent the snapshot
+// in its place: the library does that where an entry is not found. Whether the state
+// is whole does not depend on it, so a damaged one is no reason to be fenced off.
+func (s *store) spare(index uint64) bool {
+	base := s.base.Load()
+	return s.running.Load() && base != nil && index <= base.index
+}
+
+// damage remembers a damaged entry that others were not sent.
+func (s *store) damage(index uint64, cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged++
+	if index > s.damagedAt {
+		s.damagedAt = index
+		s.logger.Error("an entry of the log that the snapshot covers is damaged: who needs it is sent the snapshot", "error", cause)
+	}
+}
+
+// damages are how often damaged entries were met, and the last such place until the
+// log begins behind it.
+func (s *store) damages() (count, at uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.damaged, s.damagedAt
 }
 
 // logBase is the snapshot that the log continues. The library compares the entry
@@ -209,6 +249,7 @@ func (s *store) DeleteRange(low, high uint64) error {
 		if err := s.guard("truncating log", func() error { return s.bolt.DeleteRange(from, to) }); err != nil {
 			return err
 		}
+		s.repaired(from, to)
 		if fromEnd {
 			high = from - 1
 		} else {
@@ -216,6 +257,15 @@ func (s *store) DeleteRange(low, high uint64) error {
 		}
 	}
 	return nil
+}
+
+// repaired forgets a damaged entry that was deleted.
+func (s *store) repaired(from, to uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from <= s.damagedAt && s.damagedAt <= to {
+		s.damagedAt = 0
+	}
 }
 
 // continues notes which snapshot the log continues.

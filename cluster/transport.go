@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's network transport with five corrections.
+// transport is Raft's network transport with six corrections.
 //
 //   - Heartbeats take the ordinary way through the library's main goroutine: its
 //     fast path changes term and state beside a running append, and nodes can
@@ -22,6 +22,8 @@ import (
 //     an entry of our own costs an fsync on every node.
 //   - A wish to be elected waits while this node is about to give its leader up: see
 //     suspicion.
+//   - Messages count only in the name of the node whose certificate they came with:
+//     see sender.
 type transport struct {
 	*raft.NetworkTransport
 	fence *fence
@@ -37,12 +39,14 @@ type transport struct {
 	suspicion *suspicion
 
 	consumer chan raft.RPC
+	vouched  chan raft.RPC // what peers said, each in its own name: see sender
 	stop     chan struct{}
 
 	// mu guards what follows.
 	mu        sync.Mutex
 	committed uint64 // what is known to be committed
 	followers map[raft.ServerID]*follower
+	senders   map[string]*sender
 }
 
 // follower is what a follower has said it has, in the term of this leader.
@@ -74,8 +78,10 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		leads:     func() bool { return false },
 		roomFor:   func(int64) string { return "" },
 		consumer:  make(chan raft.RPC),
+		vouched:   make(chan raft.RPC),
 		stop:      make(chan struct{}),
 		followers: make(map[raft.ServerID]*follower),
+		senders:   make(map[string]*sender),
 	}
 }
 
@@ -193,20 +199,22 @@ func (t *transport) Consumer() <-chan raft.RPC { return t.consumer }
 // node abstains. It ends with the transport.
 func (t *transport) run() {
 	for {
+		var rpc raft.RPC
 		select {
-		case rpc := <-t.NetworkTransport.Consumer():
-			if err := t.refuses(rpc); err != nil {
-				rpc.Respond(nil, err)
-				continue
-			}
-			if q, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok && t.suspicion != nil {
-				t.weigh(rpc, q)
-				continue
-			}
-			t.pass(rpc)
+		case rpc = <-t.vouched:
+		case rpc = <-t.NetworkTransport.Consumer():
 		case <-t.stop:
 			return
 		}
+		if err := t.refuses(rpc); err != nil {
+			rpc.Respond(nil, err)
+			continue
+		}
+		if q, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok && t.suspicion != nil {
+			t.weigh(rpc, q)
+			continue
+		}
+		t.pass(rpc)
 	}
 }
 
@@ -261,8 +269,15 @@ func (t *transport) Close() error {
 	default:
 	}
 	close(t.stop)
+	networks := []*raft.NetworkTransport{t.NetworkTransport}
+	for _, from := range t.senders {
+		networks = append(networks, from.network)
+	}
 	t.mu.Unlock()
-	err := t.NetworkTransport.Close()
-	t.NetworkTransport.CloseStreams()
+	var err error
+	for _, n := range networks {
+		err = errors.Join(err, n.Close())
+		n.CloseStreams()
+	}
 	return err
 }

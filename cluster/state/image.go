@@ -81,6 +81,7 @@ type imageMachine struct {
 	Authority   *Authority   `cbor:"50,keyasint,omitempty"`
 	Invitations []Invitation `cbor:"51,keyasint,omitempty"`
 	Off         []OffNode    `cbor:"52,keyasint,omitempty"`
+	Epoch       uint32       `cbor:"53,keyasint,omitempty"`
 	Wrap        uint16       `cbor:"22,keyasint,omitempty"`
 }
 
@@ -188,7 +189,7 @@ func (t *tables) image() imageMachine {
 		Index: t.index, Time: t.time, Settings: t.settings,
 		PlatformNumber: t.platformNumber, PoolNumber: t.poolNumber, TenantNumber: t.tenantNumber, Sweeps: t.sweeps,
 		Cookies: t.cookies.image(), Audit: t.audit.image(), RotationNumber: t.rotationNumber, Reads: t.reads, Wrap: t.wrap,
-		Authority: t.authority.image(), Invitations: t.invitations, Off: t.off,
+		Authority: t.authority.image(), Invitations: t.invitations, Off: t.off, Epoch: t.epoch,
 	}
 }
 

@@ -207,7 +207,7 @@ func (w *writer) readShared(section byte, item string) error {
 			w.invitations, w.off = m.Invitations, m.Off
 			w.imaged = m.Audit
 			w.rotationNumber = m.RotationNumber
-			w.reads, w.wrap = m.Reads, m.Wrap
+			w.reads, w.wrap, w.epoch = m.Reads, m.Wrap, m.Epoch
 			return soundReads(m.Reads) && soundInvitations(m.Invitations) && soundOff(m.Off)
 		})
 	case sectionPlatforms:

@@ -12,6 +12,17 @@ func (m Machine) WithIndex(index uint64) Machine {
 	return Machine{machine{t}}
 }
 
+// Epoch says how often the cluster was recovered from a single node. Nodes of
+// different epochs have logs that went different ways.
+func (m Machine) Epoch() uint32 { return m.tables().epoch }
+
+// NextEpoch is the machine at the beginning of the next one.
+func (m Machine) NextEpoch() Machine {
+	t := m.tables().fork()
+	t.epoch++
+	return Machine{machine{t}}
+}
+
 // Replace carries m into the index that queries read in place of old, with which
 // it need have nothing in common. The caller commits the editor.
 func (m Machine) Replace(e *zone.Editor, old Machine) {
@@ -89,6 +100,7 @@ func (m Machine) Succeed(now Machine) Machine {
 	for _, p := range platforms {
 		is.platforms.Set(p.Number, p)
 	}
+	is.epoch = was.epoch
 	// Nodes trust the CA of the cluster that they are in, not the backup's.
 	if len(was.authority.Certificate) > 0 {
 		is.authority, is.invitations = was.authority, was.invitations

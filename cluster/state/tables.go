@@ -17,6 +17,8 @@ type tables struct {
 	time     int64
 	settings Settings
 	cookies  CookieSecrets
+	// epoch counts the recoveries of the cluster from one node.
+	epoch uint32
 	// authority and invitations are how nodes get certificates; never changed in place.
 	authority   Authority
 	invitations []Invitation
