@@ -22,6 +22,7 @@ type Cluster struct {
 	Settings Settings `json:"settings"`
 	Index    uint64   `json:"index" doc:"Of this node's state."`
 	Domains  int      `json:"domains"`
+	Epoch    uint32   `json:"epoch" doc:"How often the cluster was recovered from a single node. Nodes of an earlier epoch are refused."`
 }
 
 // Member is one node.
@@ -147,7 +148,7 @@ func (h *Handler) viewCluster(ctx context.Context) *clusterReply {
 	m := h.replica.Machine()
 	out := Cluster{
 		ID: m.Settings().ClusterID, Leader: h.replica.Leader(), Nodes: []Member{},
-		Settings: viewSettings(m.Settings()), Index: m.Index(), Domains: m.DomainCount(),
+		Settings: viewSettings(m.Settings()), Index: m.Index(), Domains: m.DomainCount(), Epoch: m.Epoch(),
 	}
 	for _, s := range h.replica.Members(ctx) {
 		out.Nodes = append(out.Nodes, Member{

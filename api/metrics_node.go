@@ -17,6 +17,9 @@ func nodeFigures() []nodeFigure {
 	gauge := func(name, help string, read func(cluster.Figures) float64) nodeFigure {
 		return nodeFigure{prometheus.NewDesc("authd_"+name, help, nil, nil), prometheus.GaugeValue, read}
 	}
+	total := func(name, help string, read func(cluster.Figures) float64) nodeFigure {
+		return nodeFigure{prometheus.NewDesc("authd_"+name, help, nil, nil), prometheus.CounterValue, read}
+	}
 	count := func(verdict string, read func(cluster.Figures) float64) nodeFigure {
 		return nodeFigure{prometheus.NewDesc("authd_state_checks_total", "Comparisons of the nodes' states, by what this node found.", nil, prometheus.Labels{"verdict": verdict}), prometheus.CounterValue, read}
 	}
@@ -48,6 +51,9 @@ func nodeFigures() []nodeFigure {
 		count("diverged", func(f cluster.Figures) float64 { return float64(f.Check.Diverged) }),
 		count("split", func(f cluster.Figures) float64 { return float64(f.Check.Split) }),
 		count("unclear", func(f cluster.Figures) float64 { return float64(f.Check.Unclear) }),
+		gauge("cluster_epoch", "How often the cluster was recovered from a single node.", func(f cluster.Figures) float64 { return float64(f.Epoch) }),
+		total("node_link_refused_total", "Connections and messages of other nodes that were turned away.", func(f cluster.Figures) float64 { return float64(f.LinkRefused) }),
+		total("log_damaged_total", "Reads of damaged log entries that the snapshot covers.", func(f cluster.Figures) float64 { return float64(f.LogDamaged) }),
 		gauge("clock_ahead_seconds", "How far this node's clock is ahead of the cluster's time, which moves with writes.", func(f cluster.Figures) float64 { return f.ClockAhead.Seconds() }),
 	}
 }

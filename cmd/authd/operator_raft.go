@@ -53,6 +53,9 @@ func (c *raftListCmd) Run(s *session) error {
 				fmt.Fprintf(w, "nothing waits for %s since %s: %s\n", n.ID, when(&n.Off.Since), n.Off.Statement)
 			}
 		}
+		if reply.Epoch > 0 {
+			fmt.Fprintf(w, "epoch %d: recovered from a single node; disks of before are refused\n", reply.Epoch)
+		}
 		if reply.Leader == "" {
 			fmt.Fprintln(w, "no leader: DNS answers, writes wait for a majority")
 		}

@@ -21,8 +21,9 @@ node alone, out of what is on its disk: everything it had answered, and what it 
 What other nodes had acknowledged and this one never received is lost. Nothing changes before you
 agree.
 
-Never start one of the others again: they are not in this cluster any more, but together they would
-be a cluster of their own. Destroy their disks, then add new nodes with authd operator raft add-peer.
+The others are not in this cluster any more. One that comes back and reaches this node stands down and
+says so; where they cannot reach it, a majority of them would be a cluster of its own: destroy their
+disks. Then add new nodes with authd operator raft add-peer, under old names or new ones.
 
     systemctl stop authd
     authd operator raft recover --config /etc/authd/authd.toml

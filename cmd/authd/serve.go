@@ -181,6 +181,9 @@ func (s *server) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := cluster.Superseded(s.config.DataDir); err != nil {
+		return err
+	}
 	// All that can be wrong with the configuration has been looked at: from here on a
 	// predecessor has let go.
 	if err := s.claim(ctx); err != nil {
@@ -280,6 +283,10 @@ func (s *server) catchUp(ctx context.Context) error {
 	}
 	if peers == cluster.Never {
 		return fmt.Errorf("%s is no member of the cluster any more, so it must not answer: add it again with authd operator raft add-peer, or stop it for good", s.config.ID)
+	}
+	// Peers may have said that this node's cluster was given up: then its answers were too.
+	if err := cluster.Superseded(s.config.DataDir); err != nil {
+		return err
 	}
 	if floor := s.node.Needs(); !s.staleOK && s.node.Machine().Index() < floor {
 		s.logger.Warn("the disk holds less than was answered from it: waiting for the cluster",
