@@ -155,7 +155,7 @@ func (b *barrier) ask(ctx context.Context, member Member, index uint64, question
 	if len(names) == 0 {
 		return whys
 	}
-	told, err := zone.AskTexts(ctx, reached(address, member.Address), names)
+	told, err := b.node.tuning.ask(ctx, reached(address, member.Address), names)
 	if err != nil {
 		return all(err)
 	}

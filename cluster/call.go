@@ -213,11 +213,15 @@ var errNotSent = errors.New("not sent")
 type caller struct {
 	dial func(ctx context.Context) (net.Conn, error)
 
-	dialing sync.Mutex // one dial at a time
+	dialing chan struct{} // holds one: a dial at a time
 
 	// mu guards conn.
 	mu   sync.Mutex
 	conn *callConn
+}
+
+func newCaller(dial func(ctx context.Context) (net.Conn, error)) *caller {
+	return &caller{dial: dial, dialing: make(chan struct{}, 1)}
 }
 
 // call asks and waits. The error is or wraps errNotSent where the peer certainly
@@ -266,8 +270,12 @@ func (c *caller) connection(ctx context.Context) (*callConn, error) {
 	if conn := c.live(); conn != nil {
 		return conn, nil
 	}
-	c.dialing.Lock()
-	defer c.dialing.Unlock()
+	select {
+	case c.dialing <- struct{}{}:
+		defer func() { <-c.dialing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if conn := c.live(); conn != nil {
 		return conn, nil
 	}

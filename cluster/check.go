@@ -121,7 +121,7 @@ func (c *checker) run() {
 
 // propose marks places, on the leader.
 func (c *checker) propose() {
-	tick := time.NewTicker(min(time.Second, c.node.tuning.recheck))
+	tick := time.NewTicker(c.node.tuning.recheck / 4)
 	defer tick.Stop()
 	for {
 		select {

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// evidenceTick is how often what the DNS workers counted is added up.
-	evidenceTick = time.Second
 	// evidenceSave is how often the sum is written down.
 	evidenceSave = time.Minute
 	// evidenceKept is how long a name that nobody asks for any more is remembered,
@@ -92,7 +90,7 @@ func (e *evidence) lost(from, now int64) {
 
 // run adds up and writes down until the node closes.
 func (e *evidence) run() {
-	tick := time.NewTicker(evidenceTick)
+	tick := time.NewTicker(e.node.tuning.count)
 	defer tick.Stop()
 	saved := time.Now()
 	for {

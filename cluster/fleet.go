@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -12,8 +13,7 @@ const (
 	// fleetFlight is how many entries of a rotation of many domains are under way at
 	// once: while one is applied the next is replicated.
 	fleetFlight = 3
-	// fleetPause is how long a rotation rests whose entries are not committed, and
-	// how often a hold between two stages is looked at.
+	// fleetPause is how long a rotation rests whose entries are not committed.
 	fleetPause = 200 * time.Millisecond
 )
 
@@ -27,9 +27,13 @@ func (r *rotator) runFleet() {
 		if r.node.leads() && r.advanceAll() {
 			continue
 		}
+		pause := r.node.tuning.rotate
+		if len(r.node.Machine().RotationsDue(math.MaxInt64)) > 0 {
+			pause = fleetPause // what is due later is due by time alone
+		}
 		select {
 		case <-changed:
-		case <-time.After(fleetPause):
+		case <-time.After(pause):
 		case <-r.node.ctx.Done():
 			return
 		}

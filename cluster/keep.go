@@ -19,8 +19,6 @@ const (
 	// mostReplay a start would be late, and one duration has to do.
 	snapshotRest = 10
 	mostReplay   = 5 * time.Second
-	// keepEvery is how often this is looked at.
-	keepEvery = time.Second
 
 	// minTrailing and maxTrailing bound how many entries are kept behind a
 	// snapshot for followers that lag, trailingOctets how much.
@@ -104,7 +102,7 @@ func (t *tail) made(of tailSize, took time.Duration, now time.Time) {
 // keepSnapshots makes snapshots when the tail of the log has grown too long to
 // be replayed quickly, whatever the number of its entries.
 func (n *Node) keepSnapshots() {
-	tick := time.NewTicker(keepEvery)
+	tick := time.NewTicker(n.tuning.keep)
 	defer tick.Stop()
 	for {
 		select {
@@ -146,7 +144,7 @@ func (n *Node) snapshot() error {
 		size, err = tailSize{}, nil
 	case err != nil:
 		n.logger.Warn("making snapshot", "error", err)
-		size, took = tailSize{}, max(took, keepEvery)
+		size, took = tailSize{}, max(took, n.tuning.keep)
 	default:
 		n.logger.Info("snapshot made", "index", n.fsm.current().Index(), "took", took)
 	}

@@ -65,6 +65,7 @@ type link struct {
 	authority func() []byte
 	admit     func(ctx context.Context, c net.Conn)
 
+	network   network
 	patience  time.Duration // handshakeTime, but in tests
 	listener  net.Listener
 	advertise net.Addr
@@ -107,7 +108,7 @@ func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
 	t.ClientSessionCache = nil
 	ctx, cancel := context.WithCancel(context.Background())
 	return &link{
-		id: id, tls: t, logger: logger,
+		id: id, tls: t, logger: logger, network: tcp{},
 		ctx: ctx, cancel: cancel, patience: handshakeTime,
 		own:       func() incarnation { return incarnation{} },
 		raft:      make(chan net.Conn),
@@ -119,8 +120,7 @@ func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
 
 // listen binds the listener; accept starts taking connections.
 func (l *link) listen(bind, advertise string) error {
-	config := net.ListenConfig{Control: control}
-	listener, err := config.Listen(l.ctx, "tcp", bind)
+	listener, err := l.network.Listen(l.ctx, bind)
 	if err != nil {
 		return fmt.Errorf("listening for nodes: %w", err)
 	}
@@ -137,6 +137,30 @@ type address string
 
 func (address) Network() string  { return "tcp" }
 func (a address) String() string { return string(a) }
+
+// network is what the node link runs over: TCP, but in tests of virtual time.
+type network interface {
+	Listen(ctx context.Context, address string) (net.Listener, error)
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+// tcp finds out soon when the other end is gone without a word.
+type tcp struct{}
+
+// Listen implements network.
+func (tcp) Listen(ctx context.Context, address string) (net.Listener, error) {
+	config := net.ListenConfig{Control: control}
+	return config.Listen(ctx, "tcp", address)
+}
+
+// Dial implements network.
+func (tcp) Dial(ctx context.Context, address string) (net.Conn, error) {
+	dialer := net.Dialer{
+		Control:         control,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
+	return dialer.DialContext(ctx, "tcp", address)
+}
 
 func control(_, _ string, c syscall.RawConn) error {
 	var failed error
@@ -326,11 +350,7 @@ func (l *link) dial(ctx context.Context, id, target, protocol string) (net.Conn,
 		t.InsecureSkipVerify = true // the name alone: the chain is checked here
 		t.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, t.RootCAs) }
 	}
-	dialer := net.Dialer{
-		Control:         control,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
-	}
-	c, err := dialer.DialContext(ctx, "tcp", target)
+	c, err := l.network.Dial(ctx, target)
 	if err != nil {
 		return nil, err
 	}

@@ -47,9 +47,9 @@ func patientLink(t *testing.T, patience time.Duration, c *tls.Config, id string,
 // ask calls over a link and says who the other end took the caller for.
 func ask(t *testing.T, from, to *link, id string) (string, error) {
 	t.Helper()
-	c := &caller{dial: func(ctx context.Context) (net.Conn, error) {
+	c := newCaller(func(ctx context.Context) (net.Conn, error) {
 		return from.dial(ctx, id, to.listener.Addr().String(), protocolCall)
-	}}
+	})
 	defer c.Close()
 	var who string
 	err := c.call(within(t, 5*time.Second), callStatus, struct{}{}, &who)
@@ -187,7 +187,7 @@ func TestCallsOverlapOnOneConnection(t *testing.T) {
 		}
 		return uint8(kind), nil
 	})
-	c := &caller{dial: func(context.Context) (net.Conn, error) { return here, nil }}
+	c := newCaller(func(context.Context) (net.Conn, error) { return here, nil })
 	defer c.Close()
 	slow := make(chan error, 1)
 	go func() { slow <- c.call(within(t, 5*time.Second), callConfirm, struct{}{}, new(uint8)) }()
@@ -200,7 +200,7 @@ func TestCallsOverlapOnOneConnection(t *testing.T) {
 
 func TestLostAnswerIsNotTakenForNotSent(t *testing.T) {
 	here, there := net.Pipe()
-	c := &caller{dial: func(context.Context) (net.Conn, error) { return here, nil }}
+	c := newCaller(func(context.Context) (net.Conn, error) { return here, nil })
 	go func() {
 		var q callRequest
 		readFrame(bufio.NewReader(there), &q) // it was understood, and maybe done

@@ -109,8 +109,14 @@ type tuning struct {
 	statfs func(dir string) (free, total uint64, err error)
 	// reads is how often the end of the journal of key reads is told at most.
 	reads time.Duration
+	// keep is how often the length of the log is looked at, count how often what the
+	// DNS workers counted is added up.
+	keep, count time.Duration
 	// noSync leaves the log to the kernel, for tests that do not cut the power.
 	noSync bool
+	// network is what the node link runs over, ask how a node's DNS listener is asked.
+	network network
+	ask     func(ctx context.Context, server string, names []zone.Name) ([]zone.Told, error)
 }
 
 // defaultTuning: heartbeats queue behind fsync (see transport), so the timers
@@ -126,6 +132,8 @@ func defaultTuning() tuning {
 		stall: 3 * time.Second,
 		disk:  2 * time.Second, statfs: statfs,
 		reads: readsPause,
+		keep:  time.Second, count: time.Second,
+		network: tcp{}, ask: zone.AskTexts,
 
 		certificates: time.Minute, promoteEvery: time.Second, promoteAfter: 10 * time.Second,
 	}
@@ -187,6 +195,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	if n.link, err = newLink(c.ID, c.TLS, c.Logger); err != nil {
 		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
 	}
+	n.link.network = t.network
 	if c.Identity != nil {
 		n.link.roots = c.Identity.Roots
 	}

@@ -63,9 +63,9 @@ func (p *peers) caller(m Member) (*caller, error) {
 	key := m.ID + " " + m.Address
 	c := p.callers[key]
 	if c == nil {
-		c = &caller{dial: func(ctx context.Context) (net.Conn, error) {
+		c = newCaller(func(ctx context.Context) (net.Conn, error) {
 			return p.node.link.dial(ctx, m.ID, m.Address, protocolCall)
-		}}
+		})
 		p.callers[key] = c
 	}
 	return c, nil

@@ -25,8 +25,6 @@ const (
 	enqueueTime = 2 * time.Second
 	// retryPause is the pause before a write looks for the leader again.
 	retryPause = 20 * time.Millisecond
-	// reignPoll is how soon after an election those who wait for the old leader go on.
-	reignPoll = 100 * time.Millisecond
 )
 
 // Actor is who asks for a write, for the audit.
@@ -187,22 +185,26 @@ type reign struct {
 
 // followLeaders ends a reign when another leader is known.
 func (n *Node) followLeaders() {
-	tick := time.NewTicker(reignPoll)
-	defer tick.Stop()
+	news := make(chan raft.Observation, 1) // where it is full a look is due anyway
+	observer := raft.NewObserver(news, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	n.raft().RegisterObserver(observer)
+	defer n.raft().DeregisterObserver(observer)
 	for {
+		old, leader := n.reign.Load(), n.Leader()
+		if leader != "" && (old == nil || old.leader != leader) {
+			over, end := context.WithCancel(n.ctx)
+			n.reign.Store(&reign{leader, over, end})
+			if old != nil {
+				old.end()
+			}
+		}
 		select {
-		case <-tick.C:
+		case <-news:
 		case <-n.ctx.Done():
 			return
-		}
-		old, leader := n.reign.Load(), n.Leader()
-		if leader == "" || old != nil && old.leader == leader {
-			continue
-		}
-		over, end := context.WithCancel(n.ctx)
-		n.reign.Store(&reign{leader, over, end})
-		if old != nil {
-			old.end()
 		}
 	}
 }

@@ -28,7 +28,8 @@ const (
 	// confirmTime is how long the members are waited for before the list of what
 	// they are to confirm is drawn up anew.
 	confirmTime = 5 * time.Second
-	// barrierPause is the pause before nodes that hold a barrier are asked again.
+	// barrierPause is the pause before nodes that hold a barrier are asked again. It
+	// doubles up to the rotator's longest sleep: a node may be away for weeks.
 	barrierPause = 500 * time.Millisecond
 	// refusedRest is how long a step that was refused is left alone.
 	refusedRest = 30 * time.Second
@@ -304,6 +305,7 @@ func (r *rotator) rests(t state.Task) bool {
 // runConfirm asks the members about published standbys. One that cannot be asked
 // holds them, and nothing else.
 func (r *rotator) runConfirm() {
+	pause := barrierPause
 	for {
 		select {
 		case c := <-r.confirm:
@@ -319,12 +321,14 @@ func (r *rotator) runConfirm() {
 				r.node.logger.Warn("standby keys are not confirmed yet", "reason", said)
 			}
 			if len(passed) == 0 {
-				if !r.sleep(barrierPause) {
+				if !r.sleep(pause) {
 					return
 				}
+				pause = max(min(2*pause, r.node.tuning.rotate), barrierPause)
 				r.wake()
 				continue
 			}
+			pause = barrierPause
 			r.propose(passed, func(t state.Task) (state.Command, error) {
 				return state.StepKey{Token: t.Token, Step: t.Step}, nil
 			})

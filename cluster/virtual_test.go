@@ -1,0 +1,583 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"authd/cluster/state"
+	"authd/keys"
+	"authd/keys/keystest"
+	"authd/zone"
+)
+
+// virtual is a whole cluster in a bubble of testing/synctest: real nodes with real
+// stores, joined by wires, whose time passes as soon as all of them wait. What
+// they must never do is checked at every machine that any of them publishes.
+type virtual struct {
+	*testCluster
+	wires  *wires
+	clocks map[string]*steppedClock
+	hosts  map[netip.AddrPort]string
+	log    *lastLines
+	began  time.Time
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	running  map[string]*Node
+	sums     map[uint64]state.Sum
+	at       map[string]uint64 // the furthest that a node was seen at
+	keys     map[keyRef]*keyLife
+	acked    map[string]uint64 // tenants by the index of their write
+	refused  map[string]bool   // tenants whose write did certainly not happen
+	writes   sync.WaitGroup
+	watchers sync.WaitGroup
+	count    virtualCount
+}
+
+// virtualCount is what a run came to.
+type virtualCount struct {
+	elections, restarts, installs, faults  int
+	acked, refused, unknown                int
+	machines, activated, retired, answered int
+}
+
+type keyRef struct {
+	token state.Token
+	id    uint32
+}
+
+// keyLife is what was seen of a key, in the time that really passed.
+type keyLife struct {
+	answered map[string]time.Time // by node: since when it answers the record
+	active   time.Time
+	drained  map[string]time.Time // by node: since when it does not sign
+	revoked  bool
+}
+
+// steppedClock is a node's wall clock, which can be set wrong.
+type steppedClock struct {
+	mu          sync.Mutex
+	wrong, told time.Duration
+}
+
+func (c *steppedClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.wrong)
+}
+
+func (c *steppedClock) set(wrong time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrong = wrong
+}
+
+// leapt is what the monotonic clock, which virtual time lacks, would show.
+func (c *steppedClock) leapt(_, _ time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.wrong - c.told
+	c.told = c.wrong
+	return d
+}
+
+// calm is the tuning for months: the timers are long, so that little happens
+// while nothing happens. The rest is as in production.
+func calm() tuning {
+	t := defaultTuning()
+	t.heartbeat, t.election, t.lease = 10*time.Minute, 10*time.Minute, 5*time.Minute
+	t.commit = 10 * time.Minute
+	t.patience = 20 * time.Minute
+	t.rotate = 10 * time.Minute
+	t.check, t.recheck = 6*time.Hour, 10*time.Minute
+	t.disk, t.keep, t.count = 10*time.Minute, 10*time.Minute, 10*time.Minute
+	t.reads, t.certificates, t.promoteEvery = 10*time.Minute, time.Hour, time.Hour
+	t.trailing = 16
+	t.noSync = true
+	return t
+}
+
+// inVirtualTime runs a test with a cluster that founds itself and has a platform.
+func inVirtualTime(t *testing.T, tuning tuning, test func(v *virtual)) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, 3, tuning)
+		v.startAll()
+		seed(t, v.waitLeader())
+		test(v)
+		v.end()
+	})
+}
+
+func newVirtual(t *testing.T, size int, tuning tuning) *virtual {
+	t.Helper()
+	v := &virtual{
+		testCluster: &testCluster{
+			t: t, ca: newAuthority(t), dir: memoryDir(t), tuning: tuning,
+			nodes:  make(map[string]*Node),
+			keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
+		},
+		wires: newWires(time.Millisecond), clocks: make(map[string]*steppedClock),
+		hosts: make(map[netip.AddrPort]string), log: &lastLines{}, began: time.Now(),
+		running: make(map[string]*Node), sums: make(map[uint64]state.Sum), at: make(map[string]uint64),
+		keys: make(map[keyRef]*keyLife), acked: make(map[string]uint64), refused: make(map[string]bool),
+	}
+	for i := range size {
+		id := fmt.Sprintf("node-%d", i+1)
+		v.members = append(v.members, Member{ID: id, Address: id + ":7300", Voter: true})
+		v.clocks[id] = &steppedClock{}
+		v.hosts[answersAt(i)] = id
+	}
+	v.config = func(c *Config) {
+		c.Now = v.clocks[c.ID].now
+		c.Logger = slog.New(slog.NewTextHandler(v.log.of(c.ID), nil))
+	}
+	t.Cleanup(func() {
+		v.stopAll() // where the test went wrong
+		v.watchers.Wait()
+		if t.Failed() {
+			t.Log(v.log.String())
+		}
+	})
+	return v
+}
+
+// memoryDir is in memory where there is room: months of virtual time are full of
+// syncs that a disk takes real time for.
+func memoryDir(t *testing.T) string {
+	const room = 256 << 20
+	free, _, err := statfs("/dev/shm")
+	if err != nil || free < room {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "authd-virtual-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func answersAt(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)}), 53)
+}
+
+// start opens nodes and starts them, as serve does.
+func (v *virtual) start(ids ...string) {
+	v.t.Helper()
+	for _, id := range ids {
+		tuning := v.tuning
+		tuning.network = v.wires.from(id)
+		tuning.ask = func(ctx context.Context, server string, names []zone.Name) ([]zone.Told, error) {
+			return v.ask(ctx, id, server, names)
+		}
+		n, err := open(v.configOf(id), tuning)
+		must(v.t, err)
+		clock := v.clocks[id]
+		clock.told = clock.wrong
+		n.rotator.clock.leapt = clock.leapt
+		v.mu.Lock()
+		if at := n.Machine().Index(); at < v.at[id] {
+			v.t.Errorf("%s: %s starts at %d and had been at %d", v.now(), id, at, v.at[id])
+		}
+		v.mu.Unlock()
+		must(v.t, n.Start())
+		for i, m := range v.members {
+			if m.ID == id {
+				n.AnswersAt(answersAt(i))
+			}
+		}
+		n.SetServing(true)
+		v.nodes[id] = n
+		v.mu.Lock()
+		v.running[id] = n
+		v.mu.Unlock()
+		v.watchers.Go(func() { v.watch(n) })
+	}
+}
+
+func (v *virtual) startAll() {
+	for _, m := range v.members {
+		v.start(m.ID)
+	}
+}
+
+// stop closes a node; kill has it die as far as the others see.
+func (v *virtual) stop(id string) { v.down(id, v.testCluster.stop) }
+func (v *virtual) kill(id string) { v.down(id, v.testCluster.kill) }
+
+func (v *virtual) down(id string, how func(string)) {
+	v.mu.Lock()
+	delete(v.running, id)
+	v.mu.Unlock()
+	how(id)
+}
+
+// end checks what must hold at last, and stops everything: a goroutine that is left
+// behind fails the test.
+func (v *virtual) end() {
+	v.t.Helper()
+	v.settle()
+	v.stopAll()
+	v.watchers.Wait()
+	c := v.total()
+	v.t.Logf("%s of virtual time: %d faults, %d elections, %d restarts, %d installs; writes: %d acknowledged, %d refused, %d unknown; keys: %d activated, %d retired, %d answers; %d machines compared",
+		time.Since(v.began).Round(time.Minute), c.faults, c.elections, c.restarts, c.installs, c.acked, c.refused, c.unknown, c.activated, c.retired, c.answered, c.machines)
+}
+
+func (v *virtual) total() virtualCount {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c := v.count
+	c.elections, c.installs = v.log.seen("this node leads"), v.log.seen("state replaced by a snapshot")
+	return c
+}
+
+func (v *virtual) now() string { return "after " + time.Since(v.began).String() }
+
+// wait waits for something, a second at a time.
+func (v *virtual) wait(what string, most time.Duration, ok func() bool) {
+	v.t.Helper()
+	for began := time.Now(); !ok(); time.Sleep(time.Second) {
+		if time.Since(began) > most {
+			v.t.Fatalf("%s: waited %s in vain for: %s", v.now(), most, what)
+		}
+	}
+}
+
+// elected is how long an election may take where most nodes reach each other.
+func (v *virtual) elected() time.Duration { return 12 * v.tuning.election }
+
+// leaderAmong is the leader that some nodes agree on; nil: they do not.
+func (v *virtual) leaderAmong(ids ...string) *Node {
+	var leader *Node
+	for _, id := range ids {
+		if n := v.nodes[id]; n != nil && n.leads() {
+			leader = n
+		}
+	}
+	for _, id := range ids {
+		if n := v.nodes[id]; leader != nil && n != nil && n.Leader() != leader.c.ID {
+			return nil
+		}
+	}
+	return leader
+}
+
+func (v *virtual) ids() (ids []string) {
+	for _, m := range v.members {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+func (v *virtual) others(id string) (ids []string) {
+	for _, m := range v.members {
+		if m.ID != id {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// waitLeader waits for a leader of nodes, all where none are named.
+func (v *virtual) waitLeader(ids ...string) (leader *Node) {
+	v.t.Helper()
+	if len(ids) == 0 {
+		ids = v.ids()
+	}
+	v.wait("a leader among "+strings.Join(ids, ", "), v.elected(), func() bool {
+		leader = v.leaderAmong(ids...)
+		return leader != nil
+	})
+	return leader
+}
+
+// isolate cuts a node off from all others.
+func (v *virtual) isolate(id string) {
+	for _, other := range v.others(id) {
+		v.wires.cut(id, other)
+		v.wires.cut(other, id)
+	}
+}
+
+func (v *virtual) heal() {
+	for _, a := range v.ids() {
+		for _, b := range v.others(a) {
+			v.wires.heal(a, b)
+		}
+	}
+}
+
+// write adds a tenant through a node and remembers what was said of it.
+func (v *virtual) write(n *Node, tenant string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	results, index, err := n.Propose(ctx, Actor{ID: "test"}, state.AddTenant{ID: tenant, Name: tenant})
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case err == nil && results[0].Refusal != nil:
+		v.t.Errorf("%s: adding tenant %s: %v", v.now(), tenant, results[0].Refusal)
+	case err == nil:
+		v.count.acked++
+		v.acked[tenant] = index
+	case errors.Is(err, ErrUnknown):
+		v.count.unknown++
+	case errors.Is(err, ErrNotCommitted), errors.Is(err, ErrNoLeader):
+		v.count.refused++
+		v.refused[tenant] = true
+	default:
+		v.t.Errorf("%s: adding tenant %s: an error of no kind: %v", v.now(), tenant, err)
+	}
+	return err
+}
+
+// settle heals and starts everything, and holds all nodes against what was promised.
+func (v *virtual) settle() {
+	v.t.Helper()
+	v.heal()
+	for _, id := range v.ids() {
+		v.clocks[id].set(0)
+		if v.nodes[id] == nil {
+			v.start(id)
+		}
+	}
+	leader := v.waitLeader()
+	v.writes.Wait()
+	v.wait("a write", v.elected(), func() bool {
+		return v.write(v.waitLeader(), fmt.Sprintf("settled-%d", len(v.acked)), v.elected()) == nil
+	})
+	leader = v.waitLeader()
+	must(v.t, leader.WaitServed(within(v.t, v.elected()), leader.Machine().Index()))
+	synctest.Wait()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, n := range v.nodes {
+		wantNoDiff(v.t, n)
+		v.wantAnswers(id, n)
+		for tenant := range v.acked {
+			if !has(n, tenant) {
+				v.t.Errorf("%s: %s has lost the acknowledged %s", v.now(), id, tenant)
+			}
+		}
+		for tenant := range v.refused {
+			if has(n, tenant) {
+				v.t.Errorf("%s: %s has %s, whose write was said not to have happened", v.now(), id, tenant)
+			}
+		}
+	}
+}
+
+// watch holds every machine that a node publishes against what must never be.
+func (v *virtual) watch(n *Node) {
+	for {
+		changed := n.fsm.next()
+		v.saw(n, n.Machine())
+		select {
+		case <-changed:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (v *virtual) saw(n *Node, m state.Machine) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id, index := n.c.ID, m.Index()
+	v.count.machines++
+	v.at[id] = max(v.at[id], index)
+	if sum, ok := v.sums[index]; ok && sum != m.Sum() {
+		v.t.Errorf("%s: %s differs from another node at index %d", v.now(), id, index)
+	}
+	v.sums[index] = m.Sum()
+	if ahead := time.Duration(m.Time()-time.Now().Unix()) * time.Second; ahead > clockApart {
+		v.t.Errorf("%s: machine time is %s ahead", v.now(), ahead)
+	}
+	for d := range m.Domains(state.Token{}) {
+		for _, k := range d.Ring().Keys {
+			v.sawKey(id, m, d, k)
+		}
+	}
+}
+
+// sawKey follows a key through its stages.
+func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key) {
+	life := v.keys[keyRef{d.Token, k.ID}]
+	if life == nil {
+		life = &keyLife{answered: make(map[string]time.Time), drained: make(map[string]time.Time)}
+		v.keys[keyRef{d.Token, k.ID}] = life
+	}
+	now := time.Now()
+	if life.answered[id].IsZero() && k.Stage != keys.Revoked {
+		life.answered[id] = now
+	}
+	complain := func(format string, args ...any) {
+		v.t.Errorf("%s: %s, key %s of %s: %s", v.now(), id, k.Selector, d.Name, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case k.Stage == keys.Active && life.active.IsZero():
+		life.active = now
+		v.count.activated++
+		if k.Gap == 0 {
+			return // it came with the claim
+		}
+		for _, member := range v.members {
+			if since := life.answered[member.ID]; since.IsZero() || now.Sub(since) < time.Duration(k.Gap-keys.ClockMargin)*time.Second {
+				complain("active, and %s answers it since %s", member.ID, since)
+			}
+		}
+	case k.Stage == keys.Draining && life.drained[id].IsZero():
+		life.drained[id] = now
+	case k.Stage == keys.Revoked && !life.revoked && k.DrainedAt != 0:
+		life.revoked = true
+		v.count.retired++
+		pool, _ := m.Pool(d.Pool)
+		least := pool.Policy.SignerHold + pool.Policy.Drain - clockApart
+		first := now
+		for _, member := range v.members {
+			since := life.drained[member.ID]
+			if since.IsZero() {
+				complain("revoked before %s knew that it drains", member.ID)
+			} else if since.Before(first) {
+				first = since
+			}
+		}
+		if now.Sub(first) < least {
+			complain("revoked %s after it was drained", now.Sub(first))
+		}
+	}
+}
+
+// wantAnswers asks a node for all keys that its machine has.
+func (v *virtual) wantAnswers(id string, n *Node) {
+	v.t.Helper()
+	m, dns := n.Machine(), zone.NewResponder(n.Tree(), id)
+	for d := range m.Domains(state.Token{}) {
+		for _, k := range d.Ring().Keys {
+			name, err := d.KeyName(k)
+			must(v.t, err)
+			want := k.Payload
+			if k.Stage == keys.Revoked {
+				continue // an empty p=, which the index compared has
+			}
+			if told := askText(dns, name); told.Text != want {
+				v.t.Errorf("%s: %s answers %+v for %s, want %q", v.now(), id, told, name, want)
+			}
+			v.count.answered++
+		}
+	}
+}
+
+// ask is zone.AskTexts in virtual time.
+func (v *virtual) ask(ctx context.Context, asker, server string, names []zone.Name) ([]zone.Told, error) {
+	address, err := netip.ParseAddrPort(server)
+	if err != nil {
+		return nil, err
+	}
+	id := v.hosts[address]
+	for v.wires.severed(asker, id) {
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	v.mu.Lock()
+	n := v.running[id]
+	v.mu.Unlock()
+	if n == nil {
+		return nil, syscall.ECONNREFUSED
+	}
+	dns := zone.NewResponder(n.Tree(), id)
+	told := make([]zone.Told, len(names))
+	for i, name := range names {
+		told[i] = askText(dns, name)
+	}
+	return told, nil
+}
+
+// askText is one question and its answer as octets (RFC 1035 section 4).
+func askText(dns *zone.Responder, name zone.Name) zone.Told {
+	q := []byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	for label := range strings.SplitSeq(strings.TrimSuffix(name.String(), "."), ".") {
+		q = append(append(q, byte(len(label))), label...)
+	}
+	q = append(q, 0, 0, 16, 0, 1) // TXT IN
+	r := dns.Reply(nil, q, true)
+	if rcode := r[3] & 15; rcode != 0 || binary.BigEndian.Uint16(r[6:]) != 1 {
+		return zone.Told{Problem: fmt.Sprintf("rcode %d, %d records", rcode, binary.BigEndian.Uint16(r[6:]))}
+	}
+	const fixed = 2 + 2 + 2 + 4 // a pointer to the question's name, type, class, TTL
+	r = r[len(q)+fixed:]
+	var text strings.Builder
+	for data := r[2 : 2+int(binary.BigEndian.Uint16(r))]; len(data) > 0; {
+		n := 1 + int(data[0])
+		text.Write(data[1:n])
+		data = data[n:]
+	}
+	return zone.Told{Text: text.String()}
+}
+
+// lastLines are the last lines of all nodes' logs, and how often some were seen.
+type lastLines struct {
+	mu    sync.Mutex
+	lines []string
+	count map[string]int
+}
+
+// countedLines are what a run is summed up by.
+var countedLines = []string{"this node leads", "state replaced by a snapshot"}
+
+func (l *lastLines) of(id string) io.Writer { return lineWriter{l, id} }
+
+type lineWriter struct {
+	log *lastLines
+	id  string
+}
+
+func (w lineWriter) Write(b []byte) (int, error) {
+	return w.log.Write([]byte(w.id + ": " + string(b)))
+}
+
+func (l *lastLines) Write(b []byte) (int, error) {
+	const kept = 600
+	line := strings.TrimSpace(string(b))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.count == nil {
+		l.count = make(map[string]int)
+	}
+	for _, counted := range countedLines {
+		if strings.Contains(line, counted) {
+			l.count[counted]++
+		}
+	}
+	l.lines = append(l.lines, line)
+	l.lines = l.lines[max(0, len(l.lines)-kept):]
+	return len(b), nil
+}
+
+func (l *lastLines) seen(counted string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count[counted]
+}
+
+func (l *lastLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "\n")
+}
