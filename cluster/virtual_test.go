@@ -354,12 +354,12 @@ func (v *virtual) settle() {
 			v.start(id)
 		}
 	}
-	leader := v.waitLeader()
+	v.waitLeader()
 	v.writes.Wait()
 	v.wait("a write", v.elected(), func() bool {
 		return v.write(v.waitLeader(), fmt.Sprintf("settled-%d", len(v.acked)), v.elected()) == nil
 	})
-	leader = v.waitLeader()
+	leader := v.waitLeader()
 	must(v.t, leader.WaitServed(within(v.t, v.elected()), leader.Machine().Index()))
 	synctest.Wait()
 	v.mu.Lock()
