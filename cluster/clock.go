@@ -153,10 +153,8 @@ func (k *timekeeper) run(moved func()) {
 // the same time: a minority can be wrong, whoever is down.
 func (k *timekeeper) agrees() bool {
 	agree := 1
-	replies := k.node.askAll(k.node.ctx, k.node.others())
-	now := k.node.c.Now().Unix()
-	for _, reply := range replies {
-		if apart := time.Duration(reply.Clock-now) * time.Second; apart.Abs() <= clockApart {
+	for _, reply := range k.node.askAll(k.node.ctx, k.node.others()) {
+		if reply.apart() <= clockApart {
 			agree++
 		}
 	}

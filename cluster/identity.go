@@ -29,6 +29,8 @@ type IdentityConfig struct {
 	// Renewed is where this node keeps the key and the certificate that it renewed
 	// itself; the later of it and CertFile is used.
 	Renewed string
+	// Now is the clock by which peers' certificates are judged; nil: time.Now.
+	Now func() time.Time
 }
 
 // held is one reading of the files.
@@ -62,6 +64,7 @@ func (i *Identity) TLS() *tls.Config {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.Certificate(), nil },
 		RootCAs:              roots, ClientCAs: roots,
 		ClientAuth: tls.RequireAndVerifyClientCert,
+		Time:       i.c.Now,
 	}
 }
 

@@ -128,6 +128,21 @@ type statusReply struct {
 	Wraps []uint16 `cbor:"43,keyasint,omitempty"`
 	// DiskShort: it has no room, and had better not lead.
 	DiskShort bool `cbor:"60,keyasint,omitempty"`
+
+	// asked and heard are between which times of this node's clock it was said.
+	asked, heard time.Time
+}
+
+// apart is how far the clock of the node that answered surely is from this one's:
+// the way there and back tells nothing of it.
+func (r *statusReply) apart() time.Duration {
+	switch {
+	case r.Clock < r.asked.Unix():
+		return time.Duration(r.asked.Unix()-r.Clock) * time.Second
+	case r.Clock > r.heard.Unix():
+		return time.Duration(r.Clock-r.heard.Unix()) * time.Second
+	}
+	return 0
 }
 
 func (n *Node) status(peer string) statusReply {
@@ -167,11 +182,12 @@ func (n *Node) askAll(ctx context.Context, members []Member) map[string]statusRe
 	replies := make(map[string]statusReply)
 	for _, m := range members {
 		wg.Go(func() {
-			var r statusReply
+			r := statusReply{asked: n.c.Now()}
 			if err := n.peers.callMember(ctx, m, callStatus, struct{}{}, &r); err != nil {
 				n.logger.Debug("asking node", "node", m.ID, "error", err)
 				return
 			}
+			r.heard = n.c.Now()
 			mu.Lock()
 			defer mu.Unlock()
 			replies[m.ID] = r

@@ -44,8 +44,8 @@ var rooms = []struct {
 	imported string // a path, with everything below it
 	by       []string
 }{
-	{"github.com/miekg/dns", []string{"zone", "zone/probe"}},
-	{"github.com/emersion/go-msgauth", []string{"keys"}},
+	{"github.com/miekg/dns", []string{"zone", "zone/probe", "cmd/authd/chaos"}},
+	{"github.com/emersion/go-msgauth", []string{"keys", "cmd/authd/chaos"}},
 	{"github.com/hashicorp", []string{"cluster"}},
 	{"go.etcd.io/bbolt", []string{"cluster"}},
 	{"github.com/cespare/xxhash", []string{"cluster/state"}},

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -109,7 +107,8 @@ type server struct {
 
 	identity *cluster.Identity
 
-	mill   *keys.Mill // nil in a lab build
+	mill   *keys.Mill       // nil in a lab build
+	now    func() time.Time // nil: time.Now; a lab build may scale time
 	node   *cluster.Node
 	api    *api.Server
 	census zone.Census
@@ -160,6 +159,10 @@ func (s *server) serveUntil(ctx context.Context) {
 // so that an operator can see what the node waits for, and DNS once it is as far
 // as its peers.
 func (s *server) start(ctx context.Context) error {
+	var err error
+	if s.now, err = labClock(); err != nil {
+		return err
+	}
 	if s.config.Runtime.GCPercent == 0 {
 		s.tasks.Go(func() { tendCollector(ctx) })
 	}
@@ -176,7 +179,7 @@ func (s *server) start(ctx context.Context) error {
 	}
 	s.identity, err = cluster.OpenIdentity(cluster.IdentityConfig{
 		ID: s.config.ID, CAFile: s.config.Link.CAFile, CertFile: s.config.Link.CertFile, KeyFile: s.config.Link.KeyFile,
-		Renewed: filepath.Join(s.config.DataDir, "certificate.pem"),
+		Renewed: filepath.Join(s.config.DataDir, "certificate.pem"), Now: s.now,
 	})
 	if err != nil {
 		return err
@@ -240,21 +243,15 @@ func (s *server) openNode(keeper keys.Keeper, source keys.Source) (*cluster.Node
 		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve), Alone: alone,
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
 		Bootstrap: members, Identity: s.identity,
-		Keeper: keeper, Source: source, Logger: s.logger,
+		Keeper: keeper, Source: source, Logger: s.logger, Now: s.now,
 	})
 }
 
 // openSource opens what makes keys: a child process, or in a build with the tag
-// lab, which no release is, a source of pairs that cost nothing and cannot sign.
+// lab, which no release is, a source of pairs that cost nothing.
 func (s *server) openSource() (keys.Source, error) {
-	var seed [8]byte
-	if _, err := rand.Read(seed[:]); err != nil {
-		return nil, err
-	}
-	// A seed of its own for every start, so that no pair is given twice.
-	if lab, ok := keys.LabSource(binary.BigEndian.Uint64(seed[:])); ok {
-		s.logger.Warn("this is a lab build: its keys cannot sign")
-		return lab, nil
+	if lab, err := labSource(s.logger); lab != nil || err != nil {
+		return lab, err
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -331,7 +328,7 @@ func (s *server) startAPI() error {
 	}
 	handler, err := api.New(api.Config{
 		Replica: s.node, Prober: prober, Logger: s.logger,
-		NodeID: s.config.ID, Version: version(),
+		NodeID: s.config.ID, Version: version(), Now: s.now,
 		DNSStats: s.dnsStats, Census: &s.census, Ready: s.notReady,
 		Dev: s.config.Bootstrap.VerificationOff,
 	})

@@ -272,7 +272,7 @@ func (c *campaign) begin(seed uint64) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	w, err := newWorld(c.ctx, dir, c.binary, c.plain)
+	w, err := newWorld(c.ctx, dir, c.binary, c.plain, nil)
 	c.world = w
 	if err != nil {
 		return fmt.Errorf("starting a cluster: %w", err)

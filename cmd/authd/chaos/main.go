@@ -28,6 +28,9 @@ type options struct {
 	seed                                uint64
 	limit                               time.Duration
 	list, plain                         bool
+
+	life, domains, watched int
+	factor                 int64
 }
 
 func parse(args []string) (o options, err error) {
@@ -43,11 +46,18 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.commit, "commit", "unknown", "what the binary was built from, for the totals")
 	f.BoolVar(&o.list, "list", false, "only list the faults")
 	f.BoolVar(&o.plain, "plain", false, "no disks of the nodes' own: needs no root, and cannot do what disks do")
+	f.IntVar(&o.life, "life", 0, "instead of faults: run time fast until there were so many rotations, verifying what is signed")
+	f.IntVar(&o.domains, "domains", 900, "with -life: how many domains")
+	f.IntVar(&o.watched, "watched", 150, "with -life: how many of them sign and are verified at each transition")
+	f.Int64Var(&o.factor, "scale", 8000, "with -life: how many seconds of the cluster a second has")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	if !o.list && o.binary == "" {
 		return o, fmt.Errorf("-binary: which authd is to be broken?")
+	}
+	if o.life > 0 && (o.domains < 9 || o.watched < 1 || o.watched > o.domains || o.factor < 100 || o.factor > 50000) {
+		return o, fmt.Errorf("-life: want 9 or more domains, some of them watched, and a scale from 100 to 50000")
 	}
 	if o.rate < 1 || o.rate > 20000 {
 		return o, fmt.Errorf("-rate: %d is not between 1 and 20000", o.rate)
@@ -66,7 +76,7 @@ func main() {
 		return
 	}
 	if !inside() {
-		status, err := reenter(os.Stdout, os.Stderr, o.plain)
+		status, err := reenter(os.Stdout, os.Stderr, o.plain || o.life > 0)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "chaos:", err)
 		}
@@ -74,7 +84,11 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	good, err := campaignFor(ctx, o, os.Stdout)
+	do := campaignFor
+	if o.life > 0 {
+		do = lifeFor
+	}
+	good, err := do(ctx, o, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 	}

@@ -51,6 +51,7 @@ func (n *node) startWith(config string, prefix ...string) error {
 	args = append(args, n.w.binary, "serve", "--config", config)
 	c := exec.Command("nsenter", args...)
 	c.Stdout, c.Stderr = log, log
+	c.Env = append(os.Environ(), n.w.env...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", n.id(), err)

@@ -152,6 +152,13 @@ func addTotals(path string, rows []row) error {
 	for _, r := range all {
 		fmt.Fprintf(&b, "| %s | %d %s", r.commit, r.seed, r.cells())
 	}
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if _, runs := cutLives(string(text)); runs != "" {
+		b.WriteString("\n" + runs)
+	}
 	return os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
@@ -161,7 +168,8 @@ func readTotals(path string) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, after, found := strings.Cut(string(text), additions+additionHead)
+	table, _ := cutLives(string(text))
+	_, after, found := strings.Cut(strings.TrimRight(table, "\n")+"\n", additions+additionHead)
 	if !found {
 		return nil, fmt.Errorf("%s has no table of additions", path)
 	}

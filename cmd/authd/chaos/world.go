@@ -36,13 +36,15 @@ type world struct {
 	dir    string
 	binary string
 	token  string
+	env    []string // of the nodes, beside our own
 	nodes  [nodeCount]*node
 	client [nodeCount]*http.Client
 }
 
-// newWorld prepares a cluster as an operator would, and starts it.
-func newWorld(ctx context.Context, dir, binary string, plain bool) (*world, error) {
-	w := &world{dir: dir, binary: binary}
+// newWorld prepares a cluster as an operator would, and starts it. now is the clock
+// by which its certificates are judged, nil: ours; env what the nodes are told.
+func newWorld(ctx context.Context, dir, binary string, plain bool, now func() time.Time, env ...string) (*world, error) {
+	w := &world{dir: dir, binary: binary, env: env}
 	args := []string{"operator", "init", filepath.Join(dir, "cluster"), "--dns", "0.0.0.0:53"}
 	for i := 1; i <= nodeCount; i++ {
 		args = append(args, "--node", fmt.Sprintf("node-%d=%s:7301", i, address(i)))
@@ -71,7 +73,7 @@ func newWorld(ctx context.Context, dir, binary string, plain bool) (*world, erro
 			return nil, err
 		}
 		w.client[i] = &http.Client{Transport: &http.Transport{
-			TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
+			TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, Time: now},
 			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 			MaxIdleConnsPerHost: 64,
 		}}
