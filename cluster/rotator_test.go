@@ -325,3 +325,16 @@ func TestStandbyWhoseKeyIsInUseGetsAnotherAtOnce(t *testing.T) {
 		t.Errorf("steps were laid aside: %v", n.rotator.resting)
 	}
 }
+
+// How long a node takes to answer says nothing of its clock.
+func TestClocksAreComparedWithinTheTimeOfTheAnswer(t *testing.T) {
+	const asked, heard = 1000, 1040
+	for clock, want := range map[int64]time.Duration{
+		960: 40 * time.Second, 1000: 0, 1020: 0, 1040: 0, 1071: 31 * time.Second,
+	} {
+		r := statusReply{Clock: clock, asked: time.Unix(asked, 0), heard: time.Unix(heard, 0)}
+		if got := r.apart(); got != want {
+			t.Errorf("a clock at %d, asked from %d to %d, is %s apart, want %s", clock, asked, heard, got, want)
+		}
+	}
+}

@@ -203,8 +203,8 @@ func (r Ring) replace(i int, at int64) Ring {
 	wish, urgent := r.Urgent[a]
 	next := r.succeed(i, at)
 	switch {
-	case !urgent:
-		return next
+	case !urgent || wish.Planned:
+		return next // the older keys drain to their ends: a slot can wait
 	case wish.Old == FateRevoke:
 		return next.revoked(next.index(wish.Key), at)
 	case wish.Old == FateSwitch:

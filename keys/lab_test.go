@@ -5,7 +5,9 @@ package keys
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
+	"math/big"
 	"testing"
 )
 
@@ -56,6 +58,45 @@ func TestLabPairsLookLikeKeysAndCannotSign(t *testing.T) {
 	}
 	if ed, ok := source.TryTake(Ed25519); !ok || ed.Check() != nil {
 		t.Error("ed25519 pairs are real")
+	}
+}
+
+func TestLabSignersSign(t *testing.T) {
+	var primes []*big.Int
+	for range 5 {
+		p, err := rand.Prime(rand.Reader, minRSABits/2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		primes = append(primes, p)
+	}
+	source, err := LabSigners(12345, primes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for range len(primes) * (len(primes) - 1) / 2 {
+		p, err := source.Take(context.Background(), RSA2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[p.Payload()] {
+			t.Error("a pair was given twice before all were given once")
+		}
+		seen[p.Payload()] = true
+		restored, err := Restore(p.Payload(), p.Compact())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := restored.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	if ed, ok := source.TryTake(Ed25519); !ok || ed.Check() != nil {
+		t.Error("ed25519 pairs are real")
+	}
+	if _, err := LabSigners(1, primes[:1]); err == nil {
+		t.Error("one prime is enough for it")
 	}
 }
 

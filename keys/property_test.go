@@ -96,6 +96,8 @@ func (w *walk) act(t *rapid.T) {
 		}
 		if next, err = w.take(step, false); err != nil && due <= w.now {
 			t.Fatalf("%s was planned and is refused: %v", step.Kind, err)
+		} else if err == nil {
+			w.drains(t, next)
 		}
 	case what < 11:
 		step := Step{Kind: StepKind(rapid.IntRange(1, 5).Draw(t, "kind"))}
@@ -124,6 +126,9 @@ func (w *walk) act(t *rapid.T) {
 	case what < 20:
 		w.ring = w.ring.Part(uint32(what))
 		next, err = w.ring.Renew(rapid.SampledFrom(w.algorithms).Draw(t, "algorithm"), w.now, w.policy)
+		if err == nil {
+			w.drains(t, next)
+		}
 	default:
 		var material []Material
 		for i, a := range w.ring.ReviveNeeds(w.algorithms) {
@@ -134,6 +139,19 @@ func (w *walk) act(t *rapid.T) {
 	}
 	if err == nil {
 		w.ring = next
+	}
+}
+
+// drains: what no emergency asked for revokes no key before its floor.
+func (w *walk) drains(t *rapid.T, next Ring) {
+	for _, k := range w.ring.Keys {
+		wish := w.ring.Urgent[k.Algorithm]
+		if now, ok := next.ByID(k.ID); !ok || now.Stage != Revoked || k.Stage == Revoked || k.SwitchBy != 0 || wish.Key != 0 && !wish.Planned {
+			continue
+		}
+		if k.Stage != Draining || w.now < floorAt(&k, w.policy) {
+			t.Fatalf("%s, %s since %d, is revoked at %d with no emergency", k.Selector, k.Stage, k.DrainedAt, w.now)
+		}
 	}
 }
 

@@ -207,7 +207,8 @@ func (l *life) setUp(ctx context.Context, domains, watched int) error {
 	for i := range domains {
 		pool := lifePools[deck[l.intN(len(deck))]]
 		pause(ctx, time.Until(began.Add(spread*time.Duration(i)/time.Duration(domains))))
-		wg.Go(func() { errs <- l.claim(ctx, i, pool.name, pool.slots, i*watched/domains != (i+1)*watched/domains) })
+		nth := i * watched / domains
+		wg.Go(func() { errs <- l.claim(ctx, i, pool.name, pool.slots, nth != (i+1)*watched/domains, nth%4 == 0) })
 	}
 	wg.Wait()
 	close(errs)
@@ -219,7 +220,7 @@ func (l *life) setUp(ctx context.Context, domains, watched int) error {
 	return ctx.Err()
 }
 
-func (l *life) claim(ctx context.Context, i int, pool string, slots, watched bool) error {
+func (l *life) claim(ctx context.Context, i int, pool string, slots, watched, emergencies bool) error {
 	name, mode := fmt.Sprintf("d%d.life.test", i), "delegated"
 	if slots {
 		mode = "cname"
@@ -234,7 +235,7 @@ func (l *life) claim(ctx context.Context, i int, pool string, slots, watched boo
 		}
 	}
 	s := &subject{
-		name: name, token: v.Token, slots: slots, emergencies: i%4 == 0,
+		name: name, token: v.Token, slots: slots, emergencies: emergencies,
 		mail: map[string]mail{}, told: map[string]bool{}, pre: map[string]bool{}, excused: map[string]bool{},
 		first: map[uint32]bool{},
 	}

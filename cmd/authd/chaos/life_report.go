@@ -145,7 +145,10 @@ func (l *life) progress() {
 func (l *life) good(o options) bool {
 	for _, kind := range kinds {
 		c := l.table[kind]
-		if c == nil || c.before < o.enough() || c.after < o.enough() && kind != endOfRights || c.failed+c.early > 0 {
+		if c == nil {
+			c = &counts{}
+		}
+		if c.before < o.enough() || c.after < o.enough() && kind != endOfRights || c.failed+c.early > 0 {
 			return false
 		}
 	}

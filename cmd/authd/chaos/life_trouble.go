@@ -101,6 +101,16 @@ type order struct {
 	ask func(s *subject, v *domainView) (path string, body map[string]any, key keyView)
 }
 
+// rotate is the name of a plain rotation, after which some want the old key back.
+const rotate = "rotate"
+
+func rollBack() order {
+	return order{"roll back", 2, false, func(s *subject, v *domainView) (string, map[string]any, keyView) {
+		k := keyAt(v, "active")
+		return "/v1/domains/" + s.token + "/rollback", map[string]any{"from": k.Selector, "reason": "chaos"}, k
+	}}
+}
+
 func orders() []order {
 	plain := func(s *subject, v *domainView) (string, map[string]any, keyView) {
 		k := keyAt(v, "active")
@@ -113,18 +123,15 @@ func orders() []order {
 		}
 	}
 	return []order{
-		{"rotate", 6, false, plain},
-		{"roll back", 4, false, func(s *subject, v *domainView) (string, map[string]any, keyView) {
-			k := keyAt(v, "active")
-			return "/v1/domains/" + s.token + "/rollback", map[string]any{"from": k.Selector, "reason": "chaos"}, k
-		}},
-		{"rotation of one by /v1/rotations", 1, false, func(s *subject, v *domainView) (string, map[string]any, keyView) {
+		{rotate, 6, false, plain},
+		rollBack(),
+		{"rotation of one by /v1/rotations", 2, false, func(s *subject, v *domainView) (string, map[string]any, keyView) {
 			return "/v1/rotations", map[string]any{"scope": map[string]any{"domains": []string{s.token}}, "reason": "chaos"}, keyAt(v, "active")
 		}},
-		{"emergency, drain", 2, true, urgent("drain", "key")},
-		{"emergency, revoke", 2, true, urgent("revoke", "key")},
-		{"emergency, revoke when switched", 2, true, urgent("revoke_when_switched", "key")},
-		{"emergency, store", 2, true, urgent("drain", "store")},
+		{"emergency, drain", 1, true, urgent("drain", "key")},
+		{"emergency, revoke", 1, true, urgent("revoke", "key")},
+		{"emergency, revoke when switched", 1, true, urgent("revoke_when_switched", "key")},
+		{"emergency, store", 1, true, urgent("drain", "store")},
 		{"revoke a draining key", 1, true, func(s *subject, v *domainView) (string, map[string]any, keyView) {
 			k := keyAt(v, "draining")
 			return "/v1/domains/" + s.token + "/keys/" + k.Selector + "/revoke", map[string]any{"reason": "chaos"}, k
@@ -151,26 +158,36 @@ func (l *life) operate(ctx context.Context, seed uint64, each time.Duration) {
 			deck = append(deck, o)
 		}
 	}
+	var hasty []*subject // what they ask for in haste
+	for _, s := range l.all {
+		if s.emergencies {
+			hasty = append(hasty, s)
+		}
+	}
 	for ctx.Err() == nil {
 		pause(ctx, time.Duration(random.Int64N(int64(2*each))))
-		o := deck[random.IntN(len(deck))]
-		s := l.all[random.IntN(len(l.all))]
-		n := l.w.nodes[random.IntN(nodeCount)]
-		if o.revokes && !s.emergencies {
-			continue
+		o, list := deck[random.IntN(len(deck))], l.all
+		if o.revokes {
+			list = hasty
 		}
-		l.order(ctx, o, s, n)
+		s, n := list[random.IntN(len(list))], l.w.nodes[random.IntN(nodeCount)]
+		did := l.order(ctx, o, s, n)
+		if again := random.IntN(3); did && o.name == rotate && again == 0 {
+			pause(ctx, time.Duration(random.Int64N(int64(l.clock.real(24*time.Hour)/2))))
+			l.order(ctx, rollBack(), s, n)
+		}
 	}
 }
 
-func (l *life) order(ctx context.Context, o order, s *subject, n *node) {
+// order asks for something and says whether it was done.
+func (l *life) order(ctx context.Context, o order, s *subject, n *node) bool {
 	v, err := l.domain(ctx, s.token)
 	if err != nil {
-		return
+		return false
 	}
 	path, body, key := o.ask(s, v)
 	if key.Selector == "" {
-		return
+		return false
 	}
 	if o.revokes {
 		// The request names one key; in slots an emergency may take the older ones too,
@@ -184,11 +201,13 @@ func (l *life) order(ctx context.Context, o order, s *subject, n *node) {
 		s.mu.Unlock()
 	}
 	r, err := l.w.request(ctx, n, http.MethodPost, path, body, nil)
-	what := o.name + ": not done"
-	if err == nil && r.status/100 == 2 {
-		what = o.name
+	did := err == nil && r.status/100 == 2
+	what := o.name
+	if !did {
+		what += ": not done"
 	}
 	l.mu.Lock()
 	l.requests[what]++
 	l.mu.Unlock()
+	return did
 }
