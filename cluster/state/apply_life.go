@@ -109,6 +109,7 @@ func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
 	d.Branch = branch
 	w.trackKeys(d.Token, was, ring)
 	w.tally(was, ring)
+	w.exposure(d, was, ring)
 	w.put(old, d, ring)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"authd/keys"
 	"authd/zone"
@@ -328,6 +329,62 @@ func TestEmergencyTakesADomainOverFromAPlainRotation(t *testing.T) {
 		t.Errorf("%+v\n%+v", a, b)
 	}
 	w.checkIndexes()
+}
+
+// TestRotationSumsUntilWhenOldKeysAreExposed says the latest time that any domain
+// alone would have been told.
+func TestRotationSumsUntilWhenOldKeysAreExposed(t *testing.T) {
+	policy := spec().Policy
+	drains := int64((policy.SignerHold + policy.Drain) / time.Second)
+	for fate, after := range map[keys.Fate]int64{keys.FateRevoke: 0, keys.FateSwitch: keys.SwitchTime, keys.FateDrain: drains} {
+		w := manyOf(t, 4)
+		w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: fate, Canary: []uint8{50, 100}, Total: 4}))
+		first := w.at
+		if r := w.advance(); r.Exposed != first+after+keys.TTLLong {
+			t.Errorf("%s: exposed until %d, want %d", fate, r.Exposed, first+after+keys.TTLLong)
+		}
+		w.later(600)
+		w.must(ControlRotation{tok(99), RotationResume})
+		w.advance()
+		latest := int64(0)
+		for d := range w.m.Domains(Token{}) {
+			latest = max(latest, d.Ring().ExposedUntil(1, policy))
+		}
+		if r := w.rotation(); r.Exposed != w.at+after+keys.TTLLong || r.Exposed != latest {
+			t.Errorf("%s: exposed until %d, the latest domain until %d", fate, r.Exposed, latest)
+		}
+	}
+}
+
+func TestKeyThatIsPutOffExposesItsRotationForLonger(t *testing.T) {
+	w := manyOf(t, 2)
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: keys.FateDrain, Total: 2}))
+	planned := w.advance().Exposed
+	w.later(planned - keys.TTLLong - w.at)
+	w.must(StepKey{Token: tok(1), Step: keys.Step{
+		Kind: keys.StepRevoke, Algorithm: keys.RSA2048, Key: 1, Evidence: &keys.Evidence{Complete: true, AskedAt: w.at - 60},
+	}})
+	k, _ := w.domain(tok(1)).Ring().ByID(1)
+	if r := w.rotation(); k.HeldUntil <= w.at || r.Exposed != k.HeldUntil+keys.TTLLong {
+		t.Errorf("held until %d, exposed until %d, planned %d", k.HeldUntil, r.Exposed, planned)
+	}
+}
+
+func TestRotationCountsOlderKeysRevokedForTheirSlots(t *testing.T) {
+	w := manyOf(t, 4) // two in slots
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: keys.FateDrain, Total: 4}))
+	w.advance()
+	w.later(3 * 3600)
+	w.refill()
+	w.later(3 * 3600)
+	w.refill()
+	second := StartRotation{tok(98), RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: keys.FateDrain, Total: 4}}
+	w.must(second)
+	w.must(AdvanceRotation{tok(98)})
+	r, _ := w.m.Rotation(tok(98))
+	if w.rotation().ForSlot != 0 || r.ForSlot != 2 || w.stageOf(tok(2), 1) != keys.Revoked || w.stageOf(tok(1), 1) != keys.Draining {
+		t.Errorf("%d older keys revoked, first rotation %d; %s and %s", r.ForSlot, w.rotation().ForSlot, w.stageOf(tok(2), 1), w.stageOf(tok(1), 1))
+	}
 }
 
 func BenchmarkRotationApply(b *testing.B) {

@@ -48,6 +48,13 @@ type Rotation struct {
 	// Returned and Kept are what a rollback came to.
 	Returned uint32 `cbor:"37,keyasint"`
 	Kept     uint32 `cbor:"38,keyasint"`
+
+	// Exposed is when the last cache lets go of the last key that it replaced, as
+	// planned when that was replaced, or put off since. A key that is revoked sooner
+	// does not bring it forward.
+	Exposed int64 `cbor:"40,keyasint"`
+	// ForSlot is how many older draining keys it revoked to free their slots.
+	ForSlot uint32 `cbor:"41,keyasint"`
 }
 
 // RotationSpec is what a rotation is to do.

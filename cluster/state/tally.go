@@ -86,3 +86,64 @@ func switched(was, is keys.Ring) bool {
 	}
 	return false
 }
+
+// exposure keeps until when caches hold what rotations replaced.
+func (w *writer) exposure(d *Domain, was, is keys.Ring) {
+	if number := max(is.Rotation, was.Rotation); number != 0 {
+		w.exposedBy(number, d, was, is)
+	}
+	for i := range is.Keys {
+		k := &is.Keys[i]
+		if before, _ := was.ByID(k.ID); k.HeldUntil != before.HeldUntil && k.Stage == keys.Draining {
+			w.putOff(d, k, is.ExposedUntil(k.ID, w.policy(d)))
+		}
+	}
+}
+
+// exposedBy counts what a change of a ring in a rotation replaced.
+func (w *writer) exposedBy(number uint32, d *Domain, was, is keys.Ring) {
+	var until int64
+	var forSlot uint32
+	begins := is.Rotation != was.Rotation && is.Rotation != 0
+	for _, a := range d.Algorithms {
+		old, signed := was.Active(a)
+		now, signs := is.Active(a)
+		switches := signed && signs && old.ID != now.ID
+		if switches {
+			until = max(until, is.ExposedUntil(old.ID, w.policy(d)))
+		}
+		if !switches && !begins {
+			continue
+		}
+		for _, k := range was.Keys {
+			after, _ := is.ByID(k.ID)
+			if k.Algorithm == a && k.Stage == keys.Draining && after.Stage == keys.Revoked {
+				forSlot++
+			}
+		}
+	}
+	if until == 0 && forSlot == 0 {
+		return
+	}
+	w.editRotation(number, func(r *Rotation) {
+		if !r.Back {
+			r.Exposed = max(r.Exposed, until)
+			r.ForSlot += forSlot
+		}
+	})
+}
+
+// putOff notes that a draining key is answered for longer than was planned. The
+// ring no longer knows which rotation replaced it; there are few that may have.
+func (w *writer) putOff(d *Domain, k *keys.Key, until int64) {
+	var of []uint32
+	w.rotations.Scan(func(number uint32, r *Rotation) bool {
+		if r.Exposed < until && r.Scope.Has(d) && k.DrainedAt >= r.StartedAt && (r.EndedAt == 0 || k.DrainedAt <= r.EndedAt) {
+			of = append(of, number)
+		}
+		return true
+	})
+	for _, number := range of {
+		w.editRotation(number, func(r *Rotation) { r.Exposed = until })
+	}
+}
