@@ -64,6 +64,7 @@ type replica struct {
 	handed  []string
 	uses    map[uint32]cluster.KeyUse
 	waits   []cluster.BarrierWait
+	signers cluster.FleetSigners
 }
 
 func newReplica() *replica {
@@ -94,6 +95,10 @@ func (r *replica) KeyUse(context.Context, state.Token, ...uint32) map[uint32]clu
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.uses
+}
+
+func (r *replica) FleetSigners(context.Context, state.Token) (cluster.FleetSigners, bool) {
+	return r.signers, !r.signers.At.IsZero()
 }
 
 func (r *replica) Machine() state.Machine {

@@ -48,6 +48,9 @@ type Replica interface {
 	BarrierWaits() []cluster.BarrierWait
 	HandedOut(t state.Token, key uint32, signer string)
 	KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uint32]cluster.KeyUse
+	// FleetSigners says who signs with keys that a rotation replaces, as known of
+	// late; false while that is not known.
+	FleetSigners(ctx context.Context, id state.Token) (cluster.FleetSigners, bool)
 
 	Invite(ctx context.Context, who cluster.Actor, m cluster.Member, life time.Duration) (cluster.JoinToken, time.Time, error)
 	SetAuthority(ctx context.Context, who cluster.Actor, certificate, key []byte) error

@@ -59,8 +59,14 @@ type FleetRotation struct {
 	NotBack     int         `json:"not_rolled_back" doc:"Domains whose key before is revoked, too old to come back, or the same as now."`
 	Standbys    FleetRefill `json:"standbys" doc:"New standbys of the domains that switched."`
 	Canary      FleetCanary `json:"canary"`
-	ExpectedAt  *time.Time  `json:"expected_at" doc:"When the last domain was expected to have switched, as computed at the start from the measured time for a key."`
-	ETA         *time.Time  `json:"eta" doc:"The same from the progress so far; null when it has ended or rests."`
+	// What an emergency comes to, as for one domain.
+	ExposureEndsAt *time.Time `json:"exposure_ends_at" doc:"Of an emergency: when the last cache has let go of the last old record, as it is planned now; until then a signature by one of the old keys may verify. Null while domains still sign with theirs."`
+	MailAtRisk     string     `json:"mail_at_risk" doc:"Of an emergency: which mail fails DKIM, in words."`
+	SignersOnOld   []string   `json:"signers_on_old" doc:"Of an emergency: access tokens that fetched the old key of any of its domains within signer_hold, and no later one since. Null in lists and while that is not known."`
+	SignersAt      *time.Time `json:"signers_at" doc:"As of when signers_on_old is known: all that the nodes handed out is looked through every few seconds at most."`
+	Unheard        []string   `json:"unheard" nullable:"false" doc:"Nodes that did not say to whom they gave keys, or lost some of it: signers may be missing from signers_on_old."`
+	ExpectedAt     *time.Time `json:"expected_at" doc:"When the last domain was expected to have switched, as computed at the start from the measured time for a key."`
+	ETA            *time.Time `json:"eta" doc:"The same from the progress so far; null when it has ended or rests."`
 }
 
 // FleetRefill is how many of the domains that switched have a standby again.
@@ -264,7 +270,9 @@ func (h *Handler) showRotation(ctx context.Context, in *RotationPath) (*rotation
 	if err != nil {
 		return nil, err
 	}
-	return &rotationReply{Body: viewRotation(req.machine, r)}, nil
+	out := &rotationReply{Body: viewRotation(req.machine, r)}
+	h.fleetSigners(ctx, r, &out.Body)
+	return out, nil
 }
 
 func (h *Handler) listRotations(ctx context.Context, in *Page) (*struct{ Body FleetRotationList }, error) {
@@ -375,7 +383,7 @@ func viewRotation(m state.Machine, r *state.Rotation) FleetRotation {
 		Reason: r.Reason, Actor: r.Actor, StartedAt: moment(r.StartedAt), EndedAt: maybe(r.EndedAt),
 		Total: int(max(r.Total, r.Begun)), Done: int(r.Begun - r.Waiting),
 		Switched: int(r.Switched), Waiting: int(r.Waiting), Skipped: int(r.Skipped), Dropped: int(r.Dropped),
-		RolledBack: int(r.Returned), NotBack: int(r.Kept),
+		RolledBack: int(r.Returned), NotBack: int(r.Kept), Unheard: []string{},
 		Standbys:   FleetRefill{int(r.Refilled), int(r.Refilled + r.Refilling)},
 		Canary:     FleetCanary{Stages: []int{}, Stage: int(r.Stage) + 1, HeldSince: maybe(r.HeldAt)},
 		ExpectedAt: maybe(r.Expected), ETA: maybe(eta(m.Time(), r)),
@@ -383,6 +391,7 @@ func viewRotation(m state.Machine, r *state.Rotation) FleetRotation {
 	if r.Store {
 		out.Compromised = "store"
 	}
+	out.ExposureEndsAt, out.MailAtRisk = fleetExposure(r), fleetAtRisk(r)
 	if r.Walked && !r.Back {
 		out.Total = int(r.Begun)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"authd/cluster"
 	"authd/cluster/state"
@@ -90,6 +91,51 @@ func TestFleetWithoutReadyStandbysSaysWhoWaitsForWhat(t *testing.T) {
 	h.advance()
 	if r = h.rotation(r.ID); r.State != "done" || r.Direction != "rollback" || r.RolledBack != 2 || r.Waiting != 0 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestEmergencyOfAFleetSaysWhatItComesTo, in sums of what each domain would be told.
+func TestEmergencyOfAFleetSaysWhatItComesTo(t *testing.T) {
+	for old, want := range map[string]struct {
+		words string
+		after int64
+	}{
+		"revoke":               {"mail signed with the old keys of 3 domains that is still under way fails DKIM", 0},
+		"revoke_when_switched": {"at most ten minutes after each switch", keys.SwitchTime},
+		"drain":                {"which are answered until their drains end", int64((keys.DefaultPolicy().SignerHold + keys.DefaultPolicy().Drain) / time.Second)},
+	} {
+		h := newHouse(t)
+		for i := range 3 {
+			h.confirm(h.claim("acme", fmt.Sprintf("c%d.customer.example", i), "delegated").Token)
+		}
+		h.signers = cluster.FleetSigners{At: time.Unix(h.at, 500), OnOld: []string{"mta-1"}, Unheard: []string{"node-2"}}
+		r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"all":true},"emergency":true,"old":"`+old+`","canary":[34,100],"reason":"leaked"}`))
+		if r.ExposureEndsAt != nil || !strings.HasPrefix(r.MailAtRisk, "none: no domain has switched. Until they switch, 3 domains sign by the old key") {
+			t.Errorf("%s, at first: %v, %q", old, r.ExposureEndsAt, r.MailAtRisk)
+		}
+		h.advance()
+		if r = h.rotation(r.ID); r.ExposureEndsAt != nil || !strings.Contains(r.MailAtRisk, "1 domain signs by the old key") {
+			t.Errorf("%s, between stages: %v, %q", old, r.ExposureEndsAt, r.MailAtRisk)
+		}
+		h.must(http.StatusOK, "POST", "/v1/rotations/"+r.ID+"/resume", "")
+		h.advance()
+		r = h.rotation(r.ID)
+		if r.ExposureEndsAt == nil || r.ExposureEndsAt.Unix() != h.at+want.after+keys.TTLLong || !strings.Contains(r.MailAtRisk, want.words) || strings.Contains(r.MailAtRisk, "Until") {
+			t.Errorf("%s: %v, %q", old, r.ExposureEndsAt, r.MailAtRisk)
+		}
+		if len(r.SignersOnOld) != 1 || r.SignersAt == nil || r.SignersAt.Unix() != h.at || len(r.Unheard) != 1 || r.Standbys.Of != 3 {
+			t.Errorf("%s: signers %v at %v, unheard %v, standbys %+v", old, r.SignersOnOld, r.SignersAt, r.Unheard, r.Standbys)
+		}
+		h.signers.At = time.Time{}
+		if r = h.rotation(r.ID); r.SignersOnOld != nil || r.SignersAt != nil {
+			t.Errorf("%s: what is not known is %v at %v", old, r.SignersOnOld, r.SignersAt)
+		}
+	}
+	h := newHouse(t)
+	h.confirm(h.claim("acme", "a.customer.example", "delegated").Token)
+	r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"all":true}}`))
+	if r.MailAtRisk != "" || r.ExposureEndsAt != nil || r.SignersOnOld != nil {
+		t.Errorf("a plain rotation: %+v", r)
 	}
 }
 

@@ -39,6 +39,7 @@ const (
 	callSum      callKind = 60
 	callEvidence callKind = 30
 	callWaiting  callKind = 31
+	callHanded   callKind = 32
 )
 
 type callRequest struct {

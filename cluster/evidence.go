@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,9 @@ const (
 	maxAsked, maxHanded = 1 << 20, 1 << 20
 	// maxGaps bounds the list of times in which hand-outs may have been lost.
 	maxGaps = 32
+	// handedShares is into how many parts hand-outs are kept, by the first octet of
+	// the token: whoever reads all of them holds the lock for one part at a time.
+	handedShares = 256
 
 	secondsOfDay = 24 * 3600
 )
@@ -41,7 +45,7 @@ type evidence struct {
 	since   int64 // the count of queries is whole since then
 	gaps    []gap
 	asked   map[uint64]asked
-	handed  map[state.Token][]handed
+	handed  handedBy
 	entries int // of handed, all claims together
 	failed  string
 }
@@ -60,6 +64,18 @@ type handed struct {
 	At     int64
 }
 
+// handedBy is who got keys, by claim; of returns the part that a claim is in.
+type handedBy [handedShares]map[state.Token][]handed
+
+func (h *handedBy) of(t state.Token) map[state.Token][]handed { return h[t[0]] }
+
+func newHanded() (h handedBy) {
+	for i := range h {
+		h[i] = make(map[state.Token][]handed)
+	}
+	return h
+}
+
 // gap is a time in which hand-outs may have been lost: of keys that this node, at
 // machine time From, did not know to be draining. It had the rest from its disk.
 type gap struct{ From, Until int64 }
@@ -67,13 +83,13 @@ type gap struct{ From, Until int64 }
 func newEvidence(n *Node) (*evidence, error) {
 	e := &evidence{
 		node: n, path: filepath.Join(n.c.DataDir, "evidence"), watch: zone.NewWatch(),
-		asked: make(map[uint64]asked), handed: make(map[state.Token][]handed),
+		asked: make(map[uint64]asked), handed: newHanded(),
 	}
 	now := n.c.Now().Unix()
 	if err := e.load(now); err != nil {
 		// What it held is unknown now; that holds keys back, and nothing is lost.
 		n.logger.Warn("evidence of keys in use is lost: the count begins anew", "file", e.path, "error", err)
-		e.asked, e.handed, e.entries = make(map[uint64]asked), make(map[state.Token][]handed), 0
+		e.asked, e.handed, e.entries = make(map[uint64]asked), newHanded(), 0
 		e.since, e.gaps = now, []gap{{0, now}}
 	}
 	return e, e.save(false)
@@ -182,17 +198,14 @@ func (e *evidence) forget() {
 			delete(e.asked, hash)
 		}
 	}
-	for token, list := range e.handed {
-		var kept []handed
-		for _, h := range list {
-			if h.At >= old {
-				kept = append(kept, h)
+	for _, share := range e.handed {
+		for token, list := range share {
+			kept := slices.DeleteFunc(slices.Clone(list), func(h handed) bool { return h.At < old })
+			if e.entries -= len(list) - len(kept); len(kept) == 0 {
+				delete(share, token)
+			} else if len(kept) < len(list) {
+				share[token] = kept
 			}
-		}
-		if e.entries -= len(list) - len(kept); len(kept) == 0 {
-			delete(e.handed, token)
-		} else if len(kept) < len(list) {
-			e.handed[token] = kept
 		}
 	}
 	for len(e.gaps) > 0 && e.gaps[0].Until < old {
@@ -205,7 +218,7 @@ func (n *Node) HandedOut(t state.Token, key uint32, signer string) {
 	e, now := n.evidence, n.c.Now().Unix()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := e.handed[t]
+	list := e.handed.of(t)[t]
 	for i := range list {
 		if list[i].Key == key && list[i].Signer == signer {
 			list[i].At = max(list[i].At, now)
@@ -216,7 +229,7 @@ func (n *Node) HandedOut(t state.Token, key uint32, signer string) {
 		e.lost(0, now)
 		return
 	}
-	e.handed[t] = append(list, handed{signer, key, now})
+	e.handed.of(t)[t] = append(list, handed{signer, key, now})
 	e.entries++
 }
 

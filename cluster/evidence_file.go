@@ -9,20 +9,18 @@ import (
 	"os"
 
 	"github.com/fxamacker/cbor/v2"
-
-	"authd/cluster/state"
 )
 
 // evidenceFile is the content of the file: CBOR behind its SHA-256. The forms of
 // its parts are those of the memory; there is no other reader.
 type evidenceFile struct {
-	Version int                      `cbor:"1,keyasint"`
-	Clean   bool                     `cbor:"2,keyasint"` // nothing was counted afterwards
-	Machine int64                    `cbor:"3,keyasint"` // machine time of the node when it was written
-	Since   int64                    `cbor:"4,keyasint"`
-	Gaps    []gap                    `cbor:"5,keyasint"`
-	Asked   map[uint64]asked         `cbor:"6,keyasint"`
-	Handed  map[state.Token][]handed `cbor:"7,keyasint"`
+	Version int              `cbor:"1,keyasint"`
+	Clean   bool             `cbor:"2,keyasint"` // nothing was counted afterwards
+	Machine int64            `cbor:"3,keyasint"` // machine time of the node when it was written
+	Since   int64            `cbor:"4,keyasint"`
+	Gaps    []gap            `cbor:"5,keyasint"`
+	Asked   map[uint64]asked `cbor:"6,keyasint"`
+	Handed  handedBy         `cbor:"7,keyasint"`
 }
 
 const (
@@ -79,11 +77,13 @@ func (e *evidence) load(now int64) error {
 	if f.Asked != nil {
 		e.asked = f.Asked
 	}
-	if f.Handed != nil {
-		e.handed = f.Handed
-	}
-	for _, list := range e.handed {
-		e.entries += len(list)
+	for i, share := range f.Handed {
+		if share != nil {
+			e.handed[i] = share
+		}
+		for _, list := range share {
+			e.entries += len(list)
+		}
 	}
 	if !f.Clean {
 		e.lost(f.Machine, now)

@@ -212,7 +212,7 @@ func TestEvidenceOutlivesARestartAndALossIsUnknown(t *testing.T) {
 	began := clock.now().Unix()
 	d, _ := n.Machine().Domain(token)
 	k, _ := d.Ring().Active(keys.RSA2048)
-	a := askOf(n.Machine(), d, k)
+	a := askOf(n.Machine(), d, d.Ring(), k)
 	n.HandedOut(token, k.ID, "signer-1")
 	n.evidence.mu.Lock()
 	n.evidence.asked[a.Name] = asked{}.plus(began, 7)
@@ -282,10 +282,10 @@ func TestSignersOnTheOldKeyAreTold(t *testing.T) {
 
 func TestEvidenceIsBounded(t *testing.T) {
 	n := &Node{c: Config{Now: func() time.Time { return time.Unix(1000, 0) }, DataDir: t.TempDir()}}
-	e := &evidence{node: n, watch: zone.NewWatch(), asked: map[uint64]asked{}, handed: map[state.Token][]handed{}, entries: maxHanded}
+	e := &evidence{node: n, watch: zone.NewWatch(), asked: map[uint64]asked{}, handed: newHanded(), entries: maxHanded}
 	n.evidence = e
 	n.HandedOut(state.Token{1}, 1, "one too many")
-	if len(e.handed) != 0 || e.since != 1000 || len(e.gaps) != 1 {
+	if len(e.handed.of(state.Token{1})) != 0 || e.since != 1000 || len(e.gaps) != 1 {
 		t.Errorf("what found no room is not unknown: %+v", e.gaps)
 	}
 	for i := range int64(3 * maxGaps) {

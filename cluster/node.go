@@ -174,6 +174,7 @@ type Node struct {
 	disk     *disk
 	journal  *journal
 	evidence *evidence
+	signers  fleetSigners
 	barrier  *barrier
 	answers  atomic.Pointer[netip.AddrPort] // of its DNS listener; nil: none
 

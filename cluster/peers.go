@@ -91,6 +91,8 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 		return answer(body, func(a waitingAsk) ([]BarrierWait, error) { return n.barrier.waiting(a.Token), nil })
 	case callEvidence:
 		return answer(body, func(a evidenceAsk) (evidenceReply, error) { return n.tell(ctx, a) })
+	case callHanded:
+		return answer(body, func(a handedAsk) (handedReply, error) { return n.tellHanded(ctx, a) })
 	case callStatus:
 		return n.status(peer), nil
 	case callConfirm:

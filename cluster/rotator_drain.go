@@ -33,8 +33,9 @@ func (r *rotator) drained(c confirmation) {
 	var of []state.Task
 	for _, t := range c.tasks {
 		if d, ok := m.Domain(t.Token); ok {
-			if k, ok := d.Ring().ByID(t.Step.Key); ok {
-				asks, of = append(asks, askOf(m, d, k)), append(of, t)
+			ring := d.Ring()
+			if k, ok := ring.ByID(t.Step.Key); ok {
+				asks, of = append(asks, askOf(m, d, ring, k)), append(of, t)
 			}
 		}
 	}

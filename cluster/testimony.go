@@ -27,6 +27,7 @@ type keyAsk struct {
 	Name    uint64      `cbor:"3,keyasint"` // zone.NameHash of where it is answered
 	Drained int64       `cbor:"4,keyasint"` // since when it signs no more; 0: it signs
 	Hold    int64       `cbor:"5,keyasint"` // the policy's SignerHold, in seconds
+	Later   []uint32    `cbor:"6,keyasint"` // keys of its algorithm that came after it
 }
 
 type evidenceAsk struct {
@@ -85,9 +86,9 @@ func (e *evidence) of(k keyAsk, now int64) keyTold {
 		}
 		t.Unsure = t.Unsure || g.Until >= now-k.Hold
 	}
-	for _, h := range e.handed[k.Token] {
-		if h.Key < k.Key {
-			continue
+	for _, h := range e.handed.of(k.Token)[k.Token] {
+		if h.Key != k.Key && !slices.Contains(k.Later, h.Key) {
+			continue // an earlier one, or one of another algorithm
 		}
 		i := slices.IndexFunc(t.Signers, func(s SignerSeen) bool { return s.ID == h.Signer })
 		if i < 0 {
@@ -170,7 +171,7 @@ func (n *Node) KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uin
 	var asks []keyAsk
 	for _, id := range ids {
 		if k, ok := ring.ByID(id); ok && len(asks) < maxTold {
-			asks = append(asks, askOf(m, d, k))
+			asks = append(asks, askOf(m, d, ring, k))
 		}
 	}
 	uses := make(map[uint32]KeyUse)
@@ -181,12 +182,17 @@ func (n *Node) KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uin
 }
 
 // askOf is how nodes are asked about a key.
-func askOf(m state.Machine, d *state.Domain, k keys.Key) keyAsk {
+func askOf(m state.Machine, d *state.Domain, ring keys.Ring, k keys.Key) keyAsk {
 	name, err := d.KeyName(k)
 	if err != nil {
 		panic("a key without a name: " + err.Error())
 	}
 	ask := keyAsk{Token: d.Token, Key: k.ID, Name: zone.NameHash(name), Drained: k.DrainedAt}
+	for i := range ring.Keys {
+		if o := &ring.Keys[i]; o.ID > k.ID && o.Algorithm == k.Algorithm {
+			ask.Later = append(ask.Later, o.ID)
+		}
+	}
 	if pool, ok := m.Pool(d.Pool); ok {
 		ask.Hold = int64(pool.Policy.SignerHold / time.Second)
 	}

@@ -273,6 +273,8 @@ func (w *writer) rotateOne(r *Rotation, old *Domain) {
 		r.Begun++
 		if skipped {
 			r.Skipped++
+		} else if r.Oldest == 0 || old.CreatedAt < r.Oldest {
+			r.Oldest = old.CreatedAt
 		}
 	})
 }

@@ -55,6 +55,8 @@ type Rotation struct {
 	Exposed int64 `cbor:"40,keyasint"`
 	// ForSlot is how many older draining keys it revoked to free their slots.
 	ForSlot uint32 `cbor:"41,keyasint"`
+	// Oldest is when the oldest of the claims that it began with was added.
+	Oldest int64 `cbor:"42,keyasint"`
 }
 
 // RotationSpec is what a rotation is to do.
@@ -244,6 +246,26 @@ func (m Machine) RotationOutcome(r *Rotation, d *Domain) string {
 		return OutcomeReturned // its wish was withdrawn
 	}
 	return OutcomeSkipped
+}
+
+// Replaced are the keys of a claim, whose ring is given, that a rotation replaced
+// or is to replace.
+func (m Machine) Replaced(r *Rotation, d *Domain, ring keys.Ring) (list []keys.Key) {
+	if d.CreatedAt > r.StartedAt || !r.Scope.Has(d) {
+		return nil
+	}
+	outstanding := !r.Ended() && m.RotationOutcome(r, d) == OutcomeOutstanding
+	for _, k := range ring.Keys {
+		waits := ring.Rotation == r.Number && ring.Urgent[k.Algorithm].Key == k.ID
+		gone := k.Stage == keys.Draining || k.Stage == keys.Revoked && k.ActivatedAt != 0
+		switch {
+		case k.Stage == keys.Active && (waits || outstanding):
+			list = append(list, k)
+		case gone && k.DrainedAt >= r.StartedAt && (r.EndedAt == 0 || k.DrainedAt <= r.EndedAt):
+			list = append(list, k)
+		}
+	}
+	return list
 }
 
 // signsSince says whether every signing key of a ring was activated since a time.

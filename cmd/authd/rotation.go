@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -220,8 +221,28 @@ func printRotation(w io.Writer, r *api.FleetRotation) {
 		}
 		row(w, "Stage", text)
 	}
+	if r.MailAtRisk != "" {
+		row(w, "Exposed until", when(r.ExposureEndsAt))
+		row(w, "Mail at risk", r.MailAtRisk)
+		row(w, "Signers on old", signersOnOld(r))
+	}
 	row(w, "Expected", when(r.ExpectedAt))
 	row(w, "ETA", when(r.ETA))
+}
+
+// signersOnOld lists who still signs with old keys, as far as that is known.
+func signersOnOld(r *api.FleetRotation) string {
+	if r.SignersAt == nil {
+		return "not known yet"
+	}
+	text := "none"
+	if len(r.SignersOnOld) > 0 {
+		text = strings.Join(r.SignersOnOld, ", ")
+	}
+	if len(r.Unheard) > 0 {
+		text += "; not all is known of " + strings.Join(r.Unheard, ", ")
+	}
+	return text
 }
 
 // rotationVerb are the arguments of what is done to a rotation.
