@@ -107,7 +107,7 @@ func findAnchor(b block, suffix []byte) (anchor, bool) {
 
 // anchors lists all anchors of a block, off the query path.
 func anchors(b block) []anchor {
-	var list []anchor
+	list := make([]anchor, 0, u16(b, atAnchors))
 	at := firstAnchor(b)
 	for i := range u16(b, atAnchors) {
 		a, next := anchorAt(b, at)

@@ -1,5 +1,7 @@
 package zone
 
+import "slices"
+
 // Branch is one domain's answers in wire form, with its attachment: an
 // immutable, pointer-free value in one allocation. Branches are comparable: the
 // same plan always renders to the same bytes. The zero value holds nothing.
@@ -22,13 +24,7 @@ func (b Branch) anchors() []anchor {
 	if b == "" {
 		return nil
 	}
-	var list []anchor
-	for _, a := range anchors(block(b)) {
-		if a.kind != anchorHidden {
-			list = append(list, a)
-		}
-	}
-	return list
+	return slices.DeleteFunc(anchors(block(b)), func(a anchor) bool { return a.kind == anchorHidden })
 }
 
 // Attachment is the Plan's Attachment, aliasing the branch's memory.

@@ -215,14 +215,16 @@ func (n Name) Child(labels ...string) (Name, error) {
 	if size > maxName {
 		return "", fmt.Errorf("extending %s by %s: %d octets, a name has at most %d", n, quote(strings.Join(labels, ".")), size, maxName)
 	}
-	wire := make([]byte, 0, size)
+	var wire strings.Builder
+	wire.Grow(size)
 	for _, l := range labels {
-		wire = append(wire, byte(len(l)))
+		wire.WriteByte(byte(len(l)))
 		for i := 0; i < len(l); i++ {
-			wire = append(wire, lower(l[i]))
+			wire.WriteByte(lower(l[i]))
 		}
 	}
-	return Name(append(wire, n...)), nil
+	wire.WriteString(string(n))
+	return Name(wire.String()), nil
 }
 
 // Reverse is a key whose byte order is the canonical order of RFC 4034 section

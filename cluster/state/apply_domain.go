@@ -256,7 +256,7 @@ func (w *writer) giveTargets(d *Domain, b BoundTargets) *Refusal {
 				return invalid(element("targets.keys", i), "no name: give all or none")
 			}
 		}
-		t, r := give(element("targets.keys", i), bound, keySlotLabels(d.Algorithms, i)...)
+		t, r := give(element("targets.keys", i), bound, keySlotLabel(d.Algorithms, i), labelDKIM)
 		if r != nil {
 			return r
 		}

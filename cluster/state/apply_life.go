@@ -174,7 +174,7 @@ func (d *Domain) boundNames() (names []zone.Name) {
 		}
 	}
 	for i, t := range d.Targets.Keys {
-		add(t, keySlotLabels(d.Algorithms, i)...)
+		add(t, keySlotLabel(d.Algorithms, i), labelDKIM)
 	}
 	add(d.Targets.Bounce, labelBounce)
 	add(d.Targets.Click, labelClick)

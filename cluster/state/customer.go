@@ -38,8 +38,8 @@ func (d *Domain) CustomerRecords() []Record {
 		}
 	}
 	for i, t := range d.Targets.Keys {
-		if labels := keySlotLabels(d.Algorithms, i); len(labels) > 0 {
-			add(t, d.Prefix+labels[0], "_domainkey")
+		if label := keySlotLabel(d.Algorithms, i); label != "" {
+			add(t, d.Prefix+label, "_domainkey")
 		}
 	}
 	add(d.Targets.Bounce, d.Prefix+labelBounce)

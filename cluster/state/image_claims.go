@@ -128,6 +128,7 @@ type claimDecoder struct {
 	near      *tables
 	anew      bool
 	inspector zone.Inspector
+	domain    Domain // the one being decoded
 	meta      []byte
 }
 
@@ -165,8 +166,9 @@ func cutText(b []byte) (text, rest []byte, err error) {
 // claim decodes one claim and adds it to what the indexes hold.
 func (c *claimDecoder) claim(meta, branch []byte, sum *claimed) (record, error) {
 	r := c.own(meta, branch)
-	d, err := decodeMeta(r.meta, c.tables)
-	if err != nil {
+	d := &c.domain
+	*d = Domain{}
+	if err := d.decode(r.meta, c.tables); err != nil {
 		return r, err
 	}
 	if c.meta = appendMeta(c.meta[:0], d); !d.sound() || string(c.meta) != r.meta {
@@ -334,18 +336,10 @@ func (w *writer) indexAll(s *claimed) error {
 		pairs []string
 	}{{&w.claims, s.claims}, {&w.signs, s.signs}, {&w.owned, s.owned}, {&w.bound, s.bound}, {&w.reports, s.reports}} {
 		all.Go(func() {
-			slices.Sort(x.pairs)
-			for _, pair := range x.pairs {
-				x.to.pairs.Set(pair, struct{}{})
-			}
+			fillSorted(&x.to.pairs, x.pairs)
 		})
 	}
-	all.Go(func() {
-		slices.Sort(s.due)
-		for _, key := range s.due {
-			w.due.Set(key, struct{}{})
-		}
-	})
+	all.Go(func() { fillSorted(&w.due, s.due) })
 	all.Wait()
 	for _, u := range s.uses {
 		w.learnKeys(u.token, u.use)
@@ -354,6 +348,16 @@ func (w *writer) indexAll(s *claimed) error {
 		w.countSealed([]uint16{version}, n)
 	}
 	return w.countAll(s)
+}
+
+// fillSorted sets keys in order, each in memory that has nothing else near it:
+// where they were decoded they lie between what is garbage by now, and would keep
+// all of it.
+func fillSorted(t *table[string, struct{}], list []string) {
+	slices.Sort(list)
+	for _, key := range list {
+		t.Set(strings.Clone(key), struct{}{})
+	}
 }
 
 var errUnknownUse = errors.New("claims name what the image does not have")

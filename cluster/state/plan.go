@@ -48,7 +48,7 @@ func (d *Domain) keyOwner(selector string) (zone.Name, error) {
 		return d.Name.Child(append(strings.Split(selector, "."), "_domainkey")...)
 	}
 	for i, t := range d.Targets.Keys {
-		if labels := keySlotLabels(d.Algorithms, i); len(labels) > 0 && labels[0] == selector {
+		if label := keySlotLabel(d.Algorithms, i); label != "" && label == selector {
 			return t.Name, nil
 		}
 	}

@@ -64,7 +64,7 @@ func appendMeta(b []byte, d *Domain) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(d.Targets.Keys)))
 	for i, t := range d.Targets.Keys {
-		b = appendTarget(b, t, d.isGenerated(t, keySlotLabels(d.Algorithms, i)...))
+		b = appendTarget(b, t, d.isGenerated(t, keySlotLabel(d.Algorithms, i), labelDKIM))
 	}
 	b = appendTarget(b, d.Targets.Bounce, d.isGenerated(d.Targets.Bounce, labelBounce))
 	b = appendTarget(b, d.Targets.Click, d.isGenerated(d.Targets.Click, labelClick))
@@ -79,13 +79,15 @@ func appendMeta(b []byte, d *Domain) []byte {
 // isGenerated says whether a target is the one that follows from the token: its
 // name begins with the labels that targetName puts in front of an apex.
 func (d *Domain) isGenerated(t zone.Target, labels ...string) bool {
-	if t.Name == "" || len(labels) == 0 {
+	if t.Name == "" || labels[0] == "" {
 		return false
 	}
 	n := t.Name
+	var text [TokenLength]byte
+	tokenText.Encode(text[:], d.Token[:])
 	for i, l := range labels {
 		if i == len(labels)-1 {
-			if n.Label() != d.Token.String() {
+			if n.Label() != string(text[:]) {
 				return false
 			}
 			n = n.Parent()
@@ -110,20 +112,20 @@ const (
 // slotsPerAlgorithm is how many target names an algorithm has in CNAME mode.
 const slotsPerAlgorithm = 3
 
-// keySlotLabels are the first label and the last of the i-th key target.
-func keySlotLabels(algorithms []keys.Algorithm, i int) []string {
+// keySlotLabel is the first label of the i-th key target; empty: there is none.
+func keySlotLabel(algorithms []keys.Algorithm, i int) string {
 	if i/slotsPerAlgorithm >= len(algorithms) {
-		return nil
+		return ""
 	}
-	return []string{keys.SlotLabel(algorithms[i/slotsPerAlgorithm], uint8(i%slotsPerAlgorithm)+1), labelDKIM}
+	return keys.SlotLabel(algorithms[i/slotsPerAlgorithm], uint8(i%slotsPerAlgorithm)+1)
 }
 
 // targetName puts the token between the labels that isGenerated looks for:
 // k1.T.dkim.P, T.bounce.P.
 func targetName(t Token, apex zone.Name, labels ...string) (zone.Name, error) {
+	var room [3]string
 	last := len(labels) - 1
-	all := append(append(append(make([]string, 0, len(labels)+1), labels[:last]...), t.String()), labels[last])
-	return apex.Child(all...)
+	return apex.Child(append(append(append(room[:0], labels[:last]...), t.String()), labels[last])...)
 }
 
 func appendText(b []byte, s string) []byte {
@@ -313,7 +315,7 @@ func (r *decoder) target(d *Domain, p apexes, labels ...string) zone.Target {
 	case targetGenerated:
 		number := r.uint32()
 		apex, ok := p.apex(number)
-		if !ok || len(labels) == 0 {
+		if !ok || len(labels) == 0 || labels[0] == "" {
 			r.fail()
 			return zone.Target{}
 		}
@@ -332,10 +334,18 @@ func (r *decoder) target(d *Domain, p apexes, labels ...string) zone.Target {
 
 // decodeMeta is the inverse of appendMeta. The domain's texts alias meta.
 func decodeMeta(meta string, p apexes) (*Domain, error) {
-	r := decoder{s: meta}
 	d := new(Domain)
+	if err := d.decode(meta, p); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// decode is decodeMeta into a domain that has nothing yet.
+func (d *Domain) decode(meta string, p apexes) error {
+	r := decoder{s: meta}
 	if len(r.s) < len(d.Token) {
-		return nil, errDamaged
+		return errDamaged
 	}
 	copy(d.Token[:], r.s)
 	r.s = r.s[len(d.Token):]
@@ -369,7 +379,7 @@ func decodeMeta(meta string, p apexes) (*Domain, error) {
 	if n := r.count(); n > 0 {
 		d.Targets.Keys = make([]zone.Target, n)
 		for i := range d.Targets.Keys {
-			d.Targets.Keys[i] = r.target(d, p, keySlotLabels(d.Algorithms, i)...)
+			d.Targets.Keys[i] = r.target(d, p, keySlotLabel(d.Algorithms, i), labelDKIM)
 		}
 	}
 	d.Targets.Bounce = r.target(d, p, labelBounce)
@@ -386,9 +396,9 @@ func decodeMeta(meta string, p apexes) (*Domain, error) {
 		r.fail()
 	}
 	if r.err != nil {
-		return nil, fmt.Errorf("reading claim %s: %w", d.Token, r.err)
+		return fmt.Errorf("reading claim %s: %w", d.Token, r.err)
 	}
-	return d, nil
+	return nil
 }
 
 func (r *decoder) server(d *Domain, p apexes) zone.ServerName {

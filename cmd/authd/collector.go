@@ -11,29 +11,37 @@ import (
 // that a node holds is state without pointers, which costs a collection little
 // and memory much: room of a fixed size serves ten domains and a million.
 const (
-	heapRoom      = 128 << 20 // octets
-	leastGrowth   = 10        // percent: collections never follow each other too closely
-	mostGrowth    = 400       // percent: a small node's changes are mostly garbage at once
-	firstGrowth   = 100       // percent: the runtime's own, until the first look
-	collectorTick = 10 * time.Second
-	// growthStep is the least change worth stopping the world for.
-	growthStep = 5 // percent
+	heapRoom    = 128 << 20 // octets
+	startRoom   = 512 << 20 // octets, until DNS is answered: a start is to be quick
+	leastGrowth = 5         // percent: collections never follow each other too closely
+	mostGrowth  = 400       // percent: a small node's changes are mostly garbage at once
+	firstGrowth = 100       // percent: the runtime's own, until the first look
+	// A start reads a gigabyte in two seconds: what is garbage by then would keep the
+	// pages it shares with what lives.
+	collectorTick = time.Second
 )
 
-// growth is the percentage that leaves heapRoom beyond what lives.
-func growth(liveBytes uint64) int {
-	return int(min(mostGrowth, max(leastGrowth, heapRoom*100/max(liveBytes, 1))))
+// growth is the percentage that leaves room beyond what lives.
+func growth(room, liveBytes uint64) int {
+	return int(min(mostGrowth, max(leastGrowth, room*100/max(liveBytes, 1))))
 }
 
+// worth says whether another percentage is worth stopping the world for.
+func worth(set, now int) bool { return 5*max(set-now, now-set) > set }
+
 // tendCollector fits the collector to what lives, until ctx is done.
-func tendCollector(ctx context.Context) {
+func tendCollector(ctx context.Context, starting func() bool) {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(collectorTick)
 	defer tick.Stop()
 	for set := firstGrowth; ; {
+		room := uint64(heapRoom)
+		if starting() {
+			room = startRoom
+		}
 		metrics.Read(sample)
 		if sample[0].Value.Kind() == metrics.KindUint64 {
-			if now := growth(sample[0].Value.Uint64()); now <= set-growthStep || now >= set+growthStep {
+			if now := growth(room, sample[0].Value.Uint64()); worth(set, now) {
 				debug.SetGCPercent(now)
 				set = now
 			}

@@ -164,7 +164,7 @@ func (s *server) start(ctx context.Context) error {
 		return err
 	}
 	if s.config.Runtime.GCPercent == 0 {
-		s.tasks.Go(func() { tendCollector(ctx) })
+		s.tasks.Go(func() { tendCollector(ctx, func() bool { return s.dns.Load() == nil }) })
 	}
 	keeper, err := keys.OpenKeeper(s.config.Keys.KEKFile)
 	if err != nil {
