@@ -6,7 +6,9 @@
 # make bench   authd beside knot, nsd, bind and pdns on the same data
 #              (bench/README.md); it installs what it needs with apt
 # make chaos   breaks a real cluster for an hour, as root: CHAOS=fault,fault RUNS=n
-#              SEED=s make chaos for less; what was found is added to bench/CHAOS.md.
+#              SEED=s make chaos for less, QUERIES=1000000 RATE=6000 to repeat each
+#              fault until so many queries were sent to the nodes it leaves alone;
+#              what was found is added to bench/CHAOS.md.
 #              LIFE=10000 make chaos runs time fast instead, until there were so many
 #              rotations, and verifies mail through the worst caches: 15 minutes
 # make gobench the benchmarks of the packages
@@ -81,6 +83,8 @@ bench:
 
 CHAOS ?=
 RUNS  ?= 0
+RATE  ?= 1000
+QUERIES ?= 0
 SEED  ?= 0
 LIMIT ?= 55m
 LIFE  ?= 0
@@ -89,7 +93,7 @@ chaos:
 	@mkdir -p $(TOOLS)
 	$(GO) build -tags lab -o $(TOOLS)/chaos-authd ./cmd/authd
 	$(GO) build -o $(TOOLS)/chaos ./cmd/authd/chaos
-	$(TOOLS)/chaos -binary $(TOOLS)/chaos-authd -dir $(TOOLS)/chaos-run -faults '$(CHAOS)' -runs $(RUNS) -seed $(SEED) -limit $(LIMIT) -life $(LIFE) \
+	$(TOOLS)/chaos -binary $(TOOLS)/chaos-authd -dir $(TOOLS)/chaos-run -faults '$(CHAOS)' -runs $(RUNS) -rate $(RATE) -queries $(QUERIES) -seed $(SEED) -limit $(LIMIT) -life $(LIFE) \
 	  -totals bench/CHAOS.md -commit "$$(git describe --always --dirty)"
 
 gobench:

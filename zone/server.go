@@ -99,6 +99,7 @@ type Server struct {
 	guard      *guard
 	responders atomic.Uint32 // made so far
 
+	shared  atomic.Bool // a successor was given the sockets
 	closing atomic.Bool
 	stopped chan struct{} // closed when closing is set
 	running sync.WaitGroup
@@ -241,13 +242,18 @@ func (s *Server) count(proto string, address netip.AddrPort) *counters {
 	return c
 }
 
-// Close stops answering: it stops accepting, answers the datagrams and
-// connections that had arrived, lets running TCP exchanges end until ctx is
+// Close stops answering: from then on what comes is refused by the kernel, unless a
+// successor reads it. It answers the datagrams and connections that had arrived, lets running TCP exchanges end until ctx is
 // done, and releases the sockets. The error is that of ctx where exchanges were
 // cut off. It may be called more than once.
 func (s *Server) Close(ctx context.Context) error {
 	if s.closing.CompareAndSwap(false, true) {
 		close(s.stopped)
+		if !s.shared.Load() {
+			for _, w := range s.workers {
+				w.shut() // all, before the first stops reading
+			}
+		}
 		for _, w := range s.workers {
 			w.stop()
 		}

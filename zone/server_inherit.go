@@ -29,6 +29,7 @@ type Socket struct {
 // Sockets are all sockets of the server, for a successor. The caller closes them;
 // the server goes on.
 func (s *Server) Sockets() (all []Socket, err error) {
+	s.shared.Store(true)
 	add := func(conn syscall.Conn, tcp bool, address net.Addr) {
 		if err != nil {
 			return

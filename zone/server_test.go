@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -356,6 +359,52 @@ func TestClosedServerIsSilentAndFreesItsPort(t *testing.T) {
 	if conn, err := net.Dial("tcp", address.String()); err == nil {
 		conn.Close()
 		t.Error("a connection was accepted")
+	}
+}
+
+// Who asks a server that closes gets an answer, or hears from the kernel that nobody
+// listens; silence would be a query that came and was lost.
+func TestClosingServerLeavesNoQueryWithoutAWord(t *testing.T) {
+	const rounds, clients = 15, 6
+	query := ask(t, "short.p-dns.test.", dns.TypeTXT)
+	for _, at := range []string{"127.0.0.1", "0.0.0.0", "::1", "::"} {
+		var answered atomic.Int64
+		for range rounds {
+			s := serve(t, defaultLimits(), at)
+			address := s.Addresses()[0]
+			if address.Addr().IsUnspecified() {
+				address = netip.AddrPortFrom(netip.MustParseAddr(map[bool]string{true: "127.0.0.1", false: "::1"}[address.Addr().Is4()]), address.Port())
+			}
+			var wg sync.WaitGroup
+			var asked atomic.Int64
+			for range clients {
+				conn := dial(t, "udp", address)
+				wg.Go(func() {
+					reply := make([]byte, MaxUDP)
+					for {
+						_, err := conn.Write(query)
+						if err == nil {
+							_, err = conn.Read(reply)
+						}
+						switch {
+						case errors.Is(err, syscall.ECONNREFUSED):
+							return
+						case err != nil:
+							t.Errorf("after %d queries to %s: %v", asked.Load(), address, err)
+							return
+						}
+						asked.Add(1)
+					}
+				})
+			}
+			waitFor(t, func() bool { return asked.Load() > 2*clients || t.Failed() })
+			if err := s.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+			answered.Add(asked.Load())
+		}
+		t.Logf("%s: %d answers", at, answered.Load())
 	}
 }
 

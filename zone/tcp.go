@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,6 +25,8 @@ const (
 	// drainAccept is how long a closing listener takes connections that were
 	// established before it closed; what is left then is reset by the kernel.
 	drainAccept = 20 * time.Millisecond
+	// lastAccepts is how often that is repeated because more came meanwhile.
+	lastAccepts = 50
 	// drainFirst is how long such a connection, and one accepted shortly before, has
 	// for its first message.
 	drainFirst = 200 * time.Millisecond
@@ -56,15 +60,34 @@ func (l *tcpListener) port() uint16 {
 
 func (l *tcpListener) stop() { l.listener.SetDeadline(time.Now().Add(drainAccept)) }
 
+// pending says whether a connection waits to be accepted.
+func (l *tcpListener) pending() (waits bool) {
+	raw, err := l.listener.SyscallConn()
+	if err != nil {
+		return false
+	}
+	raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		waits = err == nil && n > 0
+	})
+	return waits
+}
+
 func (l *tcpListener) run() {
 	defer l.listener.Close()
-	for {
+	for again := 0; ; {
 		conn, err := l.listener.AcceptTCP()
 		switch {
 		case err == nil:
 			l.server.admit(conn, l.counters)
-		case l.server.closing.Load() || errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed):
 			return
+		case l.server.closing.Load():
+			// Those established at the last moment; past that the kernel resets them.
+			if again++; again > lastAccepts || l.server.shared.Load() || !l.pending() {
+				return
+			}
+			l.stop()
 		default:
 			l.server.config.Logger.Error("accepting DNS connection", "address", l.listener.Addr().String(), "error", err)
 			select {

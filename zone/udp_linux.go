@@ -30,8 +30,9 @@ const (
 	// receiveTries is how often an error of the socket itself is passed over
 	// before waiting for the next datagram.
 	receiveTries = 3
-	// drainBatches bounds what a closing socket still answers.
-	drainBatches = 64
+	// drainBatches bounds what a closing socket still answers: more than its buffer
+	// holds, since a successor may read it too and let it never be empty.
+	drainBatches = 1024
 
 	// sharesPorts says that every worker can have a socket of its own.
 	sharesPorts = true
@@ -95,6 +96,30 @@ func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWo
 }
 
 func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// shut lets nothing more into the socket: the kernel refuses what comes, as if it
+// were closed, and what came before can be answered still. A datagram that came
+// between the last look and closing would be lost without a word. A socket that is
+// connected to itself takes from nobody else, and sends to anybody.
+func (w *udpWorker) shut() {
+	w.raw.Control(func(fd uintptr) {
+		own, err := unix.Getsockname(int(fd))
+		if err != nil {
+			return // the window is left as small as it is
+		}
+		switch a := own.(type) {
+		case *unix.SockaddrInet4:
+			if a.Addr == [4]byte{} {
+				a.Addr = [4]byte{127, 0, 0, 1}
+			}
+		case *unix.SockaddrInet6:
+			if a.Addr == [16]byte{} {
+				a.Addr[15] = 1
+			}
+		}
+		unix.Connect(int(fd), own)
+	})
+}
 
 // run answers until stop. The socket is never waited on in the kernel: an empty
 // one parks the goroutine with the runtime's poller.

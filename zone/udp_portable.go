@@ -36,15 +36,18 @@ func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWo
 
 func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
 
+func (w *udpWorker) shut() {}
+
 func (w *udpWorker) run() {
 	defer w.conn.Close()
 	query, reply := make([]byte, querySize), make([]byte, 0, MaxUDP)
 	for {
 		n, from, err := w.conn.ReadFromUDPAddrPort(query)
-		if w.server.closing.Load() || errors.Is(err, net.ErrClosed) {
+		switch {
+		case err == nil:
+		case w.server.closing.Load() || errors.Is(err, net.ErrClosed):
 			return
-		}
-		if err != nil {
+		default:
 			continue // of one datagram: too long for us, or its sender is gone
 		}
 		began := time.Now()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -55,8 +56,9 @@ const (
 	// running requests and close its stores.
 	handPatience = transferTime + drainTime + closeTime + 5*time.Second
 
-	lockFile = "lock"
-	handFile = "successor"
+	lockFile   = "lock"
+	lockOctets = 16
+	handFile   = "successor"
 )
 
 // handAddress is the address of a directory's socket, by way of an open
@@ -86,14 +88,15 @@ func lockData(dir string) (*os.File, error) {
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
-		return f, signLock(f)
+		_ = signLock(f) // for people; a full disk is no reason not to start
+		return f, nil
 	}
 	defer f.Close()
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, fmt.Errorf("locking data directory: %w", err)
 	}
 	holder := "another process"
-	text := make([]byte, 32)
+	text := make([]byte, lockOctets)
 	n, _ := f.ReadAt(text, 0) // what it says is only for people
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n]))); err == nil {
 		holder = "process " + strconv.Itoa(pid)
@@ -101,13 +104,11 @@ func lockData(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("%s is in use by %s: stop it first, or, once it is ready, take over from it with --take-over (SIGHUP to it does that too)", dir, holder)
 }
 
-// signLock writes into the lock who holds it.
+// signLock writes into the lock who holds it, always over the same octets: a file
+// that was cut could not be written again where the disk has become full.
 func signLock(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("locking data directory: %w", err)
-	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		return fmt.Errorf("locking data directory: %w", err)
+	if _, err := fmt.Fprintf(io.NewOffsetWriter(f, 0), "%-*d\n", lockOctets-1, os.Getpid()); err != nil {
+		return fmt.Errorf("signing the lock on the data directory: %w", err)
 	}
 	return nil
 }

@@ -221,9 +221,7 @@ func (s *server) start(ctx context.Context) error {
 	s.dns.Store(dns)
 	s.node.AnswersAt(s.config.DNS.peerAddress(dns.Addresses()[0]))
 	s.node.SetServing(true)
-	if err := s.installed(ctx); err != nil {
-		return fmt.Errorf("taking over: %w", err)
-	}
+	s.installed(ctx)
 	// Reading the state in left as much garbage as state, and an idle node would
 	// keep it: nothing is allocated that would bring the collector.
 	s.tasks.Go(debug.FreeOSMemory)

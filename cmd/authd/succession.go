@@ -85,19 +85,23 @@ func (s *server) claim(ctx context.Context) error {
 	if s.next.lock, err = lockData(s.config.DataDir); err != nil {
 		return err
 	}
-	return s.sign()
+	s.sign()
+	return nil
 }
 
-// sign writes down which process the node is, for people and supervisors.
-func (s *server) sign() error {
-	return errors.Join(signLock(s.next.lock), s.writePID())
+// sign writes down which process the node is, for people and supervisors. A node
+// answers without it, on a full disk too.
+func (s *server) sign() {
+	if err := errors.Join(signLock(s.next.lock), s.writePID()); err != nil {
+		s.logger.Error("writing down which process this node is", "error", err)
+	}
 }
 
 // installed ends a take-over: this process answers, its predecessor may end.
-func (s *server) installed(ctx context.Context) error {
+func (s *server) installed(ctx context.Context) {
 	from := s.next.from
 	if from == nil {
-		return nil
+		return
 	}
 	from.sockets = nil // zone.Listen closed them
 	err := from.serving()
@@ -106,7 +110,7 @@ func (s *server) installed(ctx context.Context) error {
 		s.logger.Warn("predecessor not told that it may end", "pid", from.pid, "error", err)
 	}
 	s.tasks.Go(func() { from.await(ctx) })
-	return s.sign()
+	s.sign()
 }
 
 // succeed starts what brings a successor and what lets it take over; both end

@@ -27,8 +27,10 @@ type result struct {
 	Undecided bool          `json:"undecided,omitempty"`
 	Differ    bool          `json:"differ,omitempty"`
 	Asked     int64         `json:"asked"`
-	Failed    int64         `json:"failed"` // at nodes that were left alone
-	Own       int64         `json:"own"`    // at the node that was hurt
+	Left      int64         `json:"left"`           // of them at nodes that were left alone
+	Failed    int64         `json:"failed"`         // at nodes that were left alone
+	Late      int64         `json:"late,omitempty"` // of failed, answered after more than patience
+	Own       int64         `json:"own"`            // at the node that was hurt
 	WriteGap  time.Duration `json:"write_gap"`
 	Back      time.Duration `json:"back"`
 	AnswerGap time.Duration `json:"answer_gap"`
@@ -52,7 +54,10 @@ type campaign struct {
 	seed   uint64
 	plain  bool
 	rate   int // queries a second to each node
-	out    io.Writer
+	// queries is how many each fault is repeated for, at nodes that are left alone;
+	// 0: it goes by runs.
+	queries int64
+	out     io.Writer
 
 	ctx     context.Context
 	world   *world
@@ -85,6 +90,28 @@ func plan(selected []fault, runs int, seed uint64) func(yield func(fault) bool) 
 			}
 		}
 	}
+}
+
+// untilAsked is each selected fault until enough queries were sent meanwhile.
+func (c *campaign) untilAsked(selected []fault) func(yield func(fault) bool) {
+	return func(yield func(fault) bool) {
+		for _, f := range selected {
+			for c.asked(f) < c.queries {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (c *campaign) asked(f fault) (sum int64) {
+	for i := range c.results {
+		if c.results[i].Fault == f.name {
+			sum += c.results[i].Left
+		}
+	}
+	return sum
 }
 
 // progressFile is where results are kept until they are added to the totals.
@@ -139,7 +166,11 @@ func (c *campaign) keep(r result) error {
 func (c *campaign) run(selected []fault, runs int, deadline time.Time) error {
 	defer c.abandon()
 	skip, number := len(c.results), 0
-	for f := range plan(selected, runs, c.seed) {
+	all := plan(selected, runs, c.seed)
+	if c.queries > 0 {
+		all, number = c.untilAsked(selected), skip
+	}
+	for f := range all {
 		if number++; number <= skip {
 			continue
 		}
@@ -164,11 +195,14 @@ func (c *campaign) show(number int, r result) {
 	state := "good"
 	if !r.good() {
 		state = "BAD"
+		if r.Failed > 0 {
+			state = fmt.Sprintf("BAD, %d of %d queries that failed were answered late", r.Late, r.Failed)
+		}
 	} else if !r.counts() {
 		state = "good, but too little succeeded to count"
 	}
-	fmt.Fprintf(c.out, "%4d %-20s seed %-20d %5d of %5d writes, gap %6.2fs, back %6.2fs, %6d queries, own failures %5d: %s\n", number, r.Fault, r.Seed,
-		r.Succeeded, r.Ops, r.WriteGap.Seconds(), r.Back.Seconds(), r.Asked, r.Own, state)
+	fmt.Fprintf(c.out, "%4d %-20s seed %-20d %5d of %5d writes, gap %6.2fs, back %6.2fs, %6d queries, %6d of them at nodes left alone, own failures %5d: %s\n", number, r.Fault, r.Seed,
+		r.Succeeded, r.Ops, r.WriteGap.Seconds(), r.Back.Seconds(), r.Asked, r.Left, r.Own, state)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	const most = 12
@@ -251,7 +285,9 @@ func (c *campaign) fill(r *result, t *trial, v verdict) {
 	r.Illegal, r.Undecided, r.Differ, r.Forgotten, r.ByHand = v.illegal, v.undecided, v.differ, t.forgotten, t.byHand
 	for _, tally := range c.probes.take() {
 		r.Asked += tally.asked
+		r.Left += tally.left
 		r.Failed += tally.failed
+		r.Late += tally.late
 		r.Own += tally.own
 		r.Wrong += int(tally.wrong)
 		r.AnswerGap = max(r.AnswerGap, tally.gap)

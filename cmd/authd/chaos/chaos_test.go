@@ -108,7 +108,7 @@ func TestRepliesAreRead(t *testing.T) {
 func TestTotalsAddUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "totals.md")
 	first := sumUp([]result{
-		{Fault: "leader-kill", Ops: 10, Succeeded: 9, WriteGap: 4 * time.Second, Back: 3 * time.Second, Asked: 100},
+		{Fault: "leader-kill", Ops: 10, Succeeded: 9, WriteGap: 4 * time.Second, Back: 3 * time.Second, Asked: 100, Left: 70},
 		{Fault: "leader-kill", Ops: 10, Succeeded: 4, Lost: 1},
 		{Fault: "restore", Ops: 10, Succeeded: 10, Illegal: true, Failed: 2},
 	}, "abc", 7)
@@ -128,7 +128,7 @@ func TestTotalsAddUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(text), "| all | 6 | 2 | 2 | 0 | 46 | 2 | 0 | 200 | 4 | 0 | 4.00 s | 3.00 s | 3.00 s |") {
+	if !strings.Contains(string(text), "| all | 6 | 2 | 2 | 0 | 46 | 2 | 0 | 200 | 140 | 4 | 0 | 4.00 s | 3.00 s | 3.00 s |") {
 		t.Errorf("%s", text)
 	}
 	if err := os.WriteFile(path, []byte("| a table of another |"), 0o644); err != nil {

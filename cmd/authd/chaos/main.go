@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 type options struct {
 	binary, dir, totals, commit, faults string
 	runs, rate                          int
+	queries                             int64
 	seed                                uint64
 	limit                               time.Duration
 	list, plain                         bool
@@ -40,6 +42,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.faults, "faults", "", "which faults, separated by commas; empty: all")
 	f.IntVar(&o.runs, "runs", 0, "how often each; 0: each once, then by weight until the time is over")
 	f.IntVar(&o.rate, "rate", 1000, "DNS queries a second to each node")
+	f.Int64Var(&o.queries, "queries", 0, "repeat each fault until so many queries were sent to nodes that were left alone; 0: as -runs says")
 	f.Uint64Var(&o.seed, "seed", 0, "what chance is made of; 0: a new one")
 	f.DurationVar(&o.limit, "limit", 55*time.Minute, "no run begins later than this")
 	f.StringVar(&o.totals, "totals", "", "the file of all that was ever run, to add to; empty: none")
@@ -61,6 +64,9 @@ func parse(args []string) (o options, err error) {
 	}
 	if o.rate < 1 || o.rate > 20000 {
 		return o, fmt.Errorf("-rate: %d is not between 1 and 20000", o.rate)
+	}
+	if o.queries < 0 || o.queries > 0 && o.runs > 0 {
+		return o, errors.New("-queries: a positive number, and without -runs")
 	}
 	return o, nil
 }
@@ -120,7 +126,7 @@ func campaignFor(ctx context.Context, o options, out io.Writer) (bool, error) {
 	if err := buildNetwork(nodeCount); err != nil {
 		return false, fmt.Errorf("making the network: %w", err)
 	}
-	c := &campaign{dir: o.dir, binary: o.binary, seed: o.seed, rate: o.rate, plain: o.plain, out: out, ctx: ctx}
+	c := &campaign{dir: o.dir, binary: o.binary, seed: o.seed, rate: o.rate, queries: o.queries, plain: o.plain, out: out, ctx: ctx}
 	if c.seed == 0 {
 		c.seed = rand.Uint64N(1 << 40)
 	}

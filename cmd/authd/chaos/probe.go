@@ -11,7 +11,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // register is a TXT record that one client writes, each time a higher number:
@@ -80,7 +83,9 @@ func readTXT(query, reply []byte) (string, error) {
 // tally counts what the queries to one node met.
 type tally struct {
 	asked, failed, own, wrong int64
-	gap                       time.Duration // the longest without an answer while the node was left alone
+	late                      int64         // of failed, answered all the same
+	left                      int64         // of asked, answered or failed while the node was left alone
+	gap                       time.Duration // the longest without an answer meanwhile
 }
 
 // probes ask every node all the time, and never twice.
@@ -104,10 +109,17 @@ type flight struct {
 	register *register
 	lowest   int64
 	touched  bool
+	lost     bool // counted as failed; an answer would be late
 }
 
 // patience is how long an answer may take.
 const patience = 2 * time.Second
+
+const (
+	sweepEvery = 100 * time.Millisecond
+	burst      = 10      // queries that are sent at once
+	socketRoom = 8 << 20 // for answers that come while this program waits for a processor
+)
 
 func (p *probes) start() error {
 	p.stop = make(chan struct{})
@@ -117,15 +129,30 @@ func (p *probes) start() error {
 			return err
 		}
 		u := c.(*net.UDPConn)
-		if err := u.SetReadBuffer(4 << 20); err != nil {
+		raw, err := u.SyscallConn()
+		if err != nil {
 			return err
 		}
-		b := &prober{p: p, node: i, conn: u, flights: make([]flight, 1<<16)}
+		if err := roomy(raw); err != nil {
+			return err
+		}
+		b := &prober{p: p, node: i, conn: u, raw: raw, flights: make([]flight, 1<<16)}
 		p.wg.Go(b.send)
 		p.wg.Go(b.receive)
-		p.wg.Go(b.sweep)
 	}
 	return nil
+}
+
+// roomy gives a socket a large buffer, past the system's limit where that is allowed.
+func roomy(raw syscall.RawConn) (err error) {
+	if e := raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketRoom) != nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, socketRoom)
+		}
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 func (p *probes) end() {
@@ -146,8 +173,10 @@ type prober struct {
 	p       *probes
 	node    int
 	conn    *net.UDPConn
+	raw     syscall.RawConn
 	flights []flight // guarded by probes.mu
 	next    uint16
+	query   []byte
 	good    time.Time // the last good answer; zero after the node was touched
 }
 
@@ -155,7 +184,7 @@ func (b *prober) touched() bool { return b.p.w.nodes[b.node].touched.Load() }
 
 func (b *prober) send() {
 	defer b.conn.Close()
-	tick := time.NewTicker(10 * b.p.each)
+	tick := time.NewTicker(burst * b.p.each)
 	defer tick.Stop()
 	for {
 		select {
@@ -167,32 +196,32 @@ func (b *prober) send() {
 		if len(registers) == 0 {
 			continue
 		}
-		for range 10 {
-			r := registers[rand.IntN(len(registers))]
-			b.one(r)
+		for range burst {
+			b.one(registers[rand.IntN(len(registers))])
 		}
 	}
 }
 
 func (b *prober) one(r *register) {
-	query := bytes.Clone(r.query)
+	b.query = append(b.query[:0], r.query...)
 	b.p.mu.Lock()
 	b.next++
 	id := b.next
-	binary.BigEndian.PutUint16(query, id)
+	binary.BigEndian.PutUint16(b.query, id)
 	b.lose(&b.flights[id])
 	b.flights[id] = flight{at: time.Now(), register: r, lowest: r.lowest(b.node), touched: b.touched()}
 	b.p.count[b.node].asked++
 	b.p.mu.Unlock()
 	// An error here is an earlier query's ICMP; this one fails by its time.
-	_, _ = b.conn.Write(query)
+	_, _ = b.conn.Write(b.query)
 }
 
-// lose counts a query that was never answered; the lock is held.
+// lose counts a query that was not answered in time; the lock is held.
 func (b *prober) lose(f *flight) {
-	if f.at.IsZero() {
+	if f.at.IsZero() || f.lost {
 		return
 	}
+	f.lost = true
 	c := &b.p.count[b.node]
 	switch {
 	case (f.touched || b.touched()) && f.at.Before(b.p.since): // of the run before
@@ -200,46 +229,56 @@ func (b *prober) lose(f *flight) {
 		c.own++
 	default:
 		c.failed++
-		b.p.report("node-%d did not answer %s, asked at %s", b.node+1, f.register.name(), f.at.Format("15:04:05.000"))
+		c.left++
+		b.p.report("node-%d did not answer %s, asked at %s, within %s", b.node+1, f.register.name(), f.at.Format("15:04:05.000"), patience)
 	}
-	*f = flight{}
 }
 
 func (b *prober) sweep() {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
+	b.p.mu.Lock()
+	defer b.p.mu.Unlock()
+	touched := b.touched()
+	for i := range b.flights {
+		f := &b.flights[i]
+		if f.at.IsZero() || f.lost {
+			continue
+		}
+		f.touched = f.touched || touched
+		if time.Since(f.at) > patience {
+			b.lose(f)
+		}
+	}
+}
+
+// receive takes replies, and looks for queries without one whenever all that came
+// is taken: a reply that waits here is no fault of the node.
+func (b *prober) receive() {
+	buf, swept := make([]byte, 4096), time.Now()
 	for {
 		select {
 		case <-b.p.stop:
 			return
-		case <-tick.C:
+		default:
 		}
-		b.p.mu.Lock()
-		for i := range b.flights {
-			f := &b.flights[i]
-			if f.at.IsZero() {
-				continue
+		// Errors are the deadline, and ICMP where nobody listens now.
+		_ = b.conn.SetReadDeadline(time.Now().Add(sweepEvery))
+		_ = b.raw.Read(func(fd uintptr) bool {
+			for {
+				n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+				if errors.Is(err, unix.EAGAIN) {
+					break
+				}
+				if err == nil && n >= 12 {
+					b.take(buf[:n])
+				}
 			}
-			f.touched = f.touched || b.touched()
-			if time.Since(f.at) > patience {
-				b.lose(f)
+			if time.Since(swept) < sweepEvery {
+				return false
 			}
-		}
-		b.p.mu.Unlock()
-	}
-}
-
-func (b *prober) receive() {
-	buf := make([]byte, 4096)
-	for {
-		n, err := b.conn.Read(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil || n < 12 {
-			continue // ICMP: nobody listens there now
-		}
-		b.take(buf[:n])
+			b.sweep()
+			swept = time.Now()
+			return true
+		})
 	}
 }
 
@@ -249,7 +288,14 @@ func (b *prober) take(reply []byte) {
 	defer b.p.mu.Unlock()
 	f := &b.flights[binary.BigEndian.Uint16(reply)]
 	if f.at.IsZero() {
-		return // too late
+		return // of a query long ago
+	}
+	if f.lost {
+		if !f.touched {
+			b.p.count[b.node].late++
+		}
+		*f = flight{}
+		return
 	}
 	r, c := f.register, &b.p.count[b.node]
 	text, err := readTXT(r.query, reply)
@@ -272,6 +318,7 @@ func (b *prober) take(reply []byte) {
 	if f.touched || b.touched() {
 		b.good = time.Time{}
 	} else {
+		c.left++
 		if !b.good.IsZero() {
 			c.gap = max(c.gap, now.Sub(b.good))
 		}

@@ -23,6 +23,7 @@ type row struct {
 	wrong     int
 	stuck     int
 	asked     int64
+	left      int64 // of asked, at nodes that were left alone; not counted before there was a column for it
 	failed    int64
 	own       int64
 	worst     time.Duration // write gap
@@ -61,6 +62,7 @@ func (r *row) add(x result) {
 	r.lost += x.Lost
 	r.wrong += x.Wrong
 	r.asked += x.Asked
+	r.left += x.Left
 	r.failed += x.Failed
 	r.own += x.Own
 	r.worst = max(r.worst, x.WriteGap)
@@ -85,6 +87,7 @@ func (r row) plus(o row) row {
 	r.wrong += o.wrong
 	r.stuck += o.stuck
 	r.asked += o.asked
+	r.left += o.left
 	r.failed += o.failed
 	r.own += o.own
 	r.worst, r.p50, r.p99 = max(r.worst, o.worst), max(r.p50, o.p50), max(r.p99, o.p99)
@@ -92,16 +95,16 @@ func (r row) plus(o row) row {
 }
 
 const (
-	tableHead = "| fault | runs | legal histories | illegal | stuck | writes | lost | wrong | DNS queries | failed at others | failed at the node | worst gap | back p50 | back p99 |\n" +
-		"|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
-	additionHead = "| commit | seed " + "| fault | runs | legal histories | illegal | stuck | writes | lost | wrong | DNS queries | failed at others | failed at the node | worst gap | back p50 | back p99 |\n" +
-		"|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+	tableHead = "| fault | runs | legal histories | illegal | stuck | writes | lost | wrong | DNS queries | at nodes left alone | failed there | failed at the node | worst gap | back p50 | back p99 |\n" +
+		"|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+	additionHead = "| commit | seed " + "| fault | runs | legal histories | illegal | stuck | writes | lost | wrong | DNS queries | at nodes left alone | failed there | failed at the node | worst gap | back p50 | back p99 |\n" +
+		"|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
 )
 
 func (r row) cells() string {
 	s := func(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
-	return fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s | %s | %s |\n", r.fault, r.runs, r.histories, r.illegal, r.stuck, r.ops,
-		r.lost, r.wrong, r.asked, r.failed, r.own, s(r.worst), s(r.p50), s(r.p99))
+	return fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s | %s | %s |\n", r.fault, r.runs, r.histories, r.illegal, r.stuck, r.ops,
+		r.lost, r.wrong, r.asked, r.left, r.failed, r.own, s(r.worst), s(r.p50), s(r.p99))
 }
 
 // table is rows as text, with their sum.
@@ -145,7 +148,9 @@ func addTotals(path string, rows []row) error {
 		"older than what the node had shown or all had confirmed, or that nobody wrote, *illegal* is\n" +
 		"histories without an order (porcupine) or machines that differ, *stuck* is clusters that did not\n" +
 		"come back by themselves. *Back* is from the fault to the first write that was begun after it and\n" +
-		"acknowledged; of several additions the worst. Written by the program: add to it with `make chaos`.\n\n" +
+		"acknowledged; of several additions the worst. *Nodes left alone* are those that no fault was on, and\n" +
+		"those that hand over; the first additions did not count their queries apart.\n" +
+		"Written by the program: add to it with `make chaos`.\n\n" +
 		"## Sum\n\n")
 	b.WriteString(table(sums))
 	b.WriteString("\n" + additions + additionHead)
@@ -185,8 +190,8 @@ func readTotals(path string) (rows []row, err error) {
 
 func parseRow(line string) (r row, err error) {
 	cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-	if len(cells) != 16 {
-		return r, fmt.Errorf("%q has %d cells, not 16", line, len(cells))
+	if len(cells) != 17 {
+		return r, fmt.Errorf("%q has %d cells, not 17", line, len(cells))
 	}
 	number := func(i int) int64 {
 		n, e := strconv.ParseInt(strings.TrimSpace(cells[i]), 10, 64)
@@ -204,7 +209,7 @@ func parseRow(line string) (r row, err error) {
 	err = errors.Join(err, e)
 	r.runs, r.histories, r.illegal, r.stuck = int(number(3)), int(number(4)), int(number(5)), int(number(6))
 	r.ops, r.lost, r.wrong = int(number(7)), int(number(8)), int(number(9))
-	r.asked, r.failed, r.own = number(10), number(11), number(12)
-	r.worst, r.p50, r.p99 = seconds(13), seconds(14), seconds(15)
+	r.asked, r.left, r.failed, r.own = number(10), number(11), number(12), number(13)
+	r.worst, r.p50, r.p99 = seconds(14), seconds(15), seconds(16)
 	return r, err
 }
