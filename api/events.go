@@ -89,6 +89,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.streams.enter(req.who.id) {
+		h.Refused(refusedStreams)
 		problem(http.StatusTooManyRequests, codeBusy, "", "there are %d change streams already, or %d with this token; end one, or ask another node",
 			maxStreams, maxTokenStreams).with("Retry-After", "10").write(w)
 		return

@@ -65,6 +65,8 @@ type replica struct {
 	uses    map[uint32]cluster.KeyUse
 	waits   []cluster.BarrierWait
 	signers cluster.FleetSigners
+	// slow is called before a proposal is taken, by each on its own; nil: nothing.
+	slow func()
 }
 
 func newReplica() *replica {
@@ -108,6 +110,9 @@ func (r *replica) Machine() state.Machine {
 }
 
 func (r *replica) Propose(_ context.Context, who cluster.Actor, commands ...state.Command) ([]state.Result, uint64, error) {
+	if r.slow != nil {
+		r.slow()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.actors = append(r.actors, who)

@@ -96,6 +96,9 @@ type Config struct {
 	// ConfirmWait is how long a manual rotation waits for the nodes to confirm a
 	// standby published just now; 0 means 3 s.
 	ConfirmWait time.Duration
+	// BodyTime is how long a body may take that is not an import or a snapshot; 0
+	// means the Read of DefaultLimits.
+	BodyTime time.Duration
 	// Heartbeat is how often a change stream without news says that it lives; 0
 	// means 15 s.
 	Heartbeat time.Duration
@@ -134,6 +137,7 @@ type Handler struct {
 	spec    []byte           // openapi.json
 	metrics *metrics
 	streams *streams
+	rooms   *admission
 }
 
 // route is what ServeHTTP must know of a route before it is entered.
@@ -162,12 +166,15 @@ func New(c Config) (*Handler, error) {
 	if c.ConfirmWait == 0 {
 		c.ConfirmWait = confirmTime
 	}
+	if c.BodyTime == 0 {
+		c.BodyTime = DefaultLimits().Read
+	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = heartbeat
 	}
 	h := &Handler{
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
-		mux: http.NewServeMux(), routes: map[string]route{}, streams: newStreams(),
+		mux: http.NewServeMux(), routes: map[string]route{}, streams: newStreams(), rooms: newAdmission(),
 	}
 	h.metrics = newMetrics(c)
 	h.api = humago.New(h.mux, h.describe())
@@ -202,7 +209,6 @@ func (h *Handler) register() {
 	h.registerTimeline()
 	h.registerQueries()
 	h.registerWrap()
-	h.registerLater()
 }
 
 // ServeHTTP implements http.Handler.
@@ -250,6 +256,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.writeFor(r.URL.Path, out)
 		return
 	}
+	leave, p := h.admit(r, h.routes[found], req.who)
+	if p != nil {
+		p.writeFor(r.URL.Path, out)
+		return
+	}
+	defer leave()
 	if p := h.once(out, r, found, h.routes[found], req); p != nil {
 		p.write(out)
 		return
@@ -328,6 +340,31 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who id
 	}
 	return nil
 }
+
+// admit finds a request its place among those under way. What asks for no token
+// needs none: it must say how the node is also when it is flooded.
+func (h *Handler) admit(r *http.Request, to route, who identity) (leave func(), p *Problem) {
+	if to.need&anyone != 0 {
+		return func() {}, nil
+	}
+	octets := r.ContentLength
+	if octets < 0 {
+		octets = to.limit
+	}
+	if to.limit > maxBodies {
+		octets = 0 // streamed, never in memory
+	}
+	leave, full := h.rooms.enter(who.payer(), octets)
+	if full == "" {
+		return leave, nil
+	}
+	h.Refused(full)
+	return nil, problem(http.StatusTooManyRequests, codeBusy, "",
+		"too much of this token's, or its tenant's, is under way at once: nothing was changed; let some requests end, then go on").with("Retry-After", "1")
+}
+
+// Refused counts what was turned away, for a reason of the metric.
+func (h *Handler) Refused(reason string) { h.metrics.refused.WithLabelValues(reason).Inc() }
 
 // takes says whether a route takes a body of a media type. Images of the machine
 // come as anything.

@@ -100,7 +100,10 @@ func Listen(c ListenConfig) (*Server, error) {
 		}
 		s.sockets = append(s.sockets, socket)
 	}
-	shared := &connections{limits: l, from: map[netip.Addr]int{}}
+	shared := &connections{limits: l, from: map[netip.Addr]int{}, refused: func(string) {}}
+	if h, ok := c.Handler.(interface{ Refused(reason string) }); ok {
+		shared.refused = h.Refused
+	}
 	for _, socket := range s.sockets {
 		s.serving.Go(func() {
 			var err error
@@ -220,7 +223,8 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 // connections counts those that are open, over all sockets.
 type connections struct {
-	limits Limits
+	limits  Limits
+	refused func(reason string)
 
 	mu   sync.Mutex // guards what follows; taken when a connection opens or closes
 	open int
@@ -244,22 +248,28 @@ func (l *capped) Accept() (net.Conn, error) {
 		if ap, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
 			client = ap.Addr().Unmap().WithZone("")
 		}
-		if l.enter(client) {
+		full := l.enter(client)
+		if full == "" {
 			return &cappedConn{Conn: c, leave: sync.OnceFunc(func() { l.leave(client) })}, nil
 		}
+		l.refused(full)
 		c.Close()
 	}
 }
 
-func (l *connections) enter(client netip.Addr) bool {
+// enter counts a connection in, or says what there is too much of.
+func (l *connections) enter(client netip.Addr) (full string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= l.limits.Connections || !client.IsLoopback() && l.from[client] >= l.limits.PerAddress {
-		return false
+	switch {
+	case l.open >= l.limits.Connections:
+		return refusedConnections
+	case !client.IsLoopback() && l.from[client] >= l.limits.PerAddress:
+		return refusedAddress
 	}
 	l.open++
 	l.from[client]++
-	return true
+	return ""
 }
 
 func (l *connections) leave(client netip.Addr) {

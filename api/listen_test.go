@@ -121,19 +121,19 @@ func TestConnectionsBeyondTheCapAreClosed(t *testing.T) {
 func TestOneAddressCannotTakeEveryConnection(t *testing.T) {
 	l := &connections{limits: Limits{Connections: 10, PerAddress: 2}, from: map[netip.Addr]int{}}
 	near, far, other := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	got := fmt.Sprint(l.enter(far), l.enter(far), l.enter(far), l.enter(other), l.enter(near), l.enter(near), l.enter(near))
-	if got != "true true false true true true true" {
+	got := fmt.Sprintf("%q", []string{l.enter(far), l.enter(far), l.enter(far), l.enter(other), l.enter(near), l.enter(near), l.enter(near)})
+	if got != `["" "" "address" "" "" "" ""]` {
 		t.Error(got)
 	}
 	l.leave(far)
-	if !l.enter(far) {
-		t.Error("the place was not given back")
+	if why := l.enter(far); why != "" {
+		t.Errorf("the place was not given back: %s", why)
 	}
 	for range 4 {
 		l.enter(near)
 	}
-	if l.enter(near) {
-		t.Error("more than all")
+	if why := l.enter(near); why != refusedConnections {
+		t.Errorf("more than all: %q", why)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
+	refused   *prometheus.CounterVec
 	serve     http.HandlerFunc
 }
 
@@ -33,8 +34,14 @@ func newMetrics(c Config) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30},
 		}, []string{"route"}),
 	}
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "authd_api_refused_total", Help: "Connections closed and requests answered 429, by what there was too much of.",
+	}, []string{"reason"})
+	for _, reason := range []string{refusedConnections, refusedAddress, refusedRequests, refusedBodies, refusedStreams, refusedQueue} {
+		m.refused.WithLabelValues(reason) // from the start, so that a first one is seen as a change
+	}
 	r := prometheus.NewRegistry()
-	r.MustRegister(m.requests, m.durations,
+	r.MustRegister(m.requests, m.durations, m.refused,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newCollector(c))
 	m.serve = promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true}).ServeHTTP

@@ -76,7 +76,7 @@ func (h *Handler) prepare(op *huma.Operation, need access) {
 	}
 	// huma refuses a body of exactly MaxBodyBytes.
 	op.MaxBodyBytes = to.limit + 1
-	op.BodyReadTimeout = DefaultLimits().Read
+	op.BodyReadTimeout = h.config.BodyTime
 	if to.bulk {
 		op.BodyReadTimeout = bulkTime
 	}

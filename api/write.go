@@ -28,6 +28,9 @@ func (h *Handler) propose(ctx context.Context, reason string, commands ...state.
 	results, index, err := h.replica.Propose(bounded, who, commands...)
 	if err != nil {
 		p := unwritten(err)
+		if p.Code == codeBusy {
+			h.Refused(refusedQueue)
+		}
 		h.logger.Warn("a write was not confirmed", "code", p.Code, "error", err)
 		return nil, 0, p
 	}
