@@ -410,7 +410,7 @@ func (h *Handler) prove(ctx context.Context, w Wait, reason string, d *state.Dom
 	case r == nil:
 		out.Proven = true
 		out.Detail = fmt.Sprintf("the servers of %s delegate %s to this claim", out.Parent, d.Name.Host())
-		return h.served(ctx, w, index)
+		return h.served(ctx, w, index, h.shown(ctx, w, []state.Command{command}, results)...)
 	case r.Kind == state.Invalid || r.Kind == state.Conflict:
 		out.Detail = r.Message
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,4 +85,46 @@ func TestPanicIsAProblemAndTheServerGoesOn(t *testing.T) {
 		t.Errorf("%d %s", a.Code, a.Body)
 	}
 	h.must(http.StatusOK, "GET", "/v1/cluster", "")
+}
+
+// TestWaitAsksForWhatAWriteChanged, and for nothing where nobody waits.
+func TestWaitAsksForWhatAWriteChanged(t *testing.T) {
+	h := newHouse(t)
+	d := h.live("acme", "send.customer.example")
+	shown := func() (all []string) {
+		for _, q := range h.shown {
+			all = append(all, q.String())
+		}
+		h.shown = nil
+		return all
+	}
+	want := func(what string, names ...string) {
+		t.Helper()
+		got := shown()
+		for _, name := range names {
+			if !slices.Contains(got, name) {
+				t.Errorf("%s: asked for %q, not for %s", what, got, name)
+			}
+		}
+		if len(names) == 0 && len(got) > 0 {
+			t.Errorf("%s: asked for %q", what, got)
+		}
+	}
+	const www = "/v1/domains/send.customer.example/records/www/A"
+	h.must(http.StatusOK, "PUT", www, `{"ttl":300,"values":["192.0.2.1"]}`)
+	want("nobody waits")
+	h.must(http.StatusOK, "PUT", www+"?wait=served", `{"ttl":300,"values":["192.0.2.2"]}`)
+	want("a record", "A of www.send.customer.example.")
+	h.must(http.StatusNoContent, "DELETE", www+"?wait=served", "")
+	want("its removal", "A of www.send.customer.example.")
+	h.must(http.StatusCreated, "POST", "/v1/tenants?wait=served", `{"id":"initech"}`)
+	want("a tenant")
+	h.must(http.StatusOK, "PATCH", "/v1/domains/"+d.Token+"?wait=served", `{"dmarc":"v=DMARC1; p=none"}`)
+	want("a policy", "TXT of _dmarc.send.customer.example.")
+	h.must(http.StatusOK, "PUT", "/v1/nameservers/ns1?wait=served", `{"addresses":["192.0.2.99"]}`)
+	want("a name server", "A of ns1.p-dns.test.")
+	h.must(http.StatusOK, "PUT", "/v1/pools/default?wait=served", `{"spf":["ip4:198.51.100.0/24"]}`)
+	want("a pool, by a domain", "TXT of send.customer.example.")
+	h.must(http.StatusNoContent, "DELETE", "/v1/domains/"+d.Token+"?now=true&reason=test&wait=served", "")
+	want("the end of a domain", "NS of send.customer.example.", "A of "+d.Token+".ns1.p-dns.test.")
 }

@@ -35,6 +35,7 @@ type replica struct {
 	minted  int
 	actors  []cluster.Actor
 	waited  []uint64
+	shown   []zone.Question // of the last WaitServed
 
 	keeper keys.Keeper
 	source keys.Source
@@ -150,10 +151,10 @@ func (r *replica) WaitApplied(ctx context.Context, index uint64) error {
 	return nil
 }
 
-func (r *replica) WaitServed(_ context.Context, index uint64) error {
+func (r *replica) WaitServed(_ context.Context, index uint64, questions ...zone.Question) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.waited = append(r.waited, index)
+	r.waited, r.shown = append(r.waited, index), questions
 	return r.behind
 }
 

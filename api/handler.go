@@ -30,7 +30,7 @@ type Replica interface {
 	Machine() state.Machine
 	Propose(ctx context.Context, who cluster.Actor, commands ...state.Command) ([]state.Result, uint64, error)
 	WaitApplied(ctx context.Context, index uint64) error
-	WaitServed(ctx context.Context, index uint64) error
+	WaitServed(ctx context.Context, index uint64, questions ...zone.Question) error
 	Members(ctx context.Context) []cluster.Status
 	Leader() string
 	Health() []string

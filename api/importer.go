@@ -79,7 +79,7 @@ func (h *Handler) importDomains(ctx context.Context, in *struct {
 	if len(in.Body.Items) > maxItems {
 		return nil, invalid("items", "%d items; at most %d are taken at once", len(in.Body.Items), maxItems)
 	}
-	run := importRun{h: h, reason: in.Reason.Reason, out: Imported{DryRun: in.Body.DryRun, Results: make([]ImportResult, len(in.Body.Items))}}
+	run := importRun{h: h, wait: in.Wait, reason: in.Reason.Reason, out: Imported{DryRun: in.Body.DryRun, Results: make([]ImportResult, len(in.Body.Items))}}
 	if in.Body.DryRun {
 		run.machine = from(ctx).machine
 		for i, item := range in.Body.Items {
@@ -96,13 +96,15 @@ func (h *Handler) importDomains(ctx context.Context, in *struct {
 	// What was there already may have been added by a request whose reply was lost:
 	// that it is served is waited for as well.
 	index := max(run.index, h.replica.Machine().Index())
-	return &struct{ Body Imported }{run.out}, h.served(ctx, in.Wait, index)
+	return &struct{ Body Imported }{run.out}, h.served(ctx, in.Wait, index, run.shown...)
 }
 
 // importRun is one import under way.
 type importRun struct {
 	h       *Handler
 	machine state.Machine // a dry run's own, thrown away
+	wait    Wait
+	shown   []zone.Question
 	reason  string
 	index   uint64 // of the last batch
 	out     Imported
@@ -190,6 +192,8 @@ func (r *importRun) propose(ctx context.Context, m state.Machine, plan []*planne
 		return err
 	}
 	r.index = index
+	// One claim stands for the others of a batch, which are in the same log entry.
+	r.shown = append(r.shown, r.h.shown(ctx, r.wait, commands[len(commands)-1:], results[len(results)-1:])...)
 	for i, result := range results {
 		if p := owners[i]; p != nil {
 			r.settle(p, result)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"authd/cluster/state"
+	"authd/zone"
 )
 
 // maxOnceKey is the longest Idempotency-Key.
@@ -81,7 +82,11 @@ func (h *Handler) again(ctx context.Context, w Wait) (state.Result, bool, error)
 		return state.Result{}, false, nil
 	}
 	req.repeated(*req.first)
-	return *req.first, true, h.served(ctx, w, req.first.First)
+	var questions []zone.Question
+	if w.Wait != "" {
+		questions = state.ClaimShown(state.Empty(), req.machine, req.first.Token)
+	}
+	return *req.first, true, h.served(ctx, w, req.first.First, questions...)
 }
 
 // againEach is again for a request of several commands: where only some were

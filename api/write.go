@@ -6,6 +6,7 @@ import (
 
 	"authd/cluster"
 	"authd/cluster/state"
+	"authd/zone"
 )
 
 // Wait is the query parameter of every write.
@@ -63,17 +64,36 @@ func (h *Handler) writeAll(ctx context.Context, w Wait, reason string, commands 
 			return nil, refused(r.Refusal)
 		}
 	}
-	return results, h.served(ctx, w, index)
+	return results, h.served(ctx, w, index, h.shown(ctx, w, commands, results)...)
 }
 
-// served waits until every serving node answers with an index.
-func (h *Handler) served(ctx context.Context, w Wait, index uint64) error {
+// maxShown bounds what is asked for one request: of those with more commands the
+// first stand for the others, which are in the same log entry.
+const maxShown = 32
+
+// shown lists what DNS is asked, where the caller waits, to see what commands did.
+func (h *Handler) shown(ctx context.Context, w Wait, commands []state.Command, results []state.Result) (list []zone.Question) {
+	if w.Wait == "" {
+		return nil
+	}
+	now := h.replica.Machine()
+	for i, c := range commands {
+		if list = append(list, state.Shown(from(ctx).machine, now, c, results[i])...); len(list) >= maxShown {
+			return list[:maxShown]
+		}
+	}
+	return list
+}
+
+// served waits until every serving node answers with an index, and its listener
+// what was changed as this node does.
+func (h *Handler) served(ctx context.Context, w Wait, index uint64, questions ...zone.Question) error {
 	if w.Wait == "" {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, waitTime)
 	defer cancel()
-	if err := h.replica.WaitServed(bounded, index); err != nil {
+	if err := h.replica.WaitServed(bounded, index, questions...); err != nil {
 		return problem(http.StatusGatewayTimeout, codeNotServed, "wait",
 			"the change is committed at index %d, but not every serving node has confirmed it: %s", index, err)
 	}

@@ -126,13 +126,7 @@ func (b *barrier) ask(ctx context.Context, member Member, index uint64, question
 		}
 		return whys
 	}
-	var r confirmReply
-	var err error
-	if member.ID == b.node.c.ID {
-		r, err = b.node.confirm(ctx, confirmAsk{index})
-	} else {
-		err = b.node.peers.callMember(ctx, member, callConfirm, confirmAsk{index}, &r)
-	}
+	r, err := b.node.askConfirm(ctx, member, index)
 	switch {
 	case err != nil:
 		return all(fmt.Errorf("it cannot be asked: %w", err))

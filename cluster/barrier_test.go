@@ -197,7 +197,7 @@ func TestBarrierAsksForEveryKeyAtOnce(t *testing.T) {
 	for i := range many {
 		many[i] = names[i%len(names)]
 	}
-	told, err := zone.AskTexts(within(t, confirmTime), s.Addresses()[0].String(), many)
+	told, err := n.asker.Texts(within(t, confirmTime), s.Addresses()[0].String(), many)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func defaultTuning() tuning {
 		disk:  2 * time.Second, statfs: statfs,
 		reads: readsPause,
 		keep:  time.Second, count: time.Second,
-		network: tcp{}, ask: zone.AskTexts,
+		network: tcp{},
 
 		certificates: time.Minute, promoteEvery: time.Second, promoteAfter: 10 * time.Second,
 	}
@@ -176,6 +176,7 @@ type Node struct {
 	evidence *evidence
 	signers  fleetSigners
 	barrier  *barrier
+	asker    *zone.Asker
 	answers  atomic.Pointer[netip.AddrPort] // of its DNS listener; nil: none
 
 	closing sync.Once
@@ -225,6 +226,10 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.fsm.spent = n.tail.applied
 	n.rotator = newRotator(n)
 	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}
+	n.asker = zone.NewAsker(tree)
+	if n.tuning.ask == nil {
+		n.tuning.ask = n.asker.Texts
+	}
 	if n.evidence, err = newEvidence(n); err != nil {
 		n.logger.Error("evidence of keys in use is not written down", "error", err)
 	}

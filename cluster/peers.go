@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -281,17 +280,6 @@ type confirmReply struct {
 	Answers string `cbor:"2,keyasint,omitempty"` // where its DNS listener is; empty: closed
 }
 
-// confirmation asks a member, or this node, once.
-func (n *Node) confirmation(ctx context.Context, id string, index uint64) (r confirmReply, err error) {
-	ctx, cancel := context.WithTimeout(ctx, confirmTry)
-	defer cancel()
-	if id == n.c.ID {
-		return n.confirm(ctx, confirmAsk{index})
-	}
-	err = n.peers.call(ctx, id, callConfirm, confirmAsk{index}, &r)
-	return r, err
-}
-
 // confirm returns once this node answers with an index applied, and would still
 // after a crash.
 func (n *Node) confirm(ctx context.Context, a confirmAsk) (confirmReply, error) {
@@ -336,61 +324,4 @@ func (n *Node) alone() bool {
 	default:
 		return false
 	}
-}
-
-// confirmPause is the pause before a node that did not confirm is asked again.
-const confirmPause = 200 * time.Millisecond
-
-// WaitServed waits until every serving node has confirmed that it answers with
-// an index applied and has made its mark durable. A node that cannot be asked holds
-// it until ctx is done, or an operator takes it out of the serving set; the error
-// names the nodes waited for.
-func (n *Node) WaitServed(ctx context.Context, index uint64) error {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	var waiting []string
-	hold := func(id string) {
-		mu.Lock()
-		defer mu.Unlock()
-		waiting = append(waiting, id)
-	}
-	for _, m := range n.servingSet() {
-		wg.Go(func() {
-			if !n.askConfirm(ctx, m.ID, index) {
-				hold(m.ID)
-			}
-		})
-	}
-	wg.Wait()
-	if len(waiting) > 0 {
-		cause := ctx.Err()
-		if cause == nil {
-			cause = errors.New("node closed or fenced")
-		}
-		return fmt.Errorf("waiting for %s to serve index %d: %w", strings.Join(waiting, ", "), index, cause)
-	}
-	return nil
-}
-
-// confirmTry is how long a node may take to confirm before who is waited for is
-// looked at again.
-const confirmTry = time.Second
-
-// askConfirm asks a node until it confirms, or does not serve any more.
-func (n *Node) askConfirm(ctx context.Context, id string, index uint64) bool {
-	for contains(n.servingSet(), id) {
-		if r, err := n.confirmation(ctx, id, index); err == nil && r.Applied >= index {
-			return true
-		}
-		select {
-		case <-time.After(confirmPause):
-		case <-ctx.Done():
-			return false
-		case <-n.fence.tripped:
-			return false
-		case <-n.ctx.Done():
-			return false
-		}
-	}
-	return true
 }

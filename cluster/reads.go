@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -90,6 +89,7 @@ type journal struct {
 	sync      func(*os.File) error // os.File.Sync but in tests
 	// committed is where the cluster says that the journal ended, and from when on.
 	committed func() (state.ReadsHead, bool)
+	grew      chan struct{} // has a value once there are entries that grew was not read for
 
 	mu      sync.Mutex // guards all below
 	known   map[readID]struct{}
@@ -129,7 +129,7 @@ type readBatch struct {
 func newJournal(dataDir, node string, now func() time.Time, committed func() (state.ReadsHead, bool)) *journal {
 	return &journal{
 		dir: filepath.Join(dataDir, readsDir), node: node, limit: readsFile, now: now,
-		sync: (*os.File).Sync, committed: committed, known: make(map[readID]struct{}),
+		sync: (*os.File).Sync, committed: committed, known: make(map[readID]struct{}), grew: make(chan struct{}, 1),
 	}
 }
 
@@ -269,6 +269,10 @@ func (j *journal) append(lines []byte, seq uint64, hash state.AuditHash) error {
 	j.mu.Lock()
 	j.size, j.seq, j.hash = j.size+int64(len(lines)), seq, hash
 	j.mu.Unlock()
+	select {
+	case j.grew <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -464,37 +468,5 @@ func (j *journal) read(number int, chain *ReadsChain, each func(*ReadsLine)) (si
 		each(l)
 		size += int64(end) + 1
 		text = text[end+1:]
-	}
-}
-
-// keepReads is the goroutine that tells the cluster where the journal ends, when
-// that changed and at most once a minute. Without a quorum it is told later.
-func (n *Node) keepReads() {
-	tick := time.NewTicker(n.tuning.reads)
-	defer tick.Stop()
-	for {
-		if err := n.journal.check(); err != nil {
-			n.logger.Error("opening the journal of key reads", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-n.ctx.Done():
-			return
-		}
-		seq, hash, repeats := n.journal.head()
-		had, _ := n.Machine().ReadsHead(n.c.ID)
-		if seq < had.Seq || seq == had.Seq && repeats <= had.Repeats {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(n.ctx, n.tuning.reads)
-		c := state.SetReads{Node: n.c.ID, Seq: seq, Head: hash, Repeats: max(repeats, had.Repeats)}
-		results, _, err := n.Propose(ctx, Actor{ID: "journal"}, c)
-		cancel()
-		switch {
-		case err != nil:
-			n.logger.Debug("telling the cluster where the journal of key reads ends", "error", err)
-		case results[0].Refusal != nil:
-			n.logger.Error("the cluster does not take the end of this node's journal of key reads", "reason", results[0].Refusal.Message)
-		}
 	}
 }

@@ -293,6 +293,22 @@ func FuzzJournal(f *testing.F) {
 	})
 }
 
+// TestFirstReadAfterARestIsToldAtOnce: with a minute's grace a thief could cut the
+// file before anybody knew of his read.
+func TestFirstReadAfterARestIsToldAtOnce(t *testing.T) {
+	c := newTestCluster(t, 1)
+	if c.tuning.reads < 30*time.Second {
+		t.Fatalf("told every %s: the test shows nothing", c.tuning.reads)
+	}
+	c.startAll()
+	n := c.leader()
+	must(t, n.Release(readOf("one", 1)))
+	eventually(t, "the cluster knows", func() bool {
+		h, ok := n.Machine().ReadsHead("node-1")
+		return ok && h.Seq == 1
+	})
+}
+
 // TestClusterLearnsWhereTheJournalsEnd, also of a node that was read from while
 // there was no quorum.
 func TestClusterLearnsWhereTheJournalsEnd(t *testing.T) {

@@ -223,6 +223,7 @@ func (n *Node) close(ctx context.Context) error {
 	}
 	n.fence.free()
 	n.peers.close()
+	n.asker.Close()
 	err := n.link.Close()
 	if n.transport == nil {
 		err = nil // there was nothing to listen on

@@ -481,7 +481,7 @@ func (v *virtual) wantAnswers(id string, n *Node) {
 	}
 }
 
-// ask is zone.AskTexts in virtual time.
+// ask is zone.Asker.Texts in virtual time.
 func (v *virtual) ask(ctx context.Context, asker, server string, names []zone.Name) ([]zone.Told, error) {
 	address, err := netip.ParseAddrPort(server)
 	if err != nil {

@@ -68,16 +68,18 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // idleShare is how many percent of a core this process uses while it waits.
 func idleShare(d time.Duration) float64 {
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			return 0
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	before, began := used(), time.Now()
+	before, began := processorTime(), time.Now()
 	time.Sleep(d)
-	return 100 * float64(used()-before) / float64(time.Since(began))
+	return 100 * float64(processorTime()-before) / float64(time.Since(began))
+}
+
+// processorTime is what this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkGroupCommit measures writes a second with so many writers at once.

@@ -31,12 +31,13 @@ nodes see the changed file by themselves.
 `
 }
 
-func (c *kekAddCmd) Run(s *session) error {
+func (c *kekAddCmd) Run(a *app) error {
 	version, err := keys.AddKeeperVersion(c.File)
 	if err != nil {
 		return err
 	}
-	return s.say(fmt.Appendf(nil, `{"version":%d}`, version), "%s has version %d now: copy it to every node, then authd operator kek rotate --version %d", c.File, version, version)
+	_, err = fmt.Fprintf(a.stdout, "%s has version %d now: copy it to every node, then authd operator kek rotate --version %d\n", c.File, version, version)
+	return err
 }
 
 type kekStatusCmd struct{ clientFlags }
@@ -113,6 +114,7 @@ func (c *kekRotateCmd) Run(s *session) error {
 			return s.ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}
+		w = api.Wrapping{} // a version that is gone from the reply must not stay
 		if raw, err = s.get(s.ctx, v1("cluster", "kek"), nil, &w); err != nil {
 			return fmt.Errorf("it goes on by itself; asking how far it is: %w", err)
 		}

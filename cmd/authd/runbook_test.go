@@ -31,7 +31,7 @@ func TestCommandsOfTheRunbookParse(t *testing.T) {
 		if line == "authd domain show" {
 			line += " send.customer.example"
 		}
-		args := strings.Fields(line)[1:]
+		args := regexp.MustCompile(`"[^"]*"|\S+`).FindAllString(line, -1)[1:]
 		for i, a := range args {
 			if strings.HasSuffix(a, ".snapshot") {
 				args[i] = file
