@@ -94,6 +94,7 @@ func TestRotationsThatCannotBeAreRefusedWithTheRemedy(t *testing.T) {
 		"roll back an unknown":       {"nobody.example/rollback", `{}`, 404, "domain", "nobody.example"},
 		"rotate from no key":         {fresh.Token + "/rotate", `{"from":"nope"}`, 422, "from", `"nope"`},
 		"roll back from no key":      {fresh.Token + "/rollback", `{"from":"nope"}`, 422, "from", `"nope"`},
+		"rotate from the standby":    {fresh.Token + "/rotate", `{"from":"k2"}`, 412, "from", `signs with "k1" now, not with "k2"`},
 		"emergency from the standby": {fresh.Token + "/rotate", `{"emergency":true,"from":"k2","reason":"x"}`, 412, "from", "revoke it instead"},
 		"rotate too early":           {fresh.Token + "/rotate", `{}`, 409, "key", "not ready"},
 		"a leaked store, calmly":     {fresh.Token + "/rotate", `{"compromised":"store"}`, 422, "compromised", "set emergency"},

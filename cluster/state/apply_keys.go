@@ -67,7 +67,7 @@ func (w *writer) alreadyTaken(d *Domain, ring keys.Ring, c StepKey) (bool, *Refu
 			return false, stale("from", "no key of %s signs for %s now", c.Step.Algorithm, quoteName(d.Name))
 		}
 		if c.From != active.Selector && c.From != d.Selector(active) {
-			if c.Step.Kind == keys.StepActivate {
+			if k, ok := findKey(d, ring, c.From); c.Step.Kind == keys.StepActivate && (!ok || k.Stage != keys.Standby) {
 				return true, nil
 			}
 			return false, stale("from", "%s signs with %s now, not with %s", quoteName(d.Name), quote(d.Selector(active)), quote(c.From))
