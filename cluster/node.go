@@ -114,7 +114,8 @@ type tuning struct {
 	keep, count time.Duration
 	// noSync leaves the log to the kernel, for tests that do not cut the power.
 	noSync bool
-	// network is what the node link runs over, ask how a node's DNS listener is asked.
+	// network is what the node link runs over, ask how a node's DNS listener is asked
+	// for keys; nil: by the Asker.
 	network network
 	ask     func(ctx context.Context, server string, names []zone.Name) ([]zone.Told, error)
 }
