@@ -4,7 +4,7 @@ package zone
 // SRV and NS records in the answer or the authority section name (RFC 1034
 // section 4.3.2 step 6), within the bounds of chains.
 func (t *Tree) addresses(a *answer) {
-	filled := a.answers + a.authority
+	filled, hosts := a.answers+a.authority, 0
 	for i := range filled {
 		at, ok := targetOffset(a.refs[i].t)
 		if !ok || a.refs[i].kind != refRecords || a.refs[i].t == TypeCNAME || a.refs[i].t == TypeDNAME || a.refs[i].t == TypePTR {
@@ -15,7 +15,7 @@ func (t *Tree) addresses(a *answer) {
 			end := begin + recordHead + int(wire[begin+10])<<8 + int(wire[begin+11])
 			target := begin + recordHead + at
 			t.address(a, filled, wire[target:end], place{ref: int16(i), at: uint16(target)})
-			if a.used+2 > filled+maxAddresses {
+			if hosts++; hosts == maxHosts || a.used+2 > filled+maxAddresses || a.labels > maxFollowed {
 				return
 			}
 			begin = end
@@ -32,43 +32,41 @@ func (t *Tree) address(a *answer, filled int, host string, at place) {
 	}
 	p := &a.other
 	p.setName(host)
-	v, from, ok := t.locate(p, false)
+	a.labels += p.count
+	var v view
+	n, _, ok := t.locate(&v, p, false)
 	if !ok || v.anchor.kind != anchorPlatform && (!a.bound || u32(v.b, atTenant) != a.tenant) {
 		return
 	}
-	below := v.belowCut(p, from)
-	if below && a.outcome != Referral {
-		return // not ours to tell, but for a delegation
-	}
-	n, ok := v.node(p, p.count)
-	if !ok {
-		return
+	if !n.there() || n.has(nodeHidden) && a.outcome != Referral {
+		return // below a cut it is not ours to tell, but for a delegation
 	}
 	for _, typ := range [...]Type{TypeA, TypeAAAA} {
 		for _, r := range [...]records{v.shared(n, typ), n.set(typ)} {
 			if a.add(r, at) {
-				a.refs[a.used-1].target, a.refs[a.used-1].glue = host, below
+				a.refs[a.used-1].target, a.refs[a.used-1].glue = host, n.has(nodeHidden)
 			}
 		}
 	}
 }
 
-// belowCut says whether a name lies at or below a cut of the zone, of which the
-// suffix of from labels is none.
-func (v *view) belowCut(p *path, from int) bool {
-	if v.b[atFlags]&flagCuts == 0 {
-		return false
-	}
-	for d := from + 1; d <= p.count; d++ {
-		if n, ok := v.node(p, d); ok && n.has(nodeCut|nodeDNAME) && (d < p.count || n.has(nodeCut)) {
-			return true
-		}
-	}
-	return false
-}
-
 // reportWire is the TXT record of a report authorisation, with TTLPolicy.
 const reportWire = "\xc0\x0c\x00\x10\x00\x01\x00\x00\x0e\x10\x00\x09\x08" + reportText
+
+// reported answers a name that does not exist, below the node of d labels, which
+// is at or below a report node.
+func (t *Tree) reported(q *query, a *answer, v *view, from, d int) step {
+	at := v.topmost(a.name, nodeReported, from, d)
+	n := v.node(a.name, at)
+	if !n.there() || !n.has(nodeReport) {
+		return v.negative(a, NoData, rcodeSuccess)
+	}
+	s := t.report(q, a, v, n, at)
+	if a.outcome == NoData { // any name below has none
+		a.from(a.name.hash[at])
+	}
+	return s
+}
 
 // report answers below _report._dmarc.<host>: a delegated domain that inherits
 // the policy of a pool which sends its reports to the host has its authorisation

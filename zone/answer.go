@@ -31,6 +31,7 @@ type answer struct {
 	tenant uint32 // whose zones the chain is in
 	bound  bool   // whether it is in any tenant's yet
 	hops   int
+	labels int                 // followed so far
 	seen   [maxHops + 1]uint64 // hashes of the chain's names
 	dnames int                 // how many DNAMEs are among the answers,
 	above  [maxHops]uint64     // and the hashes of their owners
@@ -49,7 +50,12 @@ type answer struct {
 // Bounds of one answer.
 const (
 	maxHops      = 8  // CNAMEs and DNAMEs followed
+	maxHosts     = 16 // hosts whose addresses are looked for
 	maxAddresses = 16 // RRsets in the additional section
+	// maxFollowed is how many labels the names have together that an answer goes
+	// on to, aliases and hosts: eight and sixteen names of ten are within it, and
+	// names of a hundred cost a packet no more than they do.
+	maxFollowed = 256
 	// Each hop takes two refs at most, the end of the chain two (a pool's TXT and
 	// the domain's own), and one is for the authority section.
 	maxRefs = 2*maxHops + 3 + maxAddresses
@@ -83,6 +89,7 @@ type ref struct {
 	prefix uint8  // refSynth: octets of the owner that stay
 	target string // refSynth: what follows them; glue and addresses: their owner
 	ttl    uint32 // refSynth
+	begin  int    // where it was written, once it was
 }
 
 // soa is the SOA of an answer; there is at most one.
@@ -97,7 +104,7 @@ type soa struct {
 func (a *answer) reset(q *query) {
 	a.outcome, a.rcode, a.aa, a.minimal = Refused, rcodeRefused, false, false
 	a.used, a.answers, a.authority = 0, 0, 0
-	a.tenant, a.bound, a.hops, a.dnames = 0, false, 0, 0
+	a.tenant, a.bound, a.hops, a.labels, a.dnames = 0, false, 0, 0, 0
 	a.name = q.ahead
 	if a.name == nil {
 		a.name = &a.own
@@ -113,7 +120,9 @@ func (a *answer) add(r records, owner place) bool {
 	if r.count == 0 {
 		return false
 	}
-	a.refs[a.used] = ref{records: r, owner: owner}
+	to := &a.refs[a.used]
+	to.records, to.owner = r, owner
+	to.kind, to.glue, to.target = refRecords, false, ""
 	a.used++
 	return true
 }

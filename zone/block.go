@@ -34,10 +34,7 @@ const (
 )
 
 // Flags of a block.
-const (
-	flagCuts   = 1 << iota // has nodes with nodeCut or nodeDNAME
-	flagPolicy             // has a DMARC policy of its own
-)
+const flagPolicy = 1 // has a DMARC policy of its own
 
 // anchorKind is what an anchor is the beginning of.
 type anchorKind uint8
@@ -51,16 +48,18 @@ const (
 
 // Flags of a node.
 const (
-	nodeBelow   = 1 << iota // exists whether it has records or not (RFC 8020)
-	nodeApex                // has the zone's SOA
-	nodeMail                // has the pool's MX and SPF
-	nodeClick               // has the pool's tracking host
-	nodePolicy              // has the pool's DMARC policy
-	nodeServer              // has the addresses of a name server, whose label follows
-	nodeCut                 // has NS and is not an apex
-	nodeDNAME               // has DNAME
-	nodeReport              // report authorisations live below; a list's number follows
-	nodeWatched             // TXT queries are counted: a key that signs no more
+	nodeBelow    = 1 << iota // exists whether it has records or not (RFC 8020)
+	nodeApex                 // has the zone's SOA
+	nodeMail                 // has the pool's MX and SPF
+	nodeClick                // has the pool's tracking host
+	nodePolicy               // has the pool's DMARC policy
+	nodeServer               // has the addresses of a name server, whose label follows
+	nodeCut                  // has NS and is not an apex
+	nodeDNAME                // has DNAME
+	nodeReport               // report authorisations live below; a list's number follows
+	nodeWatched              // TXT queries are counted: a key that signs no more
+	nodeHidden               // is at or below a cut
+	nodeReported             // is at or below a node with nodeReport
 )
 
 func u16(s string, at int) int {
@@ -118,12 +117,13 @@ func anchors(b block) []anchor {
 	return list
 }
 
-// node is one owner name in a block.
+// node is one owner name in a block; without one the zero value.
 type node struct {
 	b  block
 	at int
 }
 
+func (n node) there() bool    { return n.b != "" }
 func (n node) anchor() int    { return u16(n.b, n.at) }
 func (n node) flags() int     { return u16(n.b, n.at+2) }
 func (n node) sets() int      { return u16(n.b, n.at+4) }
@@ -186,17 +186,20 @@ func recordsAt(b block, at int) (r records, next int) {
 func nodeHash(h uint64) uint32 { return uint32(h >> 16) }
 
 // firstNode is the position in the index of the first node with a hash, if any.
+// What it compares decides no branch, which the processor would guess wrong half
+// of the time.
 func firstNode(b block, h uint32) int {
-	low, high := 0, int(u32(b, atNodes))
-	for low < high {
-		mid := (low + high) / 2
-		if u32(b, blockHeader+mid*indexEntry) < h {
-			low = mid + 1
-		} else {
-			high = mid
+	first, left := 0, int(u32(b, atNodes))
+	for left > 0 {
+		half := (left + 1) / 2
+		next := first
+		if u32(b, blockHeader+(first+half-1)*indexEntry) < h {
+			next = first + half
 		}
+		first = next
+		left -= half
 	}
-	return low
+	return first
 }
 
 // nodeAt is the node at a position in the index, if its hash is h.
@@ -205,6 +208,15 @@ func nodeAt(b block, i int, h uint32) (node, bool) {
 		return node{}, false
 	}
 	return node{b: b, at: int(u32(b, blockHeader+i*indexEntry+4))}, true
+}
+
+// nodeEnd is where the node at a position in the index ends: the next one, in the
+// order of the index, begins there, or what is behind all nodes.
+func nodeEnd(b block, i int) int {
+	if i+1 < int(u32(b, atNodes)) {
+		return int(u32(b, blockHeader+(i+1)*indexEntry+4))
+	}
+	return int(u32(b, atAttachment))
 }
 
 // findNode finds the node of the anchor whose labels in front are these.

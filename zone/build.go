@@ -18,6 +18,7 @@ type builder struct {
 	serial     uint32
 	anchors    []anchor
 	nodes      map[Name]*buildNode
+	inherited  bool // there are cuts or report nodes, which mark what lies below
 	attachment []byte
 }
 
@@ -121,6 +122,9 @@ func (b *builder) build() (block, error) {
 	if len(b.anchors) > maxAnchors {
 		return "", fmt.Errorf("%d names outside the zone, at most %d", len(b.anchors), maxAnchors)
 	}
+	if b.inherited {
+		b.inherit()
+	}
 	nodes, hashes := b.sorted()
 	out := make([]byte, blockHeader+len(nodes)*indexEntry, b.guess(nodes))
 	out[atForm], out[atFlags] = b.form, b.flags
@@ -144,6 +148,23 @@ func (b *builder) build() (block, error) {
 	le.PutUint32(out[atAttachment:], uint32(len(out)))
 	out = append(out, b.attachment...)
 	return block(out), nil
+}
+
+// inherit marks what lies at and below cuts and report nodes, so that a look-up
+// sees it from any node of the way.
+func (b *builder) inherit() {
+	for _, at := range b.nodes {
+		apex := Name(b.anchors[at.anchor].name)
+		for up := at.name; up != apex; up = up.Parent() {
+			above := b.nodes[up].flags
+			if above&nodeCut != 0 {
+				at.flags |= nodeHidden
+			}
+			if above&nodeReport != 0 {
+				at.flags |= nodeReported
+			}
+		}
+	}
 }
 
 func (b *builder) appendNode(out []byte, at *buildNode) []byte {

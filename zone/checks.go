@@ -75,10 +75,10 @@ func (b *builder) extra(anchor int, s RRset) error {
 		switch s.Type {
 		case TypeNS:
 			at.flags |= nodeCut
-			b.flags |= flagCuts
+			b.inherited = true
 		case TypeDNAME:
 			at.flags |= nodeDNAME
-			b.flags |= flagCuts
+			b.inherited = true
 		}
 	}
 	if err := at.add(s); err != nil {
@@ -98,7 +98,7 @@ func (b *builder) checkCuts(sets []RRset) error {
 			return err
 		}
 	}
-	if b.flags&flagCuts == 0 {
+	if !b.inherited {
 		return nil
 	}
 	for _, at := range b.nodes {

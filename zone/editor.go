@@ -68,8 +68,9 @@ func (e *Editor) keys(list []anchor) []uint64 {
 		e.path.setName(a.name)
 		d := e.path.count
 		key := e.path.key(d, a.kind)
+		e.common.anchors.add(d)
 		if key == e.path.hash[d] {
-			e.common.depths[d>>6] |= 1 << (d & 63)
+			e.common.depths.add(d)
 		}
 		if !slices.Contains(keys, key) {
 			keys = append(keys, key)
@@ -116,6 +117,7 @@ func (e *Editor) SetPlatform(number uint32, p *Platform) {
 	if p == nil {
 		return
 	}
+	e.common.anchors.add(p.labels)
 	e.common.platforms = append(e.common.platforms, &platformEntry{Platform: p, serial: p.serial})
 	slices.SortFunc(e.common.platforms, func(a, b *platformEntry) int { return cmp.Compare(a.number, b.number) })
 }
@@ -160,7 +162,7 @@ func (e *Editor) settle(n Name, by int32) {
 	}
 	e.path.setName(string(n))
 	d := e.path.count
-	e.common.depths[d>>6] |= 1 << (d & 63)
+	e.common.depths.add(d)
 	key := e.path.hash[d]
 	if after == 0 {
 		e.shard(key).remove(key, entBranch(n))

@@ -1,5 +1,7 @@
 package zone
 
+import "unsafe"
+
 // Answering a query takes some five steps through memory, each to where the one
 // before said: slot of the tree, branch, its index, the node, its records. With
 // a million domains none of them is in a cache, and a worker would spend most of
@@ -19,18 +21,17 @@ const (
 	expectSize = 64
 	// expectLeast is how few are not worth it: there is little to overlap.
 	expectLeast = 3
-	// cacheLine is the usual size; with another one some loads are in vain.
-	cacheLine = 64
-	// expectAnchors and expectRecords are how many octets are read ahead of a
-	// block's anchors and of a node: four anchors, and a DKIM record of RSA-2048.
+	// expectAnchors and expectRecords are how many octets are asked for of a block's
+	// anchors and at most of a node: four anchors, and a DKIM record of RSA-2048.
 	expectAnchors = 192
-	expectRecords = 448
+	expectRecords = 512
 )
 
 // expectation is where the query at hand was found so far.
 type expectation struct {
 	key    uint64 // of the anchor in the tree; 0: nothing is expected
 	node   uint32 // hash of the name in the block
+	shard  *shard
 	branch string
 }
 
@@ -40,8 +41,6 @@ type expecting struct {
 	// paths are the names of the batch's questions; empty where there is none.
 	paths [expectSize]path
 	used  int
-	// seen takes part of all that was read, so that the compiler leaves it in.
-	seen uint64
 }
 
 // Expected says that the message to be replied to next is the one at an index of
@@ -76,16 +75,31 @@ func (r *Responder) Expect(batch [][]byte) {
 	c := r.tree.common.Load()
 	for i := range list {
 		list[i] = expectation{}
-		x.read(&list[i], &x.paths[i], batch[i], c)
+		list[i].read(&x.paths[i], batch[i], c)
 	}
-	x.slots(r.tree, list)
-	x.branches(r.tree, list)
-	x.indexes(list)
-	x.nodes(list)
+	for i := range list {
+		list[i].shard = r.tree.shards[shardOf(list[i].key)].Load()
+		ahead(list[i].shard)
+	}
+	for i := range list {
+		list[i].slot()
+	}
+	for i := range list {
+		list[i].find()
+	}
+	for i := range list {
+		list[i].index()
+	}
+	for i := range list {
+		list[i].records()
+	}
 }
 
+// ahead asks for the line at which something begins.
+func ahead[T any](what *T) { prefetch((*byte)(unsafe.Pointer(what)), 1) }
+
 // read takes the question's name apart as far as the first anchor it may have.
-func (x *expecting) read(e *expectation, p *path, message []byte, c *common) {
+func (e *expectation) read(p *path, message []byte, c *common) {
 	p.length = 0
 	if len(message) <= headerSize {
 		return
@@ -96,73 +110,64 @@ func (x *expecting) read(e *expectation, p *path, message []byte, c *common) {
 	}
 	p.setAsked(message[headerSize : headerSize+length])
 	e.node = nodeHash(p.hash[p.count])
-	for d := p.count; d > 0; d-- {
+	for d := c.anchors.atMost(p.count); d > 0; d = c.anchors.atMost(d - 1) {
 		if key, ok := p.tokenKey(d); ok {
 			e.key = key
 			return
 		}
-		if c.deep(d) {
+		if c.depths.has(d) {
 			e.key = p.hash[d]
 			return
 		}
 	}
 }
 
-// slots reads the slots that the search for the keys begins at.
-func (x *expecting) slots(t *Tree, list []expectation) {
-	for i := range list {
-		if s := t.shards[shardOf(list[i].key)].Load(); s != nil {
-			x.seen += s.slots[s.home(list[i].key)].hash
+// slot asks for the slot that the search for the key begins at.
+func (e *expectation) slot() {
+	if e.shard != nil {
+		ahead(&e.shard.slots[e.shard.home(e.key)])
+	}
+}
+
+// find finds the branch, and asks for its header.
+func (e *expectation) find() {
+	s := e.shard
+	if s == nil {
+		return
+	}
+	for at := s.home(e.key); s.slots[at].branch != ""; at = s.next(at) {
+		if s.slots[at].hash == e.key {
+			e.branch = string(s.slots[at].branch)
+			e.ask(0, blockHeader)
+			return
 		}
 	}
 }
 
-// branches finds the branches, and reads their first octets.
-func (x *expecting) branches(t *Tree, list []expectation) {
-	for i := range list {
-		e := &list[i]
-		s := t.shards[shardOf(e.key)].Load()
-		if s == nil {
-			continue
-		}
-		for at := s.home(e.key); s.slots[at].branch != ""; at = s.next(at) {
-			if s.slots[at].hash == e.key {
-				e.branch = string(s.slots[at].branch)
-				x.seen += uint64(e.branch[0])
-				break
-			}
-		}
+// index asks for the index and anchors of the branch.
+func (e *expectation) index() {
+	if len(e.branch) < blockHeader || e.branch[atForm] == entMark {
+		e.branch = ""
+		return
+	}
+	e.ask(blockHeader, firstAnchor(e.branch)+expectAnchors)
+}
+
+// records asks for the node with the hash of the name, and its records.
+func (e *expectation) records() {
+	b := e.branch
+	if b == "" {
+		return
+	}
+	at := firstNode(b, e.node)
+	if n, ok := nodeAt(b, at, e.node); ok {
+		e.ask(n.at, min(n.at+expectRecords, nodeEnd(b, at)))
 	}
 }
 
-// indexes reads the indexes and anchors of the branches.
-func (x *expecting) indexes(list []expectation) {
-	for i := range list {
-		b := list[i].branch
-		if len(b) < blockHeader || b[atForm] == entMark {
-			list[i].branch = ""
-			continue
-		}
-		x.touch(b, cacheLine, firstAnchor(b)+expectAnchors)
-	}
-}
-
-// nodes reads the nodes with the hashes of the names, and what follows them.
-func (x *expecting) nodes(list []expectation) {
-	for i := range list {
-		b := list[i].branch
-		if b == "" {
-			continue
-		}
-		if n, ok := nodeAt(b, firstNode(b, list[i].node), list[i].node); ok {
-			x.touch(b, n.at, n.at+expectRecords)
-		}
-	}
-}
-
-// touch reads every line of a part of a block.
-func (x *expecting) touch(b string, from, to int) {
-	for at := from; at < min(to, len(b)); at += cacheLine {
-		x.seen += uint64(b[at])
+// ask asks for a part of the branch.
+func (e *expectation) ask(from, to int) {
+	if to = min(to, len(e.branch)); from < to {
+		prefetch(unsafe.StringData(e.branch[from:]), to-from)
 	}
 }

@@ -31,8 +31,9 @@ func (e *Editor) fillOn(parts int, list []Branch) {
 	}
 	all.Wait()
 	for _, f := range fills {
-		for k, bits := range f.common.depths {
-			e.common.depths[k] |= bits
+		for k := range f.common.depths {
+			e.common.anchors[k] |= f.common.anchors[k]
+			e.common.depths[k] |= f.common.depths[k]
 		}
 		for n, by := range f.ents {
 			e.ents[n] += by

@@ -41,14 +41,14 @@ func (p *path) setAsked(name []byte) {
 func (p *path) split() {
 	p.token = 0
 	var begin [maxLabels + 1]uint8
-	count, at := 0, 0
+	count, at := 0, uint8(0)
 	for p.name[at] != 0 {
-		begin[count] = uint8(at)
+		begin[count] = at
 		count++
-		at += int(p.name[at]) + 1
+		at += p.name[at] + 1
 	}
 	p.count = count
-	p.offset[0], p.hash[0] = uint8(at), rootHash
+	p.offset[0], p.hash[0] = at, rootHash
 	h := uint64(rootHash)
 	for d := 1; d <= count; d++ {
 		at := begin[count-d]
@@ -75,19 +75,17 @@ const (
 	hashEnd   = 0xe7037ed1a0b428db
 )
 
-// hashLabel extends a parent's hash by a label. It is not keyed: whoever could
-// make names collide would need them as anchors, and those are random tokens or
-// proven zones.
+// hashLabel extends a parent's hash by a label: one multiplication for every
+// eight octets and one for the rest, whose number is in its highest octet. It is
+// not keyed: whoever could make names collide would need them as anchors, and
+// those are random tokens or proven zones.
 func hashLabel(parent uint64, label []byte) uint64 {
-	h := mix(parent^uint64(len(label)), hashMul)
+	h := parent
 	for len(label) >= 8 {
 		h = mix(h^binary.LittleEndian.Uint64(label), hashMul)
 		label = label[8:]
 	}
-	if len(label) > 0 {
-		h = mix(h^tailOf(label), hashMul)
-	}
-	return mix(h, hashEnd)
+	return mix(h^tailOf(label)^uint64(len(label))<<56, hashEnd)
 }
 
 // tailOf is up to seven octets as a number. Labels are parts of names mostly,

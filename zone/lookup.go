@@ -33,8 +33,9 @@ const (
 // only.
 func (t *Tree) lookup(q *query, a *answer) {
 	a.reset(q)
+	var v view
 	for {
-		v, from, ok := t.locate(a.name, q.qtype == TypeDS)
+		n, from, ok := t.locate(&v, a.name, q.qtype == TypeDS)
 		if ok && a.hops == 0 {
 			a.aa = true
 		}
@@ -44,7 +45,7 @@ func (t *Tree) lookup(q *query, a *answer) {
 			}
 			break
 		}
-		if t.search(q, a, &v, from) == done {
+		if t.search(q, a, &v, n, from) == done {
 			break
 		}
 	}
@@ -54,85 +55,95 @@ func (t *Tree) lookup(q *query, a *answer) {
 	t.addresses(a)
 }
 
-// locate finds the longest anchor or platform zone above or at a name, and how
-// many of its labels certainly exist. For a DS question the zone whose apex the
-// name is stands back for the one above it.
-func (t *Tree) locate(p *path, ds bool) (v view, from int, ok bool) {
+// locate sets v to the longest anchor or platform zone above or at a name, and
+// gives the name's node there, if any, and how many of its labels certainly exist.
+// For a DS question the zone whose apex the name is stands back for the one above
+// it.
+//
+// Views are filled field by field where they are: one that is put together
+// elsewhere and copied is read before it was written, which the processor waits
+// for longer than all else here takes.
+func (t *Tree) locate(v *view, p *path, ds bool) (n node, from int, ok bool) {
 	c := t.common.Load()
-	var child view
-	skipped := false
-	for d := p.count; d > 0; d-- {
-		v, ok := t.viewAt(c, p, d)
-		if !ok {
+	skipped := 0
+	for d := c.anchors.atMost(p.count); d > 0; d = c.anchors.atMost(d - 1) {
+		if !t.viewAt(v, c, p, d) {
 			continue
 		}
-		if ds && d == p.count && v.apex == d && !skipped {
-			child, skipped = v, true
+		if ds && d == p.count && v.apex == d {
+			skipped = d
 			continue
 		}
-		v.parent = skipped
-		if v.anchor.kind == anchorTarget {
-			v, from := v.around(p)
-			return v, from, true
+		v.parent = skipped > 0
+		if n = v.node(p, p.count); v.anchor.kind == anchorTarget && !n.there() {
+			n, d = v.around(p)
 		}
-		return v, v.depth, true
+		return n, d, true
 	}
-	return child, child.depth, skipped
+	if skipped == 0 || !t.viewAt(v, c, p, skipped) {
+		return n, 0, false
+	}
+	return v.node(p, p.count), skipped, true
 }
 
-// around gives the platform zone of a target for the names below it that are not
-// the target's own: an operator may have records there.
-func (v view) around(p *path) (view, int) {
-	if _, ok := v.node(p, p.count); ok {
-		return v, v.depth
-	}
-	from := v.depth
-	for {
-		if _, ok := v.node(p, from+1); !ok {
-			return platformView(v.platform, v.common), from
-		}
+// around turns the view of a target into that of its platform zone for a name
+// below it that is not the target's own: an operator may have records there.
+func (v *view) around(p *path) (n node, from int) {
+	from = v.depth
+	for v.node(p, from+1).there() {
 		from++
 	}
+	parent := v.parent
+	v.of(v.platform, v.common)
+	v.parent = parent
+	return v.node(p, p.count), from
 }
 
-// viewAt is the anchor or platform zone with exactly the suffix of d labels.
-func (t *Tree) viewAt(c *common, p *path, d int) (view, bool) {
+// viewAt sets v to the anchor or platform zone with exactly the suffix of d labels.
+func (t *Tree) viewAt(v *view, c *common, p *path, d int) bool {
 	if key, ok := p.tokenKey(d); ok {
 		if b, a, ok := t.find(p, d, key); ok {
-			return t.view(b, a, p, d)
+			return t.view(v, b, a, p, d)
 		}
 	}
-	if c.deep(d) {
+	if c.depths.has(d) {
 		if b, a, ok := t.find(p, d, p.hash[d]); ok {
-			return t.view(b, a, p, d)
+			return t.view(v, b, a, p, d)
 		}
 	}
 	for _, z := range c.platforms {
 		if z.labels == d && z.hash == p.hash[d] && string(z.apex) == string(p.suffix(d)) {
-			return platformView(z, c), true
+			v.of(z, c)
+			return true
 		}
 	}
-	return view{}, false
+	return false
 }
 
-func platformView(z *platformEntry, c *common) view {
-	return view{b: z.block, anchor: anchor{kind: anchorPlatform, name: string(z.apex)},
-		depth: z.labels, apex: z.labels, platform: z, common: c}
+// of sets v to a platform zone.
+func (v *view) of(z *platformEntry, c *common) {
+	v.b = z.block
+	v.anchor = anchor{kind: anchorPlatform, name: string(z.apex)}
+	v.depth, v.apex = z.labels, z.labels
+	v.platform, v.pool, v.common = z, nil, c
+	v.parent = false
 }
 
-// view is a branch seen through one of its anchors. The shared tables are read
-// anew: they were published before the branch was.
-func (t *Tree) view(b Branch, an anchor, p *path, d int) (view, bool) {
+// view sets v to a branch seen through one of its anchors. The shared tables are
+// read anew: they were published before the branch was.
+func (t *Tree) view(v *view, b Branch, an anchor, p *path, d int) bool {
 	c := t.common.Load()
-	v := view{b: block(b), anchor: an, depth: d, apex: d, common: c,
-		platform: c.platform(an.platform), pool: c.pools[u32(block(b), atPool)]}
+	v.b, v.anchor = block(b), an
+	v.depth, v.apex = d, d
+	v.platform, v.pool, v.common = c.platform(an.platform), c.pools[u32(block(b), atPool)], c
+	v.parent = false
 	if an.kind == anchorTarget {
 		if v.platform == nil || v.platform.labels > d || v.platform.hash != p.hash[v.platform.labels] {
-			return view{}, false // its platform zone is not there
+			return false // its platform zone is not there
 		}
 		v.apex = v.platform.labels
 	}
-	return v, true
+	return true
 }
 
 // enter says whether a chain may go on in a view, and binds it to the tenant of
@@ -149,50 +160,32 @@ func (a *answer) enter(v *view) bool {
 	return true
 }
 
-// search asks one zone for the last name of the chain, of which the suffix of
-// from labels exists and is no cut.
-func (t *Tree) search(q *query, a *answer, v *view, from int) step {
+// search asks one zone for the last name of the chain, which has the node n
+// there, if any, and of which the suffix of from labels exists and is no cut.
+func (t *Tree) search(q *query, a *answer, v *view, n node, from int) step {
 	p := a.name
-	if v.b[atFlags]&flagCuts == 0 { // nothing can be hidden: the name itself first
-		if n, ok := v.node(p, p.count); ok {
-			return v.answer(q, a, n)
-		}
+	exists, d := n.there(), p.count
+	if !exists { // go on with the last name on the way to it that has a node, of d labels
+		d = deepest(from, p.count-1, func(d int) bool { return v.node(p, d).there() })
+		n = v.node(p, d)
 	}
-	encloser := from // labels of the closest encloser (RFC 4592 section 3.3.1)
-	report, reports := node{}, 0
-	for d := from + 1; d <= p.count; d++ {
-		n, ok := v.node(p, d)
-		if !ok {
-			if !v.common.deep(d) || !t.ent(p, d) {
-				break
-			}
-			encloser = d
-			continue
-		}
-		encloser = d
-		switch {
-		case n.has(nodeCut) && (d < p.count || q.qtype != TypeDS):
-			return v.refer(a, n, d)
-		case n.has(nodeDNAME) && d < p.count:
-			return v.dname(q, a, n, d)
-		case d == p.count:
-			return v.answer(q, a, n)
-		case n.has(nodeReport):
-			report, reports = n, d
+	if d > from && n.has(nodeHidden) {
+		at := v.topmost(p, nodeHidden, from, d)
+		if cut := v.node(p, at); cut.there() && cut.has(nodeCut) && (at < p.count || q.qtype != TypeDS) {
+			return v.refer(a, cut, at)
 		}
 	}
 	switch {
-	case encloser == p.count && p.count == v.depth:
-		if n, ok := v.node(p, p.count); ok {
-			return v.answer(q, a, n)
-		}
+	case exists:
+		return v.answer(q, a, n)
+	case d > from && n.has(nodeDNAME): // below one there are no nodes
+		return v.dname(q, a, n, d)
+	}
+	encloser := t.encloser(v, p, d) // RFC 4592 section 3.3.1
+	switch {
 	case encloser == p.count || v.parent:
-	case reports > 0:
-		s := t.report(q, a, v, report, reports)
-		if a.outcome == NoData { // any name below has none
-			a.from(p.hash[reports])
-		}
-		return s
+	case d > from && n.has(nodeReported):
+		return t.reported(q, a, v, from, d)
 	default:
 		labels := p.name[p.offset[encloser] : p.length-len(v.anchor.name)]
 		if n, ok := findWildcard(v.b, v.anchor.index, p.hash[encloser], labels); ok {
@@ -205,12 +198,48 @@ func (t *Tree) search(q *query, a *answer, v *view, from int) step {
 	return v.negative(a, NoData, rcodeSuccess)
 }
 
+// encloser is how many labels the closest encloser of a name has, of which d
+// have a node: anchors of others may lie below it.
+func (t *Tree) encloser(v *view, p *path, d int) int {
+	exists := func(d int) bool { return v.common.depths.has(d) && t.ent(p, d) }
+	if d == p.count || !exists(d+1) { // nearly always, and each look leaves the caches
+		return d
+	}
+	return deepest(d+1, p.count, exists)
+}
+
+// deepest is the largest number of labels from low to high that exists, as low
+// does. Where a name exists, all names above it do (RFC 8020): halving finds it,
+// so that no number of labels makes a question costly.
+func deepest(low, high int, exists func(d int) bool) int {
+	for low < high {
+		if mid := (low + high + 1) / 2; exists(mid) {
+			low = mid
+		} else {
+			high = mid - 1
+		}
+	}
+	return low
+}
+
+// topmost is how many labels the first node past from has that has a flag which
+// nodes inherit, as that of d labels did.
+func (v *view) topmost(p *path, flag, from, d int) int {
+	return 1 + deepest(from, d-1, func(d int) bool {
+		n := v.node(p, d)
+		return n.there() && !n.has(flag)
+	})
+}
+
 // node finds the node with the suffix of d labels, if the name exists: a
 // managed name that a pool leaves empty does not.
-func (v *view) node(p *path, d int) (node, bool) {
+func (v *view) node(p *path, d int) node {
 	labels := p.name[p.offset[d] : p.length-len(v.anchor.name)]
 	n, ok := findNode(v.b, v.anchor.index, p.hash[d], labels)
-	return n, ok && v.exists(n)
+	if !ok || !v.exists(n) {
+		return node{}
+	}
+	return n
 }
 
 func (v *view) exists(n node) bool {
@@ -337,7 +366,7 @@ func (a *answer) alias() step {
 			return done
 		}
 	}
-	if a.hops == maxHops {
+	if a.labels += a.name.count; a.hops == maxHops || a.labels > maxFollowed {
 		a.end(Alias, rcodeSuccess)
 		return done
 	}
@@ -404,28 +433,31 @@ func (v *view) negative(a *answer, o Outcome, rcode uint8) step {
 
 // addSOA adds the zone's SOA.
 func (v *view) addSOA(a *answer, ttl uint32) {
-	a.soa = v.soa(ttl)
+	v.soa(&a.soa, ttl)
 	a.add(records{t: TypeSOA, count: 1}, a.suffixPlace(v.apex))
 	a.refs[a.used-1].kind = refSOA
 }
 
-// soa is the SOA of the view's zone, with its counter as it is now.
-func (v *view) soa(ttl uint32) soa {
+// soa sets s to the SOA of the view's zone, with its counter as it is now.
+func (v *view) soa(s *soa, ttl uint32) {
+	s.ttl = ttl
+	z := v.platform
 	if v.anchor.kind != anchorZone {
-		return soa{mname: v.platform.mname, rname: v.platform.contact, serial: v.platform.serial, ttl: ttl,
-			mnameCut: v.platform.mnameCut, rnameCut: v.platform.contactCut}
+		s.mname, s.rname, s.serial = z.mname, z.contact, z.serial
+		s.mnameCut, s.rnameCut = z.mnameCut, z.contactCut
+		return
 	}
-	s := soa{mname: v.firstServer(), rname: Root, serial: u32(v.b, atSerial), ttl: ttl}
-	if v.platform != nil {
-		s.rname = v.platform.contact
-		if s.mname.In(v.platform.apex) { // always, but a branch says so of itself
-			s.rnameCut = v.platform.contactCut
+	s.mname, s.rname, s.serial = v.firstServer(), Root, u32(v.b, atSerial)
+	s.mnameCut, s.rnameCut = 0, 0
+	if z != nil {
+		s.rname = z.contact
+		if s.mname.In(z.apex) { // always, but a branch says so of itself
+			s.rnameCut = z.contactCut
 		}
 	}
 	if v.pool != nil {
 		s.serial += v.pool.serial // wraps (RFC 1982)
 	}
-	return s
 }
 
 // firstServer is the first name server of a customer's zone: its anchor follows

@@ -138,6 +138,7 @@ func (p *platformAnswers) renderReports(b *builder, plan *PlatformPlan) error {
 		}
 		at := b.node(0, n)
 		at.flags |= nodeReport | nodeBelow
+		b.inherited = true
 		at.report = len(p.reports)
 		p.reports = append(p.reports, slices.Sorted(slices.Values(plan.Reports[host])))
 	}

@@ -308,11 +308,15 @@ func ownerLength(b []byte) (length int, plain bool) {
 
 // fold writes name to dst with A to Z in lower case. Length octets are at most
 // 63 and so never letters, which lets eight octets go at a time whatever they are.
+// Where there is more behind the name, as in a message, the last eight go so too.
 func fold(dst *[256]byte, name []byte) {
 	const (
 		ones = 0x0101010101010101
 		high = 0x80 * ones
 	)
+	if whole := (len(name) + 7) &^ 7; whole <= min(cap(name), len(dst)) {
+		name = name[:whole]
+	}
 	i := 0
 	for ; i+8 <= len(name); i += 8 {
 		x := binary.LittleEndian.Uint64(name[i:])

@@ -11,7 +11,8 @@ import "encoding/binary"
 // additional records are dropped before that, without TC, other than glue
 // (RFC 9471 section 3.1). With room in dst it does not allocate.
 func appendAnswer(dst []byte, start int, q *query, a *answer, limit int) (out []byte, truncated bool) {
-	w := writer{out: dst, start: start, limit: start + limit, a: a}
+	var w writer
+	w.out, w.start, w.limit, w.a = dst, start, start+limit, a
 	question := len(dst)
 	var counts [3]uint16 // answer, authority, additional
 	fits := true
@@ -55,25 +56,22 @@ const (
 
 // writer writes the refs of an answer into a message.
 type writer struct {
-	out    []byte
-	start  int // of the message
-	limit  int // of out
-	a      *answer
-	begins [maxRefs]int // where each ref was written
+	out   []byte
+	start int // of the message
+	limit int // of out
+	a     *answer
 }
 
 // write appends a ref; false, and nothing appended, where it does not fit.
 func (w *writer) write(i int) bool {
 	r := &w.a.refs[i]
-	w.begins[i] = len(w.out)
-	pointer, ok := w.pointer(r.owner)
-	switch {
-	case r.kind == refSOA:
+	r.begin = len(w.out)
+	pointer := w.pointer(r.owner)
+	switch r.kind {
+	case refSOA:
 		return w.writeSOA(pointer)
-	case r.kind == refSynth:
+	case refSynth:
 		return w.writeSynth(r, pointer)
-	case !ok:
-		return w.writeFar(r)
 	}
 	at := len(w.out)
 	if at+len(r.wire) > w.limit {
@@ -95,32 +93,19 @@ func (w *writer) offset(p place) int {
 	if p.ref == fromQuestion {
 		return headerSize + int(p.at)
 	}
-	return w.begins[p.ref] - w.start + int(p.at)
+	return w.a.refs[p.ref].begin - w.start + int(p.at)
 }
 
 // maxPointer is how far into a message a compression pointer reaches (RFC 1035
-// section 4.1.4).
+// section 4.1.4). All that we point to is nearer: the question, the records of a
+// chain, and the first hosts behind it.
 const maxPointer = 0x3fff
 
-func (w *writer) pointer(p place) (uint16, bool) {
-	at := w.offset(p)
-	return 0xc000 | uint16(at), at <= maxPointer
-}
+const farthest = headerSize + maxName + 4 + (2*maxHops+maxHosts)*(recordHead+6+maxName)
 
-// writeFar writes addresses whose owner is named too far behind for a pointer:
-// with the name itself.
-func (w *writer) writeFar(r *ref) bool {
-	if len(w.out)+len(r.wire)+int(r.count)*len(r.target) > w.limit {
-		return false
-	}
-	for at := 0; at < len(r.wire); {
-		next := at + recordHead + int(r.wire[at+10])<<8 + int(r.wire[at+11])
-		w.out = append(w.out, r.target...)
-		w.out = append(w.out, r.wire[at+2:next]...)
-		at = next
-	}
-	return true
-}
+var _ [maxPointer - farthest]struct{} // does not compile where that is wrong
+
+func (w *writer) pointer(p place) uint16 { return 0xc000 | uint16(w.offset(p)) }
 
 // Timers of our SOA records in seconds (RFC 1035 section 3.3.13). There are no
 // secondaries yet; these suit one.
@@ -139,10 +124,8 @@ func (w *writer) writeSOA(pointer uint16) bool {
 	apex := pointer                            // where the end of rname is
 	if s.mnameCut > 0 {
 		mname = s.mnameCut + 2
-	} else if at := len(w.out) - w.start + recordHead + mname - (rname - s.rnameCut); at <= maxPointer {
-		apex = 0xc000 | uint16(at)
 	} else {
-		s.rnameCut = 0 // too far behind for a pointer
+		apex = 0xc000 | uint16(len(w.out)-w.start+recordHead+mname-(rname-s.rnameCut))
 	}
 	if s.rnameCut > 0 {
 		rname = s.rnameCut + 2

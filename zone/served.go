@@ -74,7 +74,8 @@ func (v *view) served(n node) []RRset {
 	}
 	var out []RRset
 	if n.has(nodeApex) {
-		s := v.soa(TTLSOA)
+		var s soa
+		v.soa(&s, TTLSOA)
 		out = append(out, RRset{Owner: owner, Type: TypeSOA, TTL: TTLSOA, Data: [][]byte{s.appendData(nil)}})
 	}
 	for _, t := range types {

@@ -47,7 +47,23 @@ func shapesTree(t testing.TB, domains int) (*Tree, [][]byte) {
 		exchangers = append(exchangers, "10 "+host)
 		p.Records = append(p.Records, set(t, host, TypeA, 300, "192.0.2.9", "192.0.2.10"), set(t, host, TypeAAAA, 300, "2001:db8::9"))
 	}
+	// As many hosts as an answer has room for to name, that have no addresses; and
+	// the longest chain of the longest names, to as many of such names.
+	var bare, long []string
+	for i := range 60 {
+		bare = append(bare, fmt.Sprintf("10 h%d.worst.test", i))
+	}
+	for i := range 4 {
+		long = append(long, fmt.Sprintf("10 %s%d.l.worst.test", strings.Repeat("m.", 117), i))
+		p.Records = append(p.Records, set(t, long[i][3:], TypeA, 300, "192.0.2.9"), set(t, long[i][3:], TypeAAAA, 300, "2001:db8::9"))
+	}
+	link := func(i int) string { return fmt.Sprintf("%s%d.l.worst.test", strings.Repeat("c.", 117), i) }
+	for i := range maxHops - 1 {
+		p.Records = append(p.Records, set(t, link(i), TypeCNAME, 300, link(i+1)))
+	}
 	p.Records = append(p.Records,
+		set(t, "bare.worst.test", TypeMX, 300, bare...), set(t, "long.worst.test", TypeMX, 300, long...),
+		set(t, link(maxHops-1), TypeMX, 300, long[:2]...),
 		set(t, "cut.worst.test", TypeNS, 300, servers...), set(t, "many.worst.test", TypeMX, 300, exchangers...),
 		set(t, "*.wild.worst.test", TypeTXT, 300, `"any"`), set(t, "old.worst.test", TypeDNAME, 300, "wild.worst.test"),
 		set(t, deep, TypeTXT, 300, `"deep"`))
@@ -73,6 +89,9 @@ func costliest(t testing.TB) []costly {
 		{"DNAME to a wildcard, 90 labels deep", q(strings.Repeat("x.", 90)+"old.worst.test.", dns.TypeTXT)},
 		{"referral with 26 addresses of glue", q("below.cut.worst.test.", dns.TypeA)},
 		{"MX with 40 RRsets of addresses", q("many.worst.test.", dns.TypeMX)},
+		{"MX with 60 hosts without addresses", ask(t, "bare.worst.test.", dns.TypeMX, edns(4096))},
+		{"MX with 4 hosts of 121 labels", q("long.worst.test.", dns.TypeMX)},
+		{"8 aliases of 121 labels to MX with hosts of 121 labels", q(strings.Repeat("c.", 117)+"0.l.worst.test.", dns.TypeMX)},
 		{"ANY", q("many.worst.test.", dns.TypeANY)},
 	}
 	options := func(m *dns.Msg) {
@@ -121,6 +140,7 @@ func BenchmarkShapes(b *testing.B) {
 					left = len(batch)
 				}
 				left--
+				r.Expected(left)
 				r.Reply(buffer, batch[left], false)
 			}
 			cost := float64(threadTime(b)-began) / float64(b.N)
@@ -151,7 +171,8 @@ func threadTime(b *testing.B) int64 {
 func TestShapesAreAnsweredWithinBounds(t *testing.T) {
 	tree, _ := shapesTree(t, 100)
 	r := NewResponder(tree, "")
-	want := map[string]int{"chain of aliases through ten zones": maxHops, "123 labels that exist": 1, "wildcard, 100 labels deep": 1, "MX with 40 RRsets of addresses": 20}
+	want := map[string]int{"chain of aliases through ten zones": maxHops, "123 labels that exist": 1, "wildcard, 100 labels deep": 1, "MX with 40 RRsets of addresses": 20,
+		"MX with 60 hosts without addresses": 60, "8 aliases of 121 labels to MX with hosts of 121 labels": 3}
 	for _, s := range costliest(t) {
 		if n := testing.AllocsPerRun(10, func() { r.Reply(make([]byte, 0, MaxTCP), s.message, false) }); n > 1 {
 			t.Errorf("%s: %v allocations, want that of the buffer at most", s.name, n)

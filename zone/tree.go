@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"math/bits"
 	"reflect"
 	"slices"
 	"strings"
@@ -39,9 +40,30 @@ const (
 type common struct {
 	pools     map[uint32]*Pool
 	platforms []*platformEntry // by number
-	// depths has a bit for each number of labels that an anchor or an empty
-	// non-terminal has or had. A bit too many costs a probe, nothing else.
-	depths [2]uint64
+	// anchors are the numbers of labels that anchors and platform zones have, and
+	// depths those under whose hash one, or an empty non-terminal, is in the index.
+	// One too many, of what is gone, costs a probe and nothing else.
+	anchors, depths labelCounts
+}
+
+// labelCounts is a set of numbers of labels.
+type labelCounts [2]uint64
+
+func (s *labelCounts) add(d int)      { s[d>>6] |= 1 << (d & 63) }
+func (s *labelCounts) has(d int) bool { return s[d>>6&1]&(1<<(d&63)) != 0 }
+
+// atMost is the largest number up to d in the set; 0 where there is none.
+func (s *labelCounts) atMost(d int) int {
+	if d > 63 {
+		if high := s[1] << (127 - d); high != 0 {
+			return d - bits.LeadingZeros64(high)
+		}
+		d = 63
+	}
+	if low := s[0] << (63 - d); low != 0 {
+		return d - bits.LeadingZeros64(low)
+	}
+	return 0
 }
 
 // platformEntry is a platform zone with its counter as it is now.
@@ -58,8 +80,6 @@ func (c *common) platform(number uint32) *platformEntry {
 	}
 	return nil
 }
-
-func (c *common) deep(d int) bool { return c.depths[d>>6]&(1<<(d&63)) != 0 }
 
 // shard is a part of the index: open addressing with linear probing, as many
 // slots as it pleases. Immutable once published.

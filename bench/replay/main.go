@@ -3,7 +3,7 @@
 // with -profile where. The memory behaves as in a server; the data of a whole
 // cluster lie in it, and questions come in the order of the file.
 //
-//	replay [-profile FILE] SNAPSHOT QUESTIONS
+//	replay [-profile FILE] [-rounds N] SNAPSHOT QUESTIONS
 package main
 
 import (
@@ -24,23 +24,21 @@ import (
 	"authd/zone"
 )
 
-// rounds are how often the file is gone through; the first warms up.
-const rounds = 4
-
 func main() {
 	profile := flag.String("profile", "", "file for a CPU profile")
+	rounds := flag.Int("rounds", 4, "how often the file is gone through; the first warms up")
 	flag.Parse()
 	if flag.NArg() != 2 {
-		fmt.Fprintln(os.Stderr, "usage: replay [-profile FILE] SNAPSHOT QUESTIONS")
+		fmt.Fprintln(os.Stderr, "usage: replay [-profile FILE] [-rounds N] SNAPSHOT QUESTIONS")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), flag.Arg(1), *profile); err != nil {
+	if err := run(flag.Arg(0), flag.Arg(1), *profile, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "replay:", err)
 		os.Exit(1)
 	}
 }
 
-func run(snapshot, questions, profile string) error {
+func run(snapshot, questions, profile string, rounds int) error {
 	tree, err := load(snapshot)
 	if err != nil {
 		return err
