@@ -486,7 +486,16 @@ func (l *life) byHand() {
 	}
 	at, _ := l.stamp()
 	d := l.claim()
-	if rapid.Bool().Draw(l.t, "rotate") {
+	switch rapid.IntRange(0, 3).Draw(l.t, "by hand") {
+	case 0: // as many domains are: where its standby is not ready the ring keeps the wish
+		id := tok(1<<40 + l.last().Index())
+		scope := RotationScope{Tokens: []Token{d.Token}}
+		if r := l.commit(at, "admin-1", StartRotation{id, RotationSpec{Scope: scope, Old: keys.FateDrain}}); r.Refusal != nil {
+			l.t.Fatalf("a planned rotation of %s was refused: %s", d.Name, r.Refusal.Message)
+		}
+		l.commit(at, "rotator", AdvanceRotation{ID: id})
+		return
+	case 1:
 		if s, ok := d.Ring().Standby(keys.RSA2048); ok {
 			l.commit(at, "admin-1", StepKey{Token: d.Token, Manual: true, Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: s.ID}})
 		}
