@@ -107,7 +107,7 @@ type life struct {
 	missed     map[string]int
 	faults     map[string]int
 	requests   map[string]int
-	complaints []string
+	complaints int
 	seq        uint64 // the last change that was taken
 	rotations  int
 	standbys   map[string]standby // by claim and selector, unless they have signed
@@ -137,8 +137,14 @@ func (l *life) count(kind string, f func(*counts)) {
 func (l *life) complain(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.complaints = append(l.complaints, fmt.Sprintf(format, args...)); len(l.complaints) <= 30 {
-		fmt.Fprintf(l.out, "  %s\n", l.complaints[len(l.complaints)-1])
+	l.say(format, args...)
+}
+
+// say is complain with mu held. What goes wrong goes wrong again and again: the
+// first times are enough to look for it.
+func (l *life) say(format string, args ...any) {
+	if l.complaints++; l.complaints <= 30 {
+		fmt.Fprintf(l.out, "  "+format+"\n", args...)
 	}
 }
 
@@ -394,7 +400,7 @@ func (l *life) activates(c *change, id string, manual bool) string {
 			l.table[kind] = &counts{}
 		}
 		l.table[kind].early++
-		l.complaints = append(l.complaints, fmt.Sprintf("%s of %s activated at %s, confirmed at %s", c.Key, c.Subject, c.At, b.confirmedAt))
+		l.say("%s of %s activated at %s, confirmed at %s", c.Key, c.Subject, c.At, b.confirmedAt)
 	}
 	delete(l.standbys, id)
 	l.signed[id] = true

@@ -78,7 +78,9 @@ func (l *life) run(ctx context.Context, o options) error {
 	}
 	troubled, calm := context.WithCancel(working)
 	defer calm()
-	start(func() { l.operate(troubled, o.seed, 400*time.Millisecond) })
+	for i := range uint64(2) {
+		start(func() { l.operate(troubled, o.seed+i, 300*time.Millisecond) })
+	}
 	go func() { ended <- l.trouble(troubled, o.seed) }()
 	var err error
 	limit := time.NewTimer(o.limit)

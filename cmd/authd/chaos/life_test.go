@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,7 +123,7 @@ func TestEarlyActivationsAreFound(t *testing.T) {
 		"a slot that was used before": {[]change{{Key: "k2", Summary: "publish"}, {Key: "k2", Summary: "confirm"}, {Key: "k2", Summary: "activate", At: time.Unix(4599, 0)}}, 1, activated, 1},
 		"back again":                  {[]change{{Summary: "confirm"}, {Summary: "activate", At: time.Unix(1000, 0)}, {Summary: "activate by hand", At: time.Unix(1001, 0)}}, 0, rolledBack, 1},
 	} {
-		l := &life{table: map[string]*counts{}, standbys: map[string]standby{}, signed: map[string]bool{}}
+		l := &life{out: io.Discard, table: map[string]*counts{}, standbys: map[string]standby{}, signed: map[string]bool{}}
 		kind := ""
 		for i, x := range c.changes {
 			x.Seq, x.Subject, x.Command = uint64(i+1), "t", "StepKey"

@@ -84,7 +84,7 @@ func (l *life) kill(ctx context.Context, n *node, down time.Duration) error {
 }
 
 func cutOff(ctx context.Context, t *trial, n *node, hears, sends bool) error {
-	d := t.between(time.Second, 6*time.Second)
+	d := t.between(2*time.Second, 10*time.Second)
 	if err := t.isolate(n, hears, sends); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func orders() []order {
 		{"emergency, revoke", 1, true, urgent("revoke", "key")},
 		{"emergency, revoke when switched", 1, true, urgent("revoke_when_switched", "key")},
 		{"emergency, store", 1, true, urgent("drain", "store")},
-		{"revoke a draining key", 1, true, func(s *subject, v *domainView) (string, map[string]any, keyView) {
+		{"revoke a draining key", 2, true, func(s *subject, v *domainView) (string, map[string]any, keyView) {
 			k := keyAt(v, "draining")
 			return "/v1/domains/" + s.token + "/keys/" + k.Selector + "/revoke", map[string]any{"reason": "chaos"}, k
 		}},
@@ -172,9 +172,14 @@ func (l *life) operate(ctx context.Context, seed uint64, each time.Duration) {
 		}
 		s, n := list[random.IntN(len(list))], l.w.nodes[random.IntN(nodeCount)]
 		did := l.order(ctx, o, s, n)
-		if again := random.IntN(3); did && o.name == rotate && again == 0 {
+		switch again := random.IntN(3); {
+		case !did || o.name != rotate:
+		case again == 0:
 			pause(ctx, time.Duration(random.Int64N(int64(l.clock.real(24*time.Hour)/2))))
 			l.order(ctx, rollBack(), s, n)
+		case again == 1: // once more at once: the standby after it has to be seen by all
+			pause(ctx, 300*time.Millisecond)
+			l.order(ctx, o, s, n)
 		}
 	}
 }
