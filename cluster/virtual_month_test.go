@@ -27,6 +27,10 @@ type fault struct {
 	wrong     time.Duration
 }
 
+// leaps are how wrong clocks go: as in a wrong zone, and as after a flat battery,
+// within the life of the cluster's CA and outside.
+var leaps = []time.Duration{time.Hour, -time.Hour, 200 * day, -200 * day, 10 * 365 * day, -10 * 365 * day}
+
 func (f fault) String() string {
 	return fmt.Sprintf("%s to %s: %s of %d %s", f.at, f.until, f.kind, f.node+1, f.wrong)
 }
@@ -35,10 +39,10 @@ const leads = 3 // as a node: whoever leads
 
 // faultsOver draws a schedule: on average one fault in half a day, most for
 // less than an hour, a few for days, which overlap as they come. One clock is
-// wrong at a time, since a majority of wrong clocks is what nodes call the time.
+// wrong at a time, since a majority of wrong clocks is what nodes call the time. A
+// node whose clock is wrong was restarted with it as often as not.
 func faultsOver(whole time.Duration, seed uint64) (list []fault) {
-	kinds := []string{"stop", "kill", "isolate", "mute", "deaf", "flap", "clock", "quorum", "compact"}
-	leaps := []time.Duration{time.Hour, -time.Hour, 10 * 365 * day, -10 * 365 * day}
+	kinds := []string{"stop", "kill", "isolate", "mute", "deaf", "flap", "clock", "reboot", "quorum", "compact"}
 	r := rand.New(rand.NewPCG(seed, 0))
 	below := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
 	var clockUntil time.Duration
@@ -49,7 +53,10 @@ func faultsOver(whole time.Duration, seed uint64) (list []fault) {
 			lasts = below(2 * day)
 		}
 		f.until = at + lasts
-		if f.kind == "clock" {
+		if f.kind == "flap" {
+			f.until = at + lasts%(10*time.Minute)
+		}
+		if f.kind == "clock" || f.kind == "reboot" {
 			f.wrong = leaps[r.IntN(len(leaps))]
 			if at < clockUntil {
 				continue
@@ -70,7 +77,7 @@ func TestScheduleOfFaultsIsTheSeeds(t *testing.T) {
 	for _, f := range a {
 		kinds[f.kind] = true
 	}
-	if len(kinds) != 9 {
+	if len(kinds) != 10 {
 		t.Errorf("%d kinds of fault in two months", len(kinds))
 	}
 }
@@ -195,8 +202,12 @@ func (v *virtual) begin(f fault) *happening {
 		v.writes.Go(func() { v.flap(h) })
 	case "clock":
 		v.clocks[h.id].set(f.wrong)
+	case "reboot":
+		v.clocks[h.id].set(f.wrong)
+		v.pull(h.id, v.kill)
+		v.bringBack(h.id)
 	case "compact":
-		if n := v.nodes[h.id]; n != nil {
+		for _, n := range v.nodes {
 			v.writes.Go(func() { compact(n) })
 		}
 	}
@@ -216,7 +227,7 @@ func (v *virtual) over(h *happening) {
 		v.heal()
 	case "flap":
 		close(h.ends)
-	case "clock":
+	case "clock", "reboot":
 		v.clocks[h.id].set(0)
 	}
 }
@@ -254,7 +265,7 @@ func TestClocksThatLeapRetireNothingEarly(t *testing.T) {
 	inVirtualTime(t, calm(), func(v *virtual) {
 		v.rotates()
 		time.Sleep(3 * day)
-		for i, wrong := range []time.Duration{time.Hour, -time.Hour, 10 * 365 * day, -10 * 365 * day} {
+		for i, wrong := range leaps {
 			leader := v.waitLeader()
 			v.leap(leader, leader.c.ID, wrong, i)
 			v.leap(v.waitLeader(), v.others(v.waitLeader().c.ID)[0], wrong, i)

@@ -30,6 +30,7 @@ type virtual struct {
 	wires  *wires
 	clocks map[string]*steppedClock
 	hosts  map[netip.AddrPort]string
+	files  map[string]IdentityConfig
 	log    *lastLines
 	began  time.Time
 
@@ -99,7 +100,7 @@ func calm() tuning {
 	t := defaultTuning()
 	t.heartbeat, t.election, t.lease = 10*time.Minute, 10*time.Minute, 5*time.Minute
 	t.commit = 10 * time.Minute
-	t.patience = 20 * time.Minute
+	t.patience = time.Minute
 	t.rotate = 10 * time.Minute
 	t.check, t.recheck = 6*time.Hour, 10*time.Minute
 	t.disk, t.keep, t.count = 10*time.Minute, 10*time.Minute, 10*time.Minute
@@ -115,6 +116,7 @@ func inVirtualTime(t *testing.T, tuning tuning, test func(v *virtual)) {
 		v := newVirtual(t, 3, tuning)
 		v.startAll()
 		seed(t, v.waitLeader())
+		v.withAuthority()
 		test(v)
 		v.end()
 	})
@@ -129,7 +131,7 @@ func newVirtual(t *testing.T, size int, tuning tuning) *virtual {
 			keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
 		},
 		wires: newWires(time.Millisecond), clocks: make(map[string]*steppedClock),
-		hosts: make(map[netip.AddrPort]string), log: &lastLines{}, began: time.Now(),
+		hosts: make(map[netip.AddrPort]string), files: make(map[string]IdentityConfig), log: &lastLines{}, began: time.Now(),
 		running: make(map[string]*Node), sums: make(map[uint64]state.Sum), at: make(map[string]uint64),
 		keys: make(map[keyRef]*keyLife), acked: make(map[string]uint64), refused: make(map[string]bool),
 	}
@@ -137,10 +139,14 @@ func newVirtual(t *testing.T, size int, tuning tuning) *virtual {
 		id := fmt.Sprintf("node-%d", i+1)
 		v.members = append(v.members, Member{ID: id, Address: id + ":7300", Voter: true})
 		v.clocks[id] = &steppedClock{}
+		v.files[id] = v.certificate(t, id)
 		v.hosts[answersAt(i)] = id
 	}
 	v.config = func(c *Config) {
 		c.Now = v.clocks[c.ID].now
+		who, err := OpenIdentity(v.files[c.ID])
+		must(t, err)
+		c.Identity = who
 		c.Logger = slog.New(slog.NewTextHandler(v.log.of(c.ID), nil))
 	}
 	t.Cleanup(func() {
@@ -151,6 +157,17 @@ func newVirtual(t *testing.T, size int, tuning tuning) *virtual {
 		}
 	})
 	return v
+}
+
+// certificate issues a node's first certificate. It is two thirds through its life
+// in some weeks, when the node has to have a new one.
+func (v *virtual) certificate(t *testing.T, id string) IdentityConfig {
+	t.Helper()
+	key, err := NewCertificateKey()
+	must(t, err)
+	der, err := IssueCertificate(v.ca.cert, v.ca.key, key.Public(), id, nil, time.Now().Add(-40*day))
+	must(t, err)
+	return identity(t, id, v.ca.cert.Raw, [][]byte{der}, key)
 }
 
 // memoryDir is in memory where there is room: months of virtual time are full of
@@ -187,6 +204,7 @@ func (v *virtual) start(ids ...string) {
 		clock := v.clocks[id]
 		clock.told = clock.wrong
 		n.rotator.clock.leapt = clock.leapt
+		n.link.tls.Time = clock.now
 		v.mu.Lock()
 		if at := n.Machine().Index(); at < v.at[id] {
 			v.t.Errorf("%s: %s starts at %d and had been at %d", v.now(), id, at, v.at[id])
