@@ -35,20 +35,19 @@ func NewCertificateKey() (*ecdsa.PrivateKey, error) {
 
 // IssueCertificate signs a certificate (DER) for a node. Its name is the node's id,
 // so that peers know whom they talk to; hosts are addresses and names under which
-// its API is reached.
-func IssueCertificate(ca *x509.Certificate, signer crypto.Signer, public crypto.PublicKey, id string, hosts []string, now time.Time) ([]byte, error) {
+// its API is reached. It is good from since until its end, or the CA's.
+func IssueCertificate(ca *x509.Certificate, signer crypto.Signer, public crypto.PublicKey, id string, hosts []string, since, end time.Time) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
 	}
-	end := now.Add(CertificateLife)
 	if end.After(ca.NotAfter) {
 		end = ca.NotAfter
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: id},
-		NotBefore:    now.Add(-issueSlack), NotAfter: end,
+		NotBefore:    since.Add(-issueSlack), NotAfter: end,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{id},
@@ -138,7 +137,16 @@ func (n *Node) issue(public crypto.PublicKey, id string, hosts []string) ([][]by
 	if err != nil {
 		return nil, err
 	}
-	der, err := IssueCertificate(ca, key, public, id, hosts, n.c.Now())
+	// Since machine time, which is never ahead: what a clock that runs ahead issued
+	// would be good for nobody else, and when that clock is right again not be due.
+	since, now := n.c.Now(), n.c.Now()
+	if machine := time.Unix(n.Machine().Time(), 0); machine.Unix() > 0 {
+		since = machine
+		if now.Before(machine) {
+			now = machine
+		}
+	}
+	der, err := IssueCertificate(ca, key, public, id, hosts, since, now.Add(CertificateLife))
 	if err != nil {
 		return nil, err
 	}

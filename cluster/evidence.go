@@ -46,7 +46,8 @@ type evidence struct {
 	gaps    []gap
 	asked   map[uint64]asked
 	handed  handedBy
-	entries int // of handed, all claims together
+	entries int   // of handed, all claims together
+	latest  int64 // no time that is noted here is later
 	failed  string
 }
 
@@ -85,7 +86,7 @@ func newEvidence(n *Node) (*evidence, error) {
 		node: n, path: filepath.Join(n.c.DataDir, "evidence"), watch: zone.NewWatch(),
 		asked: make(map[uint64]asked), handed: newHanded(),
 	}
-	now := n.c.Now().Unix()
+	now := e.now()
 	if err := e.load(now); err != nil {
 		// What it held is unknown now; that holds keys back, and nothing is lost.
 		n.logger.Warn("evidence of keys in use is lost: the count begins anew", "file", e.path, "error", err)
@@ -95,9 +96,40 @@ func newEvidence(n *Node) (*evidence, error) {
 	return e, e.save(false)
 }
 
+// now is this node's clock, where it is not behind machine time: what is noted too
+// early would let go of a key too early.
+func (e *evidence) now() int64 { return max(e.node.c.Now().Unix(), e.node.Machine().Time()) }
+
+// notAfter brings times back that were noted while this node's clock ran ahead: a
+// clock that most nodes agree with says that they cannot be later than limit. They
+// would hold back every key that drains until then.
+func (e *evidence) notAfter(limit int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.latest <= limit {
+		return
+	}
+	e.node.logger.Warn("evidence of keys in use was noted by a clock that ran ahead; it counts as of now", "ahead", time.Duration(e.latest-limit)*time.Second)
+	e.latest, e.since = limit, min(e.since, limit)
+	for i := range e.gaps {
+		e.gaps[i].Until = min(e.gaps[i].Until, limit)
+	}
+	for hash, a := range e.asked {
+		a.Last, a.Day = min(a.Last, limit), min(a.Day, limit/secondsOfDay)
+		e.asked[hash] = a
+	}
+	for _, share := range e.handed { // all at once: this is rare
+		for _, list := range share {
+			for i := range list {
+				list[i].At = min(list[i].At, limit)
+			}
+		}
+	}
+}
+
 // lost notes that nothing is known of the time up to now.
 func (e *evidence) lost(from, now int64) {
-	e.since = now
+	e.since, e.latest = now, max(e.latest, now)
 	if len(e.gaps) == maxGaps {
 		e.gaps = append([]gap{{e.gaps[0].From, e.gaps[1].Until}}, e.gaps[2:]...)
 	}
@@ -151,9 +183,10 @@ func (e *evidence) problems() []string {
 
 // add takes what the DNS workers counted.
 func (e *evidence) add() {
-	now := e.node.c.Now().Unix()
+	now := e.now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.latest = max(e.latest, now)
 	lost := e.watch.Take(func(hash, count uint64) {
 		a, ok := e.asked[hash]
 		if !ok && len(e.asked) >= maxAsked {
@@ -190,7 +223,7 @@ func (a asked) on(day int64) asked {
 
 // forget drops what is too old to matter.
 func (e *evidence) forget() {
-	old := e.node.c.Now().Unix() - evidenceKept
+	old := e.now() - evidenceKept
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for hash, a := range e.asked {
@@ -215,9 +248,11 @@ func (e *evidence) forget() {
 
 // HandedOut notes that a signer got the private half of a key from this node.
 func (n *Node) HandedOut(t state.Token, key uint32, signer string) {
-	e, now := n.evidence, n.c.Now().Unix()
+	e := n.evidence
+	now := e.now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.latest = max(e.latest, now)
 	list := e.handed.of(t)[t]
 	for i := range list {
 		if list[i].Key == key && list[i].Signer == signer {

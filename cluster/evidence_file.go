@@ -21,6 +21,7 @@ type evidenceFile struct {
 	Gaps    []gap            `cbor:"5,keyasint"`
 	Asked   map[uint64]asked `cbor:"6,keyasint"`
 	Handed  handedBy         `cbor:"7,keyasint"`
+	Latest  int64            `cbor:"8,keyasint"`
 }
 
 const (
@@ -34,7 +35,7 @@ const (
 func (e *evidence) save(clean bool) error {
 	f := evidenceFile{Version: evidenceVersion, Clean: clean, Machine: e.node.Machine().Time()}
 	e.mu.Lock()
-	f.Since, f.Gaps, f.Asked, f.Handed = e.since, e.gaps, e.asked, e.handed
+	f.Since, f.Gaps, f.Asked, f.Handed, f.Latest = e.since, e.gaps, e.asked, e.handed, e.latest
 	body, err := cbor.Marshal(f)
 	e.mu.Unlock()
 	if err != nil {
@@ -73,7 +74,7 @@ func (e *evidence) load(now int64) error {
 	if err != nil {
 		return err
 	}
-	e.since, e.gaps = f.Since, f.Gaps
+	e.since, e.gaps, e.latest = f.Since, f.Gaps, f.Latest
 	if f.Asked != nil {
 		e.asked = f.Asked
 	}

@@ -280,10 +280,40 @@ func TestSignersOnTheOldKeyAreTold(t *testing.T) {
 	}
 }
 
+// bareEvidence is that of a node which is nothing else.
+func bareEvidence(now func() time.Time) (*Node, *evidence) {
+	n := &Node{c: Config{Now: now}, logger: slog.New(slog.DiscardHandler), fsm: newFSM(state.Empty(), zone.NewTree(), nil, nil, nil)}
+	n.evidence = &evidence{node: n, watch: zone.NewWatch(), asked: map[uint64]asked{}, handed: newHanded()}
+	return n, n.evidence
+}
+
+func TestEvidenceOfAClockThatRanAheadCountsAsOfNow(t *testing.T) {
+	const today, ahead = 1000 * secondsOfDay, 200 * secondsOfDay
+	at := int64(today + ahead)
+	n, e := bareEvidence(func() time.Time { return time.Unix(at, 0) })
+	e.lost(today-60, at) // restarted with that clock
+	n.HandedOut(state.Token{1}, 1, "signer")
+	e.asked[7] = asked{}.plus(at, 3)
+	at = today // set right
+
+	ask := keyAsk{Token: state.Token{1}, Key: 1, Name: 7, Drained: today + secondsOfDay}
+	if told := e.of(ask, today); told.HandedOut != today+ahead {
+		t.Fatalf("%+v: the clock was not ahead, and this shows nothing", told)
+	}
+	e.notAfter(today + 30)
+	told := e.of(ask, today)
+	if told.HandedOut != today+30 || told.Last != today+30 || told.Since != today+30 || told.Signers[0].At != today+30 || told.Days[0] != 3 {
+		t.Errorf("%+v, want all at the latest that it can have been", told)
+	}
+	e.notAfter(today + 90)
+	if again := e.of(ask, today); again.HandedOut != told.HandedOut {
+		t.Errorf("it moves on: %+v", again)
+	}
+}
+
 func TestEvidenceIsBounded(t *testing.T) {
-	n := &Node{c: Config{Now: func() time.Time { return time.Unix(1000, 0) }, DataDir: t.TempDir()}}
-	e := &evidence{node: n, watch: zone.NewWatch(), asked: map[uint64]asked{}, handed: newHanded(), entries: maxHanded}
-	n.evidence = e
+	n, e := bareEvidence(func() time.Time { return time.Unix(1000, 0) })
+	e.entries = maxHanded
 	n.HandedOut(state.Token{1}, 1, "one too many")
 	if len(e.handed.of(state.Token{1})) != 0 || e.since != 1000 || len(e.gaps) != 1 {
 		t.Errorf("what found no room is not unknown: %+v", e.gaps)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,7 +192,7 @@ func TestCertificateRenewsItselfBeforeItEnds(t *testing.T) {
 	key, err := NewCertificateKey()
 	must(t, err)
 	long := time.Now().Add(-CertificateLife * 3 / 4)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", []string{"192.0.2.1", "ns.p-dns.test"}, long)
+	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", []string{"192.0.2.1", "ns.p-dns.test"}, long, long.Add(CertificateLife))
 	must(t, err)
 	files := identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key)
 	who, err := OpenIdentity(files)
@@ -223,11 +224,34 @@ func TestCertificateRenewsItselfBeforeItEnds(t *testing.T) {
 	}
 }
 
+func TestCertificateRenewedByAClockAheadIsGoodNow(t *testing.T) {
+	c := newTestCluster(t, 1)
+	key, err := NewCertificateKey()
+	must(t, err)
+	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now(), time.Now().Add(CertificateLife))
+	must(t, err)
+	who, err := OpenIdentity(identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key))
+	must(t, err)
+	old := who.Certificate().Leaf
+	var ahead atomic.Int64
+	c.config = func(config *Config) {
+		config.Identity = who
+		config.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	}
+	c.startAll()
+	c.withAuthority()
+	ahead.Store(int64(200 * day))
+	eventually(t, "a renewed certificate", func() bool { return who.Certificate().Leaf.NotAfter.After(old.NotAfter) })
+	if leaf := who.Certificate().Leaf; leaf.NotBefore.After(time.Now()) {
+		t.Errorf("peers refuse it until %s", leaf.NotBefore)
+	}
+}
+
 func TestCertificateThatCannotBeRenewedIsTold(t *testing.T) {
 	c := newTestCluster(t, 1)
 	key, err := NewCertificateKey()
 	must(t, err)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now())
+	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now(), time.Now().Add(CertificateLife))
 	must(t, err)
 	who, err := OpenIdentity(identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key))
 	must(t, err)
@@ -259,7 +283,7 @@ func TestClusterMovesToAnotherAuthority(t *testing.T) {
 	c := newTestCluster(t, 1)
 	key, err := NewCertificateKey()
 	must(t, err)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now())
+	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now(), time.Now().Add(CertificateLife))
 	must(t, err)
 	files := identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key)
 	who, err := OpenIdentity(files)

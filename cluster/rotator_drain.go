@@ -39,8 +39,11 @@ func (r *rotator) drained(c confirmation) {
 			}
 		}
 	}
-	uses := r.node.gather(r.node.ctx, c.index, asks)
+	if !r.clock.serves(m.Time()) {
+		return
+	}
 	now := r.node.c.Now().Unix()
+	uses := r.node.gather(r.node.ctx, evidenceAsk{Index: c.index, Keys: asks, Now: now})
 	var ready []state.Task
 	missing := ""
 	for i, t := range of {

@@ -33,6 +33,9 @@ type keyAsk struct {
 type evidenceAsk struct {
 	Index uint64   `cbor:"1,keyasint"` // to have been applied before the answer
 	Keys  []keyAsk `cbor:"2,keyasint"`
+	// Now is the time, in seconds since 1970, where the one who asks leads and most
+	// nodes agree with its clock; 0 otherwise.
+	Now int64 `cbor:"3,keyasint,omitempty"`
 }
 
 type evidenceReply struct {
@@ -66,9 +69,14 @@ func (n *Node) tell(ctx context.Context, a evidenceAsk) (evidenceReply, error) {
 	if err := n.waitAlone(ctx); err != nil {
 		return evidenceReply{}, err
 	}
+	now := n.evidence.now()
+	if a.Now != 0 {
+		n.evidence.notAfter(a.Now + int64(clockApart/time.Second))
+		now = a.Now
+	}
 	var r evidenceReply
 	for _, k := range a.Keys[:min(len(a.Keys), maxTold)] {
-		r.Keys = append(r.Keys, n.evidence.of(k, n.c.Now().Unix()))
+		r.Keys = append(r.Keys, n.evidence.of(k, now))
 	}
 	return r, nil
 }
@@ -175,7 +183,7 @@ func (n *Node) KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uin
 		}
 	}
 	uses := make(map[uint32]KeyUse)
-	for i, u := range n.gather(ctx, m.Index(), asks) {
+	for i, u := range n.gather(ctx, evidenceAsk{Index: m.Index(), Keys: asks}) {
 		uses[asks[i].Key] = u
 	}
 	return uses
@@ -199,18 +207,18 @@ func askOf(m state.Machine, d *state.Domain, ring keys.Ring, k keys.Key) keyAsk 
 	return ask
 }
 
-// gather asks every serving node about keys, once each has applied an index.
-func (n *Node) gather(ctx context.Context, index uint64, asks []keyAsk) []KeyUse {
+// gather asks every serving node about keys.
+func (n *Node) gather(ctx context.Context, ask evidenceAsk) []KeyUse {
 	ctx, cancel := context.WithTimeout(ctx, gatherTime)
 	defer cancel()
-	uses := make([]KeyUse, len(asks))
+	uses := make([]KeyUse, len(ask.Keys))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, m := range n.servingSet() {
 		wg.Go(func() {
 			var r evidenceReply
 			var err error
-			if ask := (evidenceAsk{index, asks}); m.ID == n.c.ID {
+			if m.ID == n.c.ID {
 				r, err = n.tell(ctx, ask)
 			} else {
 				err = n.peers.callMember(ctx, m, callEvidence, ask, &r)
@@ -218,7 +226,7 @@ func (n *Node) gather(ctx context.Context, index uint64, asks []keyAsk) []KeyUse
 			mu.Lock()
 			defer mu.Unlock()
 			for i := range uses {
-				if err != nil || len(r.Keys) != len(asks) {
+				if err != nil || len(r.Keys) != len(uses) {
 					uses[i].Missing = append(uses[i].Missing, m.ID)
 				} else {
 					uses[i].add(r.Keys[i])

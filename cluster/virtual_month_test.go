@@ -290,10 +290,20 @@ func (v *virtual) leap(leader *Node, id string, wrong time.Duration, i int) {
 	v.clocks[id].set(wrong)
 	v.stands(leader, id == leader.c.ID, fmt.Sprintf("%s-%d", id, i))
 	v.clocks[id].set(0)
-	v.wait("machine time to be the time again", time.Hour, func() bool {
+	v.reconnect(id)
+	v.wait("machine time to be the time again", 3*time.Hour, func() bool {
+		leader = v.waitLeader()
 		v.write(leader, fmt.Sprintf("right-%s-%d-%d", id, i, time.Now().Unix()), time.Minute)
 		return time.Now().Unix()-leader.Machine().Time() < 60
 	})
+	v.wait(id+" to take part over new connections", 3*time.Hour, func() bool { return v.nodes[id].Machine().Index() == leader.Machine().Index() })
+}
+
+// reconnect ends all connections of a node.
+func (v *virtual) reconnect(id string) {
+	v.isolate(id)
+	time.Sleep(2 * deadAfter)
+	v.heal()
 }
 
 // stands says whether machine time stands, though the leader writes.
@@ -302,7 +312,7 @@ func (v *virtual) stands(leader *Node, want bool, name string) {
 	time.Sleep(5 * time.Minute)
 	must(v.t, v.write(leader, "first-"+name, time.Minute))
 	from, before := leader.Machine().Time(), v.total()
-	const hours = 4 // a leader in doubt asks the others every second
+	const hours = 2 // a leader in doubt asks the others every second
 	for i := range hours {
 		time.Sleep(time.Hour)
 		must(v.t, v.write(leader, fmt.Sprintf("hour-%s-%d", name, i), time.Minute))
@@ -311,7 +321,7 @@ func (v *virtual) stands(leader *Node, want bool, name string) {
 	after := v.total()
 	switch {
 	case !want && went != hours*time.Hour:
-		v.t.Errorf("%s: one follower's clock is wrong, and four hours later machine time has moved by %s", v.now(), went)
+		v.t.Errorf("%s: one follower's clock is wrong, and two hours later machine time has moved by %s", v.now(), went)
 	case want && went != 0:
 		v.t.Errorf("%s: nobody agrees with the leader's clock, and machine time has moved by %s", v.now(), went)
 	case want && (after.activated != before.activated || after.retired != before.retired):

@@ -165,7 +165,7 @@ func (v *virtual) certificate(t *testing.T, id string) IdentityConfig {
 	t.Helper()
 	key, err := NewCertificateKey()
 	must(t, err)
-	der, err := IssueCertificate(v.ca.cert, v.ca.key, key.Public(), id, nil, time.Now().Add(-40*day))
+	der, err := IssueCertificate(v.ca.cert, v.ca.key, key.Public(), id, nil, time.Now().Add(-40*day), time.Now().Add(CertificateLife-40*day))
 	must(t, err)
 	return identity(t, id, v.ca.cert.Raw, [][]byte{der}, key)
 }
@@ -232,7 +232,11 @@ func (v *virtual) startAll() {
 }
 
 // stop closes a node; kill has it die as far as the others see.
-func (v *virtual) stop(id string) { v.down(id, v.testCluster.stop) }
+func (v *virtual) stop(id string) {
+	n := v.nodes[id]
+	v.down(id, v.testCluster.stop)
+	must(v.t, n.KeepEvidence())
+}
 func (v *virtual) kill(id string) { v.down(id, v.testCluster.kill) }
 
 func (v *virtual) down(id string, how func(string)) {
@@ -384,6 +388,10 @@ func (v *virtual) settle() {
 	defer v.mu.Unlock()
 	for id, n := range v.nodes {
 		wantNoDiff(v.t, n)
+		v.wantNoneHeld(id, n)
+		if c := n.CheckCounts(); c.Diverged+c.Split > 0 || c.Alarm {
+			v.t.Errorf("%s: %s compared states: %+v", v.now(), id, c)
+		}
 		v.wantAnswers(id, n)
 		for tenant := range v.acked {
 			if !has(n, tenant) {
@@ -475,6 +483,22 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 		}
 		if now.Sub(first) < least {
 			complain("revoked %s after it was drained", now.Sub(first))
+		}
+	}
+}
+
+// wantNoneHeld looks for draining keys that wait for a time that no evidence from
+// the past can have led to.
+func (v *virtual) wantNoneHeld(id string, n *Node) {
+	v.t.Helper()
+	m := n.Machine()
+	for d := range m.Domains(state.Token{}) {
+		pool, _ := m.Pool(d.Pool)
+		most := time.Now().Add(pool.Policy.SignerHold + max(pool.Policy.DrainFloor, pool.Policy.DrainCeiling) + time.Minute)
+		for _, k := range d.Ring().Keys {
+			if held := time.Unix(k.HeldUntil, 0); k.Stage == keys.Draining && held.After(most) {
+				v.t.Errorf("%s: %s, key %s of %s: held until %s, %s from now", v.now(), id, k.Selector, d.Name, held.UTC(), time.Until(held))
+			}
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (a *authority) issue(certPath, keyPath, id string, hosts []string) error {
 	if err != nil {
 		return fmt.Errorf("certificate of %s: %w", id, err)
 	}
-	der, err := cluster.IssueCertificate(a.cert, a.key, key.Public(), id, hosts, time.Now())
+	der, err := cluster.IssueCertificate(a.cert, a.key, key.Public(), id, hosts, time.Now(), time.Now().Add(cluster.CertificateLife))
 	if err != nil {
 		return err // it says whose
 	}
