@@ -19,6 +19,9 @@ const (
 	// mostReplay a start would be late, and one duration has to do.
 	snapshotRest = 10
 	mostReplay   = 5 * time.Second
+	// apart is how much shorter the tail is, in percent, with which the next member
+	// begins: where all nodes wrote at once, no majority would be at leisure.
+	apart = 30
 
 	// minTrailing and maxTrailing bound how many entries are kept behind a
 	// snapshot for followers that lag, trailingOctets how much.
@@ -68,8 +71,8 @@ func (t *tail) size() tailSize {
 	return t.tailSize
 }
 
-// due says whether a snapshot is to be made.
-func (t *tail) due(now time.Time) bool {
+// due says whether a snapshot is to be made by a node with so many members before it.
+func (t *tail) due(now time.Time, before int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -78,7 +81,22 @@ func (t *tail) due(now time.Time) bool {
 	case t.replay > mostReplay:
 		return true
 	}
-	return !now.Before(t.rest) && (t.octets > maxTail || t.replay > maxReplay)
+	share := max(100-apart*int64(before), 100-2*apart)
+	return !now.Before(t.rest) && (t.octets > maxTail*share/100 || t.replay > maxReplay*time.Duration(share)/100)
+}
+
+// rests is how long to rest between the steps of a snapshot, in durations of a step.
+// Where the tail grows meanwhile, as in a bulk import, being done soon matters more.
+func (t *tail) rests() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.replay > mostReplay || t.octets > 2*maxTail:
+		return 0
+	case t.replay > (maxReplay+mostReplay)/2 || t.octets > maxTail*3/2:
+		return 1
+	}
+	return paceRest
 }
 
 // trailing is how many entries to keep behind the next snapshot.
@@ -112,10 +130,20 @@ func (n *Node) keepSnapshots() {
 		case <-n.ctx.Done():
 			return
 		}
-		if n.tail.due(time.Now()) && n.disk.roomFor(n.snaps.lastSize()) == "" {
+		if n.tail.due(time.Now(), n.before()) && n.disk.roomFor(n.snaps.lastSize()) == "" {
 			n.snapshot()
 		}
 	}
+}
+
+// before is how many members come before this node in order of their ids.
+func (n *Node) before() (count int) {
+	for _, m := range n.members() {
+		if m.ID < n.c.ID {
+			count++
+		}
+	}
+	return count
 }
 
 // snapshot makes one snapshot and lets Raft drop the log behind it.

@@ -18,7 +18,7 @@ func TestSnapshotsFollowOctetsAndReplayTime(t *testing.T) {
 		"time without any entries": {tailSize{0, 0, mostReplay + 1}, false},
 	} {
 		tail := tail{tailSize: c.tail}
-		if due := tail.due(now); due != c.due {
+		if due := tail.due(now, 0); due != c.due {
 			t.Errorf("%s: due %t", what, due)
 		}
 	}
@@ -43,7 +43,7 @@ func TestSnapshotsRestBetweenEachOther(t *testing.T) {
 		after time.Duration
 		due   bool
 	}{{0, false}, {took, false}, {snapshotRest*took - 1, false}, {snapshotRest * took, true}} {
-		if due := n.due(now.Add(c.after)); due != c.due {
+		if due := n.due(now.Add(c.after), 0); due != c.due {
 			t.Errorf("%s after a snapshot of %s: due %t", c.after, took, due)
 		}
 	}
@@ -53,8 +53,40 @@ func TestSnapshotsRestBetweenEachOther(t *testing.T) {
 		after time.Duration
 		due   bool
 	}{{took - 1, false}, {took, true}} {
-		if due := n.due(now.Add(c.after)); due != c.due {
+		if due := n.due(now.Add(c.after), 0); due != c.due {
 			t.Errorf("with a tail of %s, %s after a snapshot of %s: due %t", n.size().replay, c.after, took, due)
+		}
+	}
+}
+
+func TestMembersBeginTheirSnapshotsApart(t *testing.T) {
+	for _, c := range []struct {
+		percent time.Duration // of the longest tail
+		first   int           // of the members that are due
+	}{{39, 9}, {41, 2}, {71, 1}, {101, 0}} {
+		n := tail{tailSize: tailSize{entries: 1, replay: maxReplay * c.percent / 100}}
+		for before := range 9 {
+			if due := n.due(time.Now(), before); due != (before >= c.first) {
+				t.Errorf("with %d %% of the longest tail and %d members before it: due %t", c.percent, before, due)
+			}
+		}
+	}
+}
+
+func TestWritingASnapshotRestsLessAsTheTailGrows(t *testing.T) {
+	for _, c := range []struct {
+		size tailSize
+		want int
+	}{
+		{tailSize{1, maxTail, maxReplay}, paceRest},
+		{tailSize{1, maxTail, mostReplay - time.Second + 1}, 1},
+		{tailSize{1, maxTail, mostReplay + 1}, 0},
+		{tailSize{1, maxTail*3/2 + 1, 0}, 1},
+		{tailSize{1, 2*maxTail + 1, 0}, 0},
+	} {
+		n := tail{tailSize: c.size}
+		if got := n.rests(); got != c.want {
+			t.Errorf("%+v: rests %d steps, want %d", c.size, got, c.want)
 		}
 	}
 }

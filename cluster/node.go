@@ -224,7 +224,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return n.store.superseded(meta.Index, meta.Term)
 	}
 	n.tail.init(n.start)
-	n.fsm.spent = n.tail.applied
+	n.fsm.spent, n.snaps.rests = n.tail.applied, n.tail.rests
 	n.rotator = newRotator(n)
 	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}
 	n.asker = zone.NewAsker(tree)

@@ -8,13 +8,17 @@ import (
 
 const (
 	// paceStep is how much of a snapshot is written before the disk is waited for:
-	// the log's next fsync waits behind no more than that.
-	paceStep = 4 << 20
-	// paceRest is how long the writer rests after a step, in durations of the step:
-	// it takes half of a core and half of the disk at most.
-	paceRest = 1
+	// the log's next fsync waits behind no more than that, and a commit that wants a
+	// core waits a millisecond or two.
+	paceStep = 1 << 20
+	// paceRest is how long the writer rests after a step, in durations of the step,
+	// where nothing presses: it takes a quarter of a core and of the disk.
+	paceRest = 3
 	// mostRest bounds a rest, so that a slow disk does not make it slower still.
-	mostRest = 250 * time.Millisecond
+	mostRest = 100 * time.Millisecond
+	// dropStep is how much of an old snapshot is given back to the file system at a
+	// time. It frees gigabytes in one commit of its journal otherwise.
+	dropStep = 32 << 20
 )
 
 // pace holds the writing of a snapshot back, so that commits do not feel it: what
@@ -35,8 +39,8 @@ func newPace(path string) (*pace, error) {
 	return &pace{file: f, began: time.Now()}, nil
 }
 
-// wrote counts octets; rests says whether to rest as well.
-func (p *pace) wrote(n int, rests bool) error {
+// wrote counts octets; the writer rests so many durations of a step after each.
+func (p *pace) wrote(n int, rests func() int) error {
 	p.octets += int64(n)
 	if p.octets-p.synced < paceStep || p.file == nil {
 		return nil
@@ -45,9 +49,7 @@ func (p *pace) wrote(n int, rests bool) error {
 		return fmt.Errorf("writing snapshot to the disk: %w", err)
 	}
 	p.synced = p.octets
-	if rests {
-		time.Sleep(min(paceRest*time.Since(p.began), mostRest))
-	}
+	time.Sleep(min(time.Duration(rests())*time.Since(p.began), mostRest))
 	p.began = time.Now()
 	return nil
 }
@@ -57,4 +59,20 @@ func (p *pace) close() {
 		p.file.Close()
 		p.file = nil
 	}
+}
+
+// dropFile removes a file a step at a time.
+func dropFile(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	for size := info.Size() - dropStep; size > 0; size -= dropStep {
+		began := time.Now()
+		if err := os.Truncate(path, size); err != nil {
+			return err
+		}
+		time.Sleep(min(max(paceRest*time.Since(began), time.Millisecond), mostRest))
+	}
+	return os.Remove(path)
 }

@@ -40,6 +40,9 @@ type snapshots struct {
 	// room says why a file of a size should not be written now; empty: there is room.
 	room func(size int64) string
 
+	// rests is how long to rest between the steps of writing one, in durations of a step.
+	rests func() int
+
 	// written is told of snapshots that this node wrote itself.
 	written func(index, term uint64)
 
@@ -52,11 +55,11 @@ type snapshots struct {
 }
 
 func openSnapshots(dir string, logger *slog.Logger, raftLogger hclog.Logger) (*snapshots, error) {
-	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, raftLogger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots+1, raftLogger) // see reap
 	if err != nil {
 		return nil, fmt.Errorf("opening snapshots in %s: %w", dir, err)
 	}
-	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool), written: func(uint64, uint64) {}, room: func(int64) string { return "" }}
+	s := &snapshots{files: files, dir: dir, logger: logger, usable: make(map[string]bool), written: func(uint64, uint64) {}, rests: func() int { return paceRest }, room: func(int64) string { return "" }}
 	return s, s.sweep()
 }
 
@@ -266,8 +269,12 @@ func (s *snapshotSink) Write(b []byte) (int, error) {
 	if !s.own {
 		s.store.arrived.Add(int64(n))
 	}
+	rests := s.store.rests
+	if !s.own {
+		rests = noRest // the leader waits
+	}
 	if err == nil {
-		err = s.pace.wrote(n, s.own)
+		err = s.pace.wrote(n, rests)
 	}
 	return n, err
 }
@@ -303,11 +310,33 @@ func (s *snapshotSink) Close() error {
 	if !s.own {
 		return s.SnapshotSink.Close()
 	}
-	// Before Close, which removes older ones and may be interrupted after.
-	s.store.adopt(s.ID())
+	s.store.adopt(s.ID()) // before Close, which may be interrupted after
 	if err := s.SnapshotSink.Close(); err != nil {
 		return err
 	}
 	s.store.written(s.index, s.term)
+	return s.store.reap()
+}
+
+// reap removes the snapshots that are one too many, each a step at a time: the
+// library would remove them at once, so it is told to keep one more. A
+// follower that is being sent one of them is sent the newest then.
+func (s *snapshots) reap() error {
+	metas, err := s.files.List()
+	if err != nil {
+		return fmt.Errorf("listing snapshots: %w", err)
+	}
+	for _, meta := range metas[min(keptSnapshots, len(metas)):] {
+		// So named it is nobody's, should this be interrupted; see sweep.
+		path := filepath.Join(s.dir, snapshotDir, meta.ID+unfinished)
+		if err := os.Rename(filepath.Join(s.dir, snapshotDir, meta.ID), path); err != nil {
+			return fmt.Errorf("removing old snapshot: %w", err)
+		}
+		if err := errors.Join(dropFile(filepath.Join(path, stateFile)), os.RemoveAll(path)); err != nil {
+			return fmt.Errorf("removing old snapshot: %w", err)
+		}
+	}
 	return nil
 }
+
+func noRest() int { return 0 }

@@ -227,7 +227,7 @@ func (s *store) setPending(at time.Time) {
 
 // deleteStep bounds how many entries one transaction deletes, so that clearing a
 // long log does not hold up a commit.
-const deleteStep = 512
+const deleteStep = 256
 
 // DeleteRange implements raft.LogStore, in steps. The end of the log is deleted
 // from its end and the beginning from its beginning, so that a crash between two
@@ -242,6 +242,7 @@ func (s *store) DeleteRange(low, high uint64) error {
 		high = last
 	}
 	for low <= high {
+		began := time.Now()
 		from, to := low, min(high, low+deleteStep-1)
 		if fromEnd {
 			from, to = max(low, high-min(high, deleteStep)+1), high
@@ -254,6 +255,8 @@ func (s *store) DeleteRange(low, high uint64) error {
 			high = from - 1
 		} else {
 			low = to + 1
+			// Nobody waits for the log's beginning to be gone, and commits for its end.
+			time.Sleep(min(paceRest*time.Since(began), mostRest))
 		}
 	}
 	return nil

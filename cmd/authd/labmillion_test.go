@@ -3,16 +3,12 @@
 package main_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,8 +21,8 @@ import (
 const millionDomains = 1_000_000
 
 // TestMillionCluster measures the shipping binary with a million domains: start,
-// memory, install to an empty follower, snapshot beside writes. It prints the
-// table of ARCHITECTURE.md:
+// memory, install to an empty follower, snapshot beside writes, start behind a long
+// tail of the log. It prints the table of ARCHITECTURE.md:
 //
 //	go test -tags lab -run MillionCluster -timeout 40m -v ./cmd/authd
 func TestMillionCluster(t *testing.T) {
@@ -34,7 +30,7 @@ func TestMillionCluster(t *testing.T) {
 	if l == nil {
 		return
 	}
-	m := &million{cluster: l.startDev(l.build(""))}
+	m := &million{cluster: l.startDev(l.build("")), maker: l.build("lab")}
 	m.work = filepath.Join(l.dir, "million")
 	m.dev.end(syscall.SIGTERM)
 	m.populate()
@@ -54,11 +50,13 @@ func TestMillionCluster(t *testing.T) {
 	m.row("VmHWM of the follower by then", gib(steady*21/10), gib(m.memory(3, "VmHWM")))
 
 	m.snapshotBesideWrites()
+	m.startsBehindTails()
 	t.Logf("%d domains, three keys each\n\n| What | Aim | Measured |\n|---|---|---|\n%s", m.total, m.table.String())
 }
 
 type million struct {
 	*cluster
+	maker  string // a binary that makes keys at no cost
 	work   string // for what bench/data makes
 	total  int
 	names  []string // with a DKIM record
@@ -106,12 +104,14 @@ func (m *million) populate() {
 
 // start starts a node and gives the time from exec to its first right answer. No
 // answer before may be wrong.
-func (m *million) start(i int) time.Duration {
+func (m *million) start(i int) time.Duration { return m.startOf(m.binary, i) }
+
+func (m *million) startOf(binary string, i int) time.Duration {
 	m.Helper()
 	m.forget(i)
 	began := time.Now()
 	m.run[i] = m.lab.start(fmt.Sprintf("node-%d", i),
-		exec.Command(m.binary, "serve", "--config", filepath.Join(m.dir, fmt.Sprintf("node-%d.toml", i))))
+		exec.Command(binary, "serve", "--config", filepath.Join(m.dir, fmt.Sprintf("node-%d.toml", i))))
 	client := dns.Client{Timeout: 100 * time.Millisecond}
 	for n := 0; time.Since(began) < 10*time.Minute; n++ {
 		if !m.run[i].running() {
@@ -201,96 +201,4 @@ func (m *million) cpu(i int) time.Duration {
 		m.Fatal(err1, err2)
 	}
 	return time.Duration(user+system) * time.Second / 100
-}
-
-// commit is one acknowledged write.
-type commit struct {
-	at   time.Time // of the reply
-	took time.Duration
-}
-
-// snapshotBesideWrites writes until the leader has made a snapshot by itself, and
-// compares the commits during it with those before.
-func (m *million) snapshotBesideWrites() {
-	m.Helper()
-	leader := m.leader(1, 2, 3)
-	var stop atomic.Bool
-	var mu sync.Mutex // guards commits
-	var commits []commit
-	var peak atomic.Int64
-	var all sync.WaitGroup
-	for w := range 8 {
-		all.Go(func() {
-			for n := w; !stop.Load(); n += 8 {
-				began := time.Now()
-				body := json.RawMessage(fmt.Sprintf(`{"labels":{"n":"%d"}}`, n))
-				r, err := m.try(leader, "PATCH", "/v1/domains/"+m.tokens[n%len(m.tokens)], body)
-				if err != nil || r.status != 200 {
-					m.Errorf("write %d: %v %v", n, err, r)
-					return
-				}
-				mu.Lock()
-				commits = append(commits, commit{time.Now(), time.Since(began)})
-				mu.Unlock()
-			}
-		})
-	}
-	var made time.Time
-	var took time.Duration
-	for began := time.Now(); took == 0 && time.Since(began) < 10*time.Minute && !m.Failed(); time.Sleep(20 * time.Millisecond) {
-		peak.Store(max(peak.Load(), int64(m.memory(leader, "VmRSS"))))
-		made, took = time.Now(), m.snapshotTook(leader)
-	}
-	stop.Store(true)
-	all.Wait()
-	if took == 0 {
-		m.Fatal("the leader made no snapshot within ten minutes of writes")
-	}
-	begin := made.Add(-took)
-	var idle, busy []time.Duration
-	gap, last := time.Duration(0), time.Time{}
-	slices.SortFunc(commits, func(a, b commit) int { return a.at.Compare(b.at) })
-	for _, c := range commits {
-		switch {
-		case c.at.Before(begin):
-			idle = append(idle, c.took)
-		case c.at.Before(made):
-			busy = append(busy, c.took)
-			if !last.IsZero() {
-				gap = max(gap, c.at.Sub(last))
-			}
-			last = c.at
-		}
-	}
-	if len(idle) == 0 || len(busy) == 0 {
-		m.Fatalf("%d commits before the snapshot and %d during it: too few to compare", len(idle), len(busy))
-	}
-	m.row("snapshot under load takes", "", took.Round(10*time.Millisecond).String())
-	m.row("VmRSS, most during the snapshot", "3.5 GiB", gib(int(peak.Load())))
-	m.row("longest gap between commits during it", "50 ms", gap.Round(100*time.Microsecond).String())
-	m.row("commit p99 during it, 8 clients", "2 × "+p99(idle).String(), p99(busy).String())
-}
-
-func p99(list []time.Duration) time.Duration {
-	slices.Sort(list)
-	return list[len(list)*99/100].Round(100 * time.Microsecond)
-}
-
-// snapshotTook finds how long the last snapshot of a node took in its log; 0:
-// there was none.
-func (m *million) snapshotTook(i int) (took time.Duration) {
-	text, err := os.ReadFile(m.run[i].log)
-	if err != nil {
-		m.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if !strings.Contains(line, "snapshot made") {
-			continue
-		}
-		_, rest, ok := strings.Cut(line, "took=")
-		if ok {
-			took, _ = time.ParseDuration(strings.TrimSpace(strings.Fields(rest)[0]))
-		}
-	}
-	return took
 }
