@@ -71,8 +71,13 @@ func (n *Node) awaitServed(ctx context.Context, id string, index uint64, questio
 			}
 		}
 		if sight != nil {
-			if why = look(ctx, sight); why == "" {
+			switch said, err := look(ctx, sight); {
+			case err == nil && said == "":
 				return ""
+			case err == nil:
+				why = said
+			case why == "" || ctx.Err() == nil: // what it answered says more than that time is up
+				why = err.Error()
 			}
 		}
 		select {
@@ -109,14 +114,10 @@ func (n *Node) confirmed(ctx context.Context, m Member, index uint64, questions 
 	return n.asker.Sight(reached(address, m.Address), questions), ""
 }
 
-func look(ctx context.Context, s *zone.Sight) string {
+func look(ctx context.Context, s *zone.Sight) (why string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, confirmTry)
 	defer cancel()
-	why, err := s.Look(ctx)
-	if err != nil {
-		return err.Error()
-	}
-	return why
+	return s.Look(ctx)
 }
 
 // askConfirm asks a member, or this node, once.

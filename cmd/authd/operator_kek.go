@@ -93,7 +93,7 @@ func (kekRotateCmd) Help() string {
 	return `Refused unless every node holds the version. It goes on by itself when you leave, and across leaders;
 asking again shows how far it is. The key of the cluster's CA is among what is sealed anew. Once nothing
 is sealed under the old version its line may go from the nodes' files; keep it apart for as long as you
-keep a backup that was made before.
+keep a backup that was made before. Without it nothing opens what deleted keys left in logs and backups.
 
     authd operator kek add /etc/authd/kek        # then copy the file to every node
     authd operator kek rotate --version 2 --reason "an operator left"
