@@ -106,7 +106,7 @@ func (i *Identity) Reload() (bool, error) {
 	// One that was renewed for a CA that is not trusted any more, or for another node
 	// of this machine, is not used.
 	if own, err := tls.X509KeyPair(renewed, renewed); err == nil && nodeName(own.Leaf) == i.c.ID &&
-		own.Leaf.NotBefore.After(pair.Leaf.NotBefore) && trusted(own.Leaf, roots) {
+		!own.Leaf.NotBefore.Before(pair.Leaf.NotBefore) && trusted(own.Leaf, roots) {
 		h.pair = &own
 	}
 	i.held.Store(h)
