@@ -68,12 +68,13 @@ type replica struct {
 	signers cluster.FleetSigners
 	// slow is called before a proposal is taken, by each on its own; nil: nothing.
 	slow func()
+	pace time.Duration
 }
 
 func newReplica() *replica {
 	return &replica{
 		machine: state.Empty(), at: 1_800_000_000,
-		keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(),
+		keeper: keys.NewMemoryKeeper([32]byte{1}), source: keystest.Source(), pace: 50 * time.Millisecond,
 		peers: []cluster.Status{{Member: cluster.Member{ID: "node-1", Address: "127.0.0.1:7301", Voter: true}, Leader: true, Healthy: true, Serving: true, Applied: 7}},
 	}
 }
@@ -243,7 +244,7 @@ func (r *replica) Materials(ctx context.Context, t state.Token, algorithms []key
 	return list, nil
 }
 
-func (r *replica) KeyPace() (int, time.Duration) { return 2, 50 * time.Millisecond }
+func (r *replica) KeyPace(context.Context) (int, time.Duration) { return 2, r.pace }
 
 func (r *replica) Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error) {
 	if selector == "" {

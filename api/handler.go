@@ -39,7 +39,7 @@ type Replica interface {
 
 	ClaimKeys(ctx context.Context, t state.Token, mode keys.RingMode, algorithms []keys.Algorithm) (active, standby []keys.Material, err error)
 	Materials(ctx context.Context, t state.Token, algorithms []keys.Algorithm) ([]keys.Material, error)
-	KeyPace() (ready int, pace time.Duration)
+	KeyPace(ctx context.Context) (ready int, pace time.Duration)
 	Import(t state.Token, id uint32, selector string, p *keys.Pair) (keys.Material, error)
 	OpenKey(d *state.Domain, k keys.Key) (*keys.Pair, error)
 	Release(r cluster.KeyRead) error

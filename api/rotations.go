@@ -66,13 +66,15 @@ type FleetRotation struct {
 	SignersAt      *time.Time `json:"signers_at" doc:"As of when signers_on_old is known: all that the nodes handed out is looked through every few seconds at most."`
 	Unheard        []string   `json:"unheard" nullable:"false" doc:"Nodes that did not say to whom they gave keys, or lost some of it: signers may be missing from signers_on_old."`
 	ExpectedAt     *time.Time `json:"expected_at" doc:"When the last domain was expected to have switched, as computed at the start from the measured time for a key."`
+	OffPercent     *int       `json:"expected_off_percent" doc:"How far off expected_at was, in percent of the time that it stated; negative: it ended sooner. Null before the end, and of a rotation in stages."`
 	ETA            *time.Time `json:"eta" doc:"The same from the progress so far; null when it has ended or rests."`
 }
 
 // FleetRefill is how many of the domains that switched have a standby again.
 type FleetRefill struct {
-	Refilled int `json:"refilled"`
-	Of       int `json:"of"`
+	Refilled int        `json:"refilled"`
+	Of       int        `json:"of"`
+	ETA      *time.Time `json:"eta" doc:"When the last key of a standby is expected to be made, as the mill goes now; a slot that is not free yet takes longer. Null when there is none to make, and in lists."`
 }
 
 // FleetCanary is where a rotation is in its stages.
@@ -171,7 +173,7 @@ func (h *Handler) startRotation(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.outlook(&spec); err != nil {
+	if err := h.outlook(ctx, &spec); err != nil {
 		return nil, err
 	}
 	id, err := h.replica.NewToken()
@@ -272,6 +274,7 @@ func (h *Handler) showRotation(ctx context.Context, in *RotationPath) (*rotation
 	}
 	out := &rotationReply{Body: viewRotation(req.machine, r)}
 	h.fleetSigners(ctx, r, &out.Body)
+	out.Body.Standbys.ETA = h.refillETA(ctx, req.machine.Time(), r)
 	return out, nil
 }
 
@@ -384,9 +387,9 @@ func viewRotation(m state.Machine, r *state.Rotation) FleetRotation {
 		Total: int(max(r.Total, r.Begun)), Done: int(r.Begun - r.Waiting),
 		Switched: int(r.Switched), Waiting: int(r.Waiting), Skipped: int(r.Skipped), Dropped: int(r.Dropped),
 		RolledBack: int(r.Returned), NotBack: int(r.Kept), Unheard: []string{},
-		Standbys:   FleetRefill{int(r.Refilled), int(r.Refilled + r.Refilling)},
+		Standbys:   FleetRefill{Refilled: int(r.Refilled), Of: int(r.Refilled + r.Refilling)},
 		Canary:     FleetCanary{Stages: []int{}, Stage: int(r.Stage) + 1, HeldSince: maybe(r.HeldAt)},
-		ExpectedAt: maybe(r.Expected), ETA: maybe(eta(m.Time(), r)),
+		ExpectedAt: maybe(r.Expected), OffPercent: expectedError(r), ETA: maybe(eta(m.Time(), r)),
 	}
 	if r.Store {
 		out.Compromised = "store"

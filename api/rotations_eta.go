@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"time"
 
 	"authd/cluster/state"
@@ -15,14 +16,14 @@ const (
 	// sampled bounds how many rings are looked into for an estimate: of more
 	// domains the others are taken for like them.
 	sampled = 20_000
-	// fewSwitched is how many domains have to have switched before the progress says
-	// more than the estimate from the start.
-	fewSwitched = 20
+	// fewMade is how many keys have to have been made before the progress says more
+	// than the estimate from the start.
+	fewMade = 50
 )
 
 // outlook counts a rotation's domains and says when the last of them is expected
 // to have switched.
-func (h *Handler) outlook(spec *state.RotationSpec) error {
+func (h *Handler) outlook(ctx context.Context, spec *state.RotationSpec) error {
 	m := h.replica.Machine()
 	now := m.Time()
 	asked := &state.Rotation{RotationSpec: *spec, StartedAt: max(now, h.config.Now().Unix())}
@@ -49,16 +50,14 @@ func (h *Handler) outlook(spec *state.RotationSpec) error {
 	if total == 0 {
 		return invalid("scope", "no domain is in it: look at authd domain list")
 	}
-	ready, pace := h.replica.KeyPace()
-	if pace == 0 {
-		pace = usualPace
-	}
-	mill := time.Duration(max(0, missing*total/seen-ready)) * pace
+	ready, pace := h.replica.KeyPace(ctx)
+	missing = missing * total / seen
 	spec.Total = uint32(total)
+	spec.Ready = uint32(min(ready, missing))
 	spec.Tail = max(kept, made)
 	wait := kept
 	if missing > 0 || made > 0 {
-		wait = max(kept, int64(mill/time.Second)+made+stepTime)
+		wait = max(kept, int64(milled(missing-ready, pace)/time.Second)+made+stepTime)
 	}
 	spec.Expected = asked.StartedAt + max(wait, 1)
 	return nil
@@ -83,16 +82,64 @@ func ahead(r keys.Ring, a keys.Algorithm, spec *state.RotationSpec, p policy, no
 	return !published, max(0, at-now)
 }
 
+// milled is how long the mill takes for some keys.
+func milled(keys int, pace time.Duration) time.Duration {
+	if pace == 0 {
+		pace = usualPace
+	}
+	return time.Duration(max(0, keys)) * pace
+}
+
 // eta is when the last domain will have switched as things go; 0 where nothing
 // is waited for, or the rotation rests.
 func eta(now int64, r *state.Rotation) int64 {
-	left := int64(max(r.Total, r.Begun)) - int64(r.Begun-r.Waiting)
-	if r.Back || r.State != state.RotationRunning || left <= 0 {
+	lacking := int64(outstanding(r) + r.Waiting - r.Keyed)
+	if r.Back || r.State != state.RotationRunning || lacking+int64(r.Keyed) == 0 {
 		return 0
 	}
-	// The first key made is ready Tail later; from then on they come one by one.
-	if spent := now - r.StartedAt - r.Tail; r.Store && r.Switched >= fewSwitched && spent > 0 {
-		return now + (left*spent+int64(r.Switched)-1)/int64(r.Switched)
+	made := int64(r.Switched+r.Keyed) - int64(r.Ready)
+	switch {
+	case !r.Store: // hardly any key has to be made
+	case lacking == 0:
+		return max(now, r.KeyedAt+r.Tail+stepTime)
+	case made >= fewMade:
+		// Those who lack a key get it one by one, and sign Tail later.
+		return now + (lacking*(now-r.StartedAt)+made-1)/made + r.Tail + stepTime
 	}
 	return max(r.Expected, now)
+}
+
+// outstanding is how many domains are not begun.
+func outstanding(r *state.Rotation) uint32 {
+	if r.Walked || r.Ended() {
+		return 0
+	}
+	return max(r.Total, r.Begun) - r.Begun
+}
+
+// expectedError is how far off the first estimate was, in percent of the time that
+// it stated; negative: all had switched sooner. Nil while that is not known.
+func expectedError(r *state.Rotation) *int {
+	stated := r.Expected - r.StartedAt
+	if r.State != state.RotationDone || r.Back || stated <= 0 || len(r.Canary) > 1 {
+		return nil
+	}
+	percent := int((r.EndedAt - r.Expected) * 100 / stated)
+	return &percent
+}
+
+// refillETA is when the last standby is expected to have been made too: keys for
+// domains that wait come first.
+func (h *Handler) refillETA(ctx context.Context, now int64, r *state.Rotation) *time.Time {
+	standbys := outstanding(r) + r.Waiting + r.Refilling
+	if r.Back || r.State != state.RotationRunning && r.State != state.RotationDone || standbys == 0 {
+		return nil
+	}
+	missing := standbys
+	if r.Store {
+		missing += outstanding(r) + r.Waiting - r.Keyed
+	}
+	ready, pace := h.replica.KeyPace(ctx)
+	at := moment(max(eta(now, r), now+int64(milled(int(missing)-ready, pace)/time.Second)+stepTime))
+	return &at
 }

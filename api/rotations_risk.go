@@ -15,10 +15,7 @@ func urgent(r *state.Rotation) bool { return (r.Emergency || r.Drill) && !r.Back
 // replacing is how many domains of a rotation still sign with the key that it is
 // to replace.
 func replacing(r *state.Rotation) uint32 {
-	if r.Ended() || r.Walked {
-		return r.Waiting
-	}
-	return r.Waiting + max(r.Total, r.Begun) - r.Begun
+	return r.Waiting + outstanding(r)
 }
 
 // fleetExposure is when the last cache has let go of the last old record; nil

@@ -47,13 +47,13 @@ func TestFleetEmergencyIsFollowedToItsLastStandby(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	h.advance()
-	if r = h.rotation(r.ID); r.State != "done" || r.Switched != 6 || r.Done != 6 || r.Standbys != (FleetRefill{0, 6}) || r.ETA != nil {
+	if r = h.rotation(r.ID); r.State != "done" || r.Switched != 6 || r.Done != 6 || r.Standbys.Refilled != 0 || r.Standbys.Of != 6 || r.Standbys.ETA == nil || r.ETA != nil {
 		t.Fatalf("%+v", r)
 	}
 	for _, token := range tokens {
 		h.publish(token)
 	}
-	if r = h.rotation(r.ID); r.Standbys != (FleetRefill{6, 6}) {
+	if r = h.rotation(r.ID); r.Standbys != (FleetRefill{Refilled: 6, Of: 6}) {
 		t.Errorf("%+v", r.Standbys)
 	}
 	one := read[FleetOutcomeList](h, h.must(http.StatusOK, "GET", "/v1/rotations/"+r.ID+"/domains?limit=4", ""))

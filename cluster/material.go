@@ -104,9 +104,25 @@ func (n *Node) Import(t state.Token, id uint32, selector string, p *keys.Pair) (
 	return m, err
 }
 
-// KeyPace says how many RSA keys this node has ready, and how long it takes for
-// each further one; 0 where its source does not know.
-func (n *Node) KeyPace() (ready int, pace time.Duration) {
+// paceTime is how long the leader is waited for.
+const paceTime = time.Second
+
+// KeyPace says how many RSA keys the leader has ready, which makes those of
+// rotations, and how long it takes for each further one; 0 where it does not know.
+// What this node would take stands for a leader that does not say.
+func (n *Node) KeyPace(ctx context.Context) (ready int, pace time.Duration) {
+	if leader := n.Leader(); leader != "" && leader != n.c.ID {
+		ctx, cancel := context.WithTimeout(ctx, paceTime)
+		defer cancel()
+		var r statusReply
+		if err := n.peers.call(ctx, leader, callStatus, struct{}{}, &r); err == nil {
+			return r.Ready, r.Pace
+		}
+	}
+	return n.ownPace()
+}
+
+func (n *Node) ownPace() (ready int, pace time.Duration) {
 	if s, ok := n.c.Source.(keys.Paced); ok {
 		pace = s.Pace()
 	}

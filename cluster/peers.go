@@ -129,6 +129,10 @@ type statusReply struct {
 	Wraps []uint16 `cbor:"43,keyasint,omitempty"`
 	// DiskShort: it has no room, and had better not lead.
 	DiskShort bool `cbor:"60,keyasint,omitempty"`
+	// Ready are the RSA keys that it has ready, and Pace how long each further one
+	// takes; 0: not known.
+	Ready int           `cbor:"44,keyasint,omitempty"`
+	Pace  time.Duration `cbor:"45,keyasint,omitempty"`
 
 	// asked and heard are between which times of this node's clock it was said.
 	asked, heard time.Time
@@ -156,6 +160,7 @@ func (n *Node) status(peer string) statusReply {
 		Wraps:     n.c.Keeper.Versions(),
 		DiskShort: n.disk.isShort(),
 	}
+	r.Ready, r.Pace = n.ownPace()
 	if !n.start.fresh || n.raft() != nil {
 		r.Members = n.members()
 	}

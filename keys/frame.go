@@ -5,19 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // What goes through the mill's pipe, for each pair: the length of the rest in two
-// octets, the algorithm in one, the length of the payload in two, the payload,
-// the compact private half.
+// octets, the algorithm in one, what it took (microseconds by the clock, and of a
+// processor) in four each, the length of the payload in two, the payload, the
+// compact private half.
 const (
 	frameHead = 2
-	pairHead  = 3
+	pairHead  = 11
 	maxFrame  = 4096
 )
 
 // writePair sends a pair in one write.
-func writePair(to io.Writer, p *Pair) error {
+func writePair(to io.Writer, p *Pair, spent took) error {
 	compact := p.Compact()
 	defer clear(compact)
 	length := pairHead + len(p.payload) + len(compact)
@@ -28,6 +30,8 @@ func writePair(to io.Writer, p *Pair) error {
 	defer func() { clear(frame[:cap(frame)]) }()
 	frame = binary.BigEndian.AppendUint16(frame, uint16(length))
 	frame = append(frame, byte(p.Algorithm()))
+	frame = binary.BigEndian.AppendUint32(frame, uint32(spent.wall.Microseconds()))
+	frame = binary.BigEndian.AppendUint32(frame, uint32(spent.work.Microseconds()))
 	frame = binary.BigEndian.AppendUint16(frame, uint16(len(p.payload)))
 	frame = append(frame, p.payload...)
 	frame = append(frame, compact...)
@@ -38,14 +42,14 @@ func writePair(to io.Writer, p *Pair) error {
 // readPair reads what writePair sent and makes sure that the halves match; that
 // the pair signs has been checked by the sender. io.EOF is the end between two
 // pairs.
-func readPair(from io.Reader) (*Pair, error) {
+func readPair(from io.Reader) (*Pair, took, error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(from, head[:]); err != nil {
-		return nil, err // io.EOF must stay recognisable
+		return nil, took{}, err // io.EOF must stay recognisable
 	}
 	length := int(binary.BigEndian.Uint16(head[:]))
 	if length <= pairHead || length > maxFrame-frameHead {
-		return nil, fmt.Errorf("pair of %d octets, want %d to %d", length, pairHead+1, maxFrame-frameHead)
+		return nil, took{}, fmt.Errorf("pair of %d octets, want %d to %d", length, pairHead+1, maxFrame-frameHead)
 	}
 	frame := make([]byte, length)
 	defer clear(frame)
@@ -53,19 +57,23 @@ func readPair(from io.Reader) (*Pair, error) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, err
+		return nil, took{}, err
 	}
-	algorithm, size := Algorithm(frame[0]), int(binary.BigEndian.Uint16(frame[1:]))
+	algorithm, size := Algorithm(frame[0]), int(binary.BigEndian.Uint16(frame[pairHead-2:]))
+	spent := took{
+		wall: time.Duration(binary.BigEndian.Uint32(frame[1:])) * time.Microsecond,
+		work: time.Duration(binary.BigEndian.Uint32(frame[5:])) * time.Microsecond,
+	}
 	rest := frame[pairHead:]
 	if size > len(rest) {
-		return nil, fmt.Errorf("payload of %d octets in a pair of %d", size, length)
+		return nil, took{}, fmt.Errorf("payload of %d octets in a pair of %d", size, length)
 	}
 	p, err := Restore(string(rest[:size]), rest[size:])
 	if err != nil {
-		return nil, err
+		return nil, took{}, err
 	}
 	if p.Algorithm() != algorithm {
-		return nil, fmt.Errorf("pair is of %s, but said to be of %s", p.Algorithm(), algorithm)
+		return nil, took{}, fmt.Errorf("pair is of %s, but said to be of %s", p.Algorithm(), algorithm)
 	}
-	return p, nil
+	return p, spent, nil
 }

@@ -76,7 +76,7 @@ func FuzzReadPair(f *testing.F) {
 	f.Fuzz(func(t *testing.T, frames []byte) {
 		in := bytes.NewReader(frames)
 		for {
-			p, err := readPair(in)
+			p, _, err := readPair(in)
 			if err != nil {
 				return
 			}

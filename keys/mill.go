@@ -26,8 +26,8 @@ type Source interface {
 
 // Paced is a Source that knows how long a pair takes.
 type Paced interface {
-	// Pace is the time for one RSA pair beyond those that are ready, as measured of
-	// late; 0 where it is not known yet.
+	// Pace is the time for one RSA pair beyond those that are ready, as measured under
+	// the load of late; 0 where it is not known yet.
 	Pace() time.Duration
 }
 
@@ -73,7 +73,7 @@ type millState struct {
 
 	mu      sync.Mutex // guards what follows; taken by the keeper of the child and by Take
 	lastErr error
-	pace    time.Duration // that the child takes for a pair, on average of late; 0: not known
+	pace    pace
 }
 
 // errMillClosed is why a closed mill gives nothing.
@@ -234,9 +234,8 @@ func (m *Mill) runChild(ctx context.Context) (made int, err error) {
 // reads nothing, the pipe fills, and the child waits.
 func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error) {
 	in := bufio.NewReaderSize(from, maxFrame)
-	for ahead := 0; ; {
-		began := time.Now()
-		p, err := readPair(in)
+	for {
+		p, spent, err := readPair(in)
 		if errors.Is(err, io.EOF) {
 			return made, nil
 		}
@@ -244,16 +243,9 @@ func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error
 			return made, fmt.Errorf("reading from key mill: %w", err)
 		}
 		made++
-		if ahead == 0 {
-			m.paced(time.Since(began))
-		}
-		ahead = max(0, ahead-1)
-		select {
-		case m.stock <- p:
-			continue
-		default: // full: the child works ahead until its pipe is full too
-		}
-		ahead = pipeAhead
+		m.mu.Lock()
+		m.pace.add(spent, time.Now())
+		m.mu.Unlock()
 		select {
 		case m.stock <- p:
 		case <-ctx.Done():
@@ -262,29 +254,11 @@ func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error
 	}
 }
 
-const (
-	// pipeAhead is more than how many pairs a child makes while nobody reads.
-	pipeAhead = 16
-	// paceShare is the weight of the pairs before in Pace: of one pair the time
-	// varies threefold.
-	paceShare = 15
-)
-
-// paced notes how long the child took for a pair.
-func (m *Mill) paced(took time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.pace == 0 {
-		m.pace = took
-	}
-	m.pace = (paceShare*m.pace + took) / (paceShare + 1)
-}
-
 // Pace implements Paced.
 func (m *Mill) Pace() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.pace
+	return m.pace.at(time.Now())
 }
 
 // RunMill is the child: it lowers its priority and writes pairs to standard
@@ -312,11 +286,12 @@ func RunMill(ctx context.Context) error {
 // mill writes checked RSA pairs until ctx is done or the writer fails.
 func mill(ctx context.Context, to io.Writer) error {
 	for ctx.Err() == nil {
+		began, work := time.Now(), worked()
 		p, err := fresh(RSA2048)
 		if err != nil {
 			return err
 		}
-		if err := writePair(to, p); err != nil {
+		if err := writePair(to, p, took{time.Since(began), worked() - work}); err != nil {
 			return fmt.Errorf("handing over key pair: %w", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,15 @@ func lowerPriority() error {
 			return nil
 		}
 	}
+}
+
+// worked is the processor time of this process so far.
+func worked() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // narrowPipe makes a pipe hold a page, so that hardly any pairs wait in it beyond

@@ -41,11 +41,11 @@ func millChild(what string, args []string) int {
 		p, _ := fresh(RSA2048)
 		other, _ := fresh(RSA2048)
 		p.payload = other.payload
-		_ = writePair(os.Stdout, p)
+		_ = writePair(os.Stdout, p, took{})
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "mill-once": // gives one pair and dies
 		p, _ := fresh(RSA2048)
-		_ = writePair(os.Stdout, p)
+		_ = writePair(os.Stdout, p, took{})
 	case "mill-environment": // tells what it was given, on standard error
 		os.Stderr.WriteString(strings.Join(os.Environ(), ","))
 		return 1
@@ -248,7 +248,7 @@ func millProcess(t *testing.T) (child *exec.Cmd, in io.WriteCloser, out io.ReadC
 		_ = child.Process.Kill() // long gone, if all is well
 		_ = child.Wait()
 	})
-	if _, err := readPair(out); err != nil {
+	if _, _, err := readPair(out); err != nil {
 		t.Fatal(err)
 	}
 	return child, in, out
@@ -286,7 +286,7 @@ func TestMillChildWaitsForItsReader(t *testing.T) {
 	}
 	// What it had made by then still comes whole, and no more.
 	for {
-		_, err := readPair(out)
+		_, _, err := readPair(out)
 		if errors.Is(err, io.EOF) {
 			return
 		}
@@ -361,19 +361,20 @@ func TestStartMillRefusesWhatCannotWork(t *testing.T) {
 func TestMillRefusesMalformedFrames(t *testing.T) {
 	var whole bytes.Buffer
 	p := generate(t, Ed25519)
-	if err := writePair(&whole, p); err != nil {
+	spent := took{wall: 70 * time.Millisecond, work: 45 * time.Millisecond}
+	if err := writePair(&whole, p, spent); err != nil {
 		t.Fatal(err)
 	}
 	good := whole.Bytes()
-	again, err := readPair(bytes.NewReader(good))
-	if err != nil || again.Payload() != p.Payload() {
-		t.Fatalf("%v, %v", again, err)
+	again, told, err := readPair(bytes.NewReader(good))
+	if err != nil || again.Payload() != p.Payload() || told != spent {
+		t.Fatalf("%v, %+v, %v", again, told, err)
 	}
-	if _, err := readPair(bytes.NewReader(nil)); !errors.Is(err, io.EOF) {
+	if _, _, err := readPair(bytes.NewReader(nil)); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
 	for length := 1; length < len(good); length++ {
-		if _, err := readPair(bytes.NewReader(good[:length])); err == nil || errors.Is(err, io.EOF) {
+		if _, _, err := readPair(bytes.NewReader(good[:length])); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("cut to %d octets: %v", length, err)
 		}
 	}
@@ -387,11 +388,11 @@ func TestMillRefusesMalformedFrames(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"length 0":     change(0, 0),
 		"length large": change(0, 65535),
-		"payload long": change(frameHead+1, 65535),
-		"payload none": change(frameHead+1, 0),
+		"payload long": change(frameHead+pairHead-2, 65535),
+		"payload none": change(frameHead+pairHead-2, 0),
 		"algorithm":    algorithm,
 	} {
-		if _, err := readPair(bytes.NewReader(b)); err == nil {
+		if _, _, err := readPair(bytes.NewReader(b)); err == nil {
 			t.Errorf("%s: it was read", name)
 		}
 	}

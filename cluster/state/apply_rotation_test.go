@@ -154,8 +154,14 @@ func TestStoreLeakedForAFleetReplacesActiveKeysFirstThenStandbys(t *testing.T) {
 			t.Fatalf("%s: %s and %s", d.Name.Host(), w.stageOf(d.Token, 1), w.stageOf(d.Token, 2))
 		}
 	}
+	if w.must(StepKey(w.stepOf(w.publishing(tok(1))))); w.rotation().Keyed != 1 || w.rotation().KeyedAt != w.m.Time() {
+		t.Fatalf("%+v", w.rotation())
+	}
 	w.dueAll() // keys are made
 	w.dueAll() // and confirmed
+	if r = w.rotation(); r.Keyed != 6 || r.Waiting != 6 {
+		t.Fatalf("%+v", r)
+	}
 	w.later(keys.GapMinted + 1)
 	w.dueAll()
 	if r = w.rotation(); r.Switched != 3 { // the minted ones
@@ -165,11 +171,23 @@ func TestStoreLeakedForAFleetReplacesActiveKeysFirstThenStandbys(t *testing.T) {
 	w.refill()
 	w.later(3 * 3600)
 	w.refill()
-	if r = w.rotation(); r.State != RotationDone || r.Switched != 6 || r.Refilled != 6 {
+	if r = w.rotation(); r.State != RotationDone || r.Switched != 6 || r.Refilled != 6 || r.Keyed != 0 {
 		t.Errorf("%+v", r)
 	}
 	w.refuse(ControlRotation{tok(99), RotationRollback}, Conflict, "id", "leaked store")
 	w.checkIndexes()
+}
+
+// publishing is a claim's step of publication that is due.
+func (w *world) publishing(t Token) Task {
+	w.t.Helper()
+	for _, task := range w.m.Due(10_000, w.at) {
+		if task.Token == t && task.Step.Kind == keys.StepPublish {
+			return task
+		}
+	}
+	w.t.Fatalf("claim %s publishes nothing", t)
+	return Task{}
 }
 
 func TestPlainRotationWaitsForTheSoakAndLeavesSuspendedTenantsAlone(t *testing.T) {

@@ -49,6 +49,10 @@ type Rotation struct {
 	Returned uint32 `cbor:"37,keyasint"`
 	Kept     uint32 `cbor:"38,keyasint"`
 
+	// Keyed are those of Waiting whose next keys were made, and KeyedAt is when the
+	// last of these was.
+	Keyed   uint32 `cbor:"43,keyasint"`
+	KeyedAt int64  `cbor:"44,keyasint"`
 	// Exposed is when the last cache lets go of the last key that it replaced, as
 	// planned when that was replaced, or put off since. A key that is revoked sooner
 	// does not bring it forward.
@@ -77,6 +81,8 @@ type RotationSpec struct {
 	// Tail is how long, in seconds, the slowest of them waits between the making of
 	// its next key and the switch.
 	Tail int64 `cbor:"16,keyasint"`
+	// Ready is how many keys the mill had ready.
+	Ready uint32 `cbor:"17,keyasint"`
 }
 
 // RotationScope is one of its fields.

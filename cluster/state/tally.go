@@ -26,6 +26,7 @@ func (w *writer) tally(was, is keys.Ring) {
 	if was.Rotation == 0 && is.Rotation == 0 {
 		return
 	}
+	w.tallyKeyed(was, is)
 	before, after := partOf(was), partOf(is)
 	if was.Rotation == is.Rotation && before == after {
 		return
@@ -61,6 +62,30 @@ func (w *writer) tally(was, is keys.Ring) {
 		}
 	})
 	w.settleRotation(was.Rotation)
+}
+
+// tallyKeyed counts the rings that wait with their next keys made.
+func (w *writer) tallyKeyed(was, is keys.Ring) {
+	before, after := keyed(was), keyed(is)
+	if before == after && was.Rotation == is.Rotation {
+		return
+	}
+	if before {
+		w.editRotation(was.Rotation, func(r *Rotation) { r.Keyed-- })
+	}
+	if after {
+		w.editRotation(is.Rotation, func(r *Rotation) { r.Keyed, r.KeyedAt = r.Keyed+1, w.time })
+	}
+}
+
+// keyed says whether a ring waits in a rotation, and not for a key to be made.
+func keyed(ring keys.Ring) bool {
+	for a := range ring.Urgent {
+		if _, ok := ring.Standby(a); !ok {
+			return false
+		}
+	}
+	return partOf(ring) == partWaits
 }
 
 // refilled says whether every key that signs has one to follow it.

@@ -123,13 +123,15 @@ func TestEmergencyOfAFleetIsSeenOnEveryNode(t *testing.T) {
 }
 
 // fleet imports domains in CNAME mode and waits until all can switch.
-func (c *cluster) fleet(n int) (tokens []string) {
+func (c *cluster) fleet(n int) (tokens []string) { return c.fleetOf(n, "cname") }
+
+func (c *cluster) fleetOf(n int, mode string) (tokens []string) {
 	c.Helper()
 	c.platform("default")
 	var b strings.Builder
 	b.WriteString("tenant,domain,mode,pool,labels\n")
 	for i := range n {
-		fmt.Fprintf(&b, "acme,c%d.fleet.test,cname,default,\n", i)
+		fmt.Fprintf(&b, "acme,c%d.fleet.test,%s,default,\n", i, mode)
 	}
 	file := filepath.Join(c.dir, "fleet.csv")
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {

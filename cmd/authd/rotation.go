@@ -210,7 +210,7 @@ func printRotation(w io.Writer, r *api.FleetRotation) {
 	if r.Direction == "rollback" {
 		row(w, "Rolled back", fmt.Sprintf("%d, %d not", r.RolledBack, r.NotBack))
 	}
-	row(w, "Standbys", fmt.Sprintf("%d of %d refilled", r.Standbys.Refilled, r.Standbys.Of))
+	row(w, "Standbys", fmt.Sprintf("%d of %d refilled%s", r.Standbys.Refilled, r.Standbys.Of, expected(r.Standbys.ETA)))
 	if len(r.Canary.Stages) > 1 {
 		text := fmt.Sprintf("%d of %d (%d %%)", r.Canary.Stage, len(r.Canary.Stages), r.Canary.Stages[r.Canary.Stage-1])
 		switch {
@@ -226,8 +226,19 @@ func printRotation(w io.Writer, r *api.FleetRotation) {
 		row(w, "Mail at risk", r.MailAtRisk)
 		row(w, "Signers on old", signersOnOld(r))
 	}
-	row(w, "Expected", when(r.ExpectedAt))
+	if off := r.OffPercent; off != nil {
+		row(w, "Expected", fmt.Sprintf("%s (%+d %%)", when(r.ExpectedAt), *off))
+	} else {
+		row(w, "Expected", when(r.ExpectedAt))
+	}
 	row(w, "ETA", when(r.ETA))
+}
+
+func expected(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return ", all expected by " + when(at)
 }
 
 // signersOnOld lists who still signs with old keys, as far as that is known.
