@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -350,6 +349,3 @@ func (d *devCluster) watch() {
 		}
 	}
 }
-
-// trimLine drops the end of a line.
-func trimLine(text []byte) []byte { return []byte(strings.TrimRight(string(text), "\r\n")) }

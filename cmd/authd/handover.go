@@ -56,6 +56,9 @@ const (
 	// running requests and close its stores.
 	handPatience = transferTime + drainTime + closeTime + 5*time.Second
 
+	// handRoom is the least that a log needs to begin.
+	handRoom = 4 << 20
+
 	lockFile   = "lock"
 	lockOctets = 16
 	handFile   = "successor"
@@ -140,6 +143,11 @@ func takeOver(ctx context.Context, dir string) (*predecessor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("taking over: %w", err)
 	}
+	// Before the one that runs lets go: a successor without room is fenced off at once.
+	if free, err := freeRoom(dir); err == nil && free < handRoom {
+		conn.Close()
+		return nil, fmt.Errorf("taking over: %d octets are free on the disk of %s, %d are needed: make room, then it is tried again", free, dir, handRoom)
+	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	p := &predecessor{conn: conn, ended: make(chan struct{})}
@@ -148,6 +156,15 @@ func takeOver(ctx context.Context, dir string) (*predecessor, error) {
 		return nil, fmt.Errorf("taking over: %w", err)
 	}
 	return p, nil
+}
+
+// freeRoom is the octets that are free where a directory is.
+func freeRoom(dir string) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, err
+	}
+	return fs.Bavail * uint64(fs.Bsize), nil
 }
 
 // receive asks, and takes what comes until the node is free.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,11 @@ type liveCluster struct {
 
 func startLive(t *testing.T) *liveCluster {
 	t.Helper()
+	return startLiveIn(t, filepath.Join(t.TempDir(), "live"))
+}
+
+func startLiveIn(t *testing.T, dir string) *liveCluster {
+	t.Helper()
 	if testing.Short() && os.Getenv("CI") != "true" {
 		t.Skip("starts a cluster: run without -short")
 	}
@@ -36,8 +42,8 @@ func startLive(t *testing.T) *liveCluster {
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("building authd: %v\n%s", err, out)
 	}
-	c := &liveCluster{T: t, binary: binary}
-	c.dir, c.dnsPort, c.apiPort = startShared(t, binary, newPortPool())
+	c := &liveCluster{T: t, binary: binary, dir: dir}
+	c.dnsPort, c.apiPort = startDev(t, binary, dir, newPortPool())
 	t.Cleanup(func() {
 		for i := 1; t.Failed() && i <= scriptNodes; i++ {
 			text, _ := os.ReadFile(c.path(i, "log"))
@@ -72,16 +78,34 @@ func (c *liveCluster) until(what string, check func() error) {
 }
 
 func (c *liveCluster) ready(i int) error {
-	reply, err := http.Get(fmt.Sprintf("http://%s/ready", loopback(c.apiPort+i-1)))
+	_, err := c.api(i, http.MethodGet, "/ready", "")
+	return err
+}
+
+// api makes a request to node i as admin; a status that is no success is an error.
+func (c *liveCluster) api(i int, method, path, body string) (string, error) {
+	token, err := os.ReadFile(filepath.Join(c.dir, "admin.token"))
 	if err != nil {
-		return err
+		return "", err
+	}
+	q, err := http.NewRequest(method, fmt.Sprintf("http://%s%s", loopback(c.apiPort+i-1), path), strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	q.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	if body != "" {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	reply, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return "", err
 	}
 	defer reply.Body.Close()
 	text, err := io.ReadAll(reply.Body)
-	if err == nil && reply.StatusCode != http.StatusOK {
+	if err == nil && reply.StatusCode/100 != 2 {
 		err = fmt.Errorf("%s: %s", reply.Status, text)
 	}
-	return err
+	return string(text), err
 }
 
 // succeeded waits until another process than that one runs node i, and answers.
@@ -176,6 +200,106 @@ func TestRollingRestartLosesNoQuery(t *testing.T) {
 		c.succeeded(i, pid)
 	}
 	t.Logf("%d queries", l.end())
+}
+
+// fullDiskEnv is the directory of a cluster whose second node has a disk of its own.
+const fullDiskEnv = "AUTHD_TEST_FULL_DISK"
+
+// A node that a full disk fenced off answers on, also where it is killed and comes
+// back while the disk is full still, and it takes part again once there is room.
+func TestNodeWithAFullDiskAnswersAndGetsASuccessor(t *testing.T) {
+	if testing.Short() && os.Getenv("CI") != "true" {
+		t.Skip("starts a cluster: run without -short")
+	}
+	if dir := os.Getenv(fullDiskEnv); dir != "" {
+		overcomeFullDisk(t, dir)
+		return
+	}
+	run := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.timeout=3m", "-test.v")
+	run.Env = append(os.Environ(), fullDiskEnv+"="+t.TempDir())
+	run.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		run.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		run.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		run.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	runtime.LockOSThread() // Pdeathsig fires when this thread ends
+	defer runtime.UnlockOSThread()
+	out, err := run.CombinedOutput()
+	t.Logf("in a mount namespace of its own:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func overcomeFullDisk(t *testing.T, dir string) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
+	disk := filepath.Join(dir, nodeName(2))
+	must(os.MkdirAll(disk, 0o700))
+	must(syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"))
+	c := startLiveIn(t, dir)
+	l := c.load()
+	filler := filepath.Join(disk, "filler")
+	fill := func() {
+		f, err := os.Create(filler)
+		must(err)
+		defer f.Close()
+		for block := make([]byte, 4096); err == nil; {
+			_, err = f.Write(block)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	pid := c.pid(2)
+	fill()
+	tenant := func(id string) error {
+		_, err := c.api(1, http.MethodPost, "/v1/tenants", fmt.Sprintf(`{"id":%q,"name":%q}`, id, strings.Repeat("x", 200)))
+		return err
+	}
+	written := 0
+	c.until("node-2 fenced off", func() error {
+		if tenant(fmt.Sprintf("t%d", written)) == nil {
+			written++
+		}
+		text, err := c.api(2, http.MethodGet, "/metrics", "")
+		if err == nil && !strings.Contains(text, "\nauthd_fenced 1\n") {
+			err = errors.New("authd_fenced is not 1")
+		}
+		return err
+	})
+	must(os.Remove(filler))
+	c.succeeded(2, pid)
+	c.until("a write", func() error { return tenant("after") })
+	c.until("node-2 taking part again", func() error {
+		_, err := c.api(2, http.MethodGet, "/v1/tenants/after", "")
+		return err
+	})
+	t.Logf("%d tenants on a full disk, %d queries", written, l.end())
+
+	// A start on a full disk, in the dark of one node.
+	fill()
+	pid = c.pid(2)
+	must(syscall.Kill(pid, syscall.SIGKILL))
+	again := exec.Command(c.binary, "serve", "--config", filepath.Join(dir, "node-2.toml"))
+	again.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	again.Stdout, again.Stderr = t.Output(), t.Output()
+	c.until("the killed process gone", func() error {
+		if alive(pid) {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	must(again.Start())
+	defer again.Wait()
+	defer again.Process.Signal(syscall.SIGTERM)
+	c.until("node-2 answering from a full disk", func() error { return askSOA("udp", c.dns(2), 1) })
 }
 
 func TestSuccessorThatDiesIsFollowedByAnother(t *testing.T) {

@@ -89,6 +89,13 @@ func TestScripts(t *testing.T) {
 func startShared(t *testing.T, binary string, ports *portPool) (dir string, dnsPort, apiPort int) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "shared")
+	dnsPort, apiPort = startDev(t, binary, dir, ports)
+	return dir, dnsPort, apiPort
+}
+
+// startDev starts "authd dev", and ends it with the test.
+func startDev(t *testing.T, binary, dir string, ports *portPool) (dnsPort, apiPort int) {
+	t.Helper()
 	dnsPort, apiPort, err := ports.take(scriptNodes)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +141,7 @@ func startShared(t *testing.T, binary string, ports *portPool) (dir string, dnsP
 	case <-time.After(scriptWait):
 		t.Fatal("authd dev is not ready")
 	}
-	return dir, dnsPort, apiPort
+	return dnsPort, apiPort
 }
 
 // portPool gives ports to the clusters of a test run. They lie below the range

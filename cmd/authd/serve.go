@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -207,6 +208,11 @@ func (s *server) start(ctx context.Context) error {
 	}
 	var inherited []zone.Socket
 	if s.next.from != nil {
+		select {
+		case <-s.node.Fenced():
+			return errors.New("this process is fenced off too: its predecessor, which knows more, goes on answering")
+		default:
+		}
 		inherited = s.next.from.sockets
 	}
 	dns, err := zone.Listen(zone.ServerConfig{
@@ -450,13 +456,34 @@ func (s *server) writePID() error {
 	}
 	// By rename, so that a reader sees a whole number or nothing.
 	next := path + ".new"
-	if err := os.WriteFile(next, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+	text := []byte(strconv.Itoa(os.Getpid()) + "\n")
+	if err := os.WriteFile(next, text, 0o644); err != nil {
+		if overwrite(path, text) == nil {
+			return os.Remove(next)
+		}
 		return fmt.Errorf("writing pid_file: %w", err)
 	}
 	if err := os.Rename(next, path); err != nil {
 		return fmt.Errorf("writing pid_file: %w", err)
 	}
 	return nil
+}
+
+// overwrite writes a number over another without taking room, which a full disk has
+// not: what the old one had more becomes white space.
+func overwrite(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	room := max(int(info.Size()), len(text))
+	_, err = f.WriteAt(append(text, bytes.Repeat([]byte{'\n'}, room-len(text))...), 0)
+	return err
 }
 
 // removePID removes the file unless a successor has written its own.
@@ -476,7 +503,7 @@ func readPID(path string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(string(trimLine(text)))
+	return strconv.Atoi(string(bytes.TrimSpace(text)))
 }
 
 // millCmd is the child process that makes keys; only serve starts it.

@@ -38,7 +38,7 @@ type succession struct {
 
 const (
 	successorPause    = time.Second // before another is started, doubled up to
-	successorPauseMax = 5 * time.Minute
+	successorPauseMax = time.Minute
 )
 
 func newSuccession(config string, askFD int) *succession {
