@@ -139,6 +139,9 @@ func TestNodeSetOffHoldsNothing(t *testing.T) {
 	must(t, <-waited)
 	c.waitRing("the barrier passing", leader, token, confirmed)
 	eventually(t, "the end of the wait", func() bool { return len(leader.BarrierWaits()) == 0 })
+	if said := strings.Join(leader.Health(), "\n"); !strings.Contains(said, down+" is out of the serving set since 20") {
+		t.Errorf("an operator who forgets it is told %q", said)
+	}
 
 	c.start(down)
 	back := c.nodes[down]

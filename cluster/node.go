@@ -460,6 +460,9 @@ func (n *Node) Health() []string {
 	if members := n.members(); len(members) > 0 && !contains(members, n.c.ID) {
 		say("not a member of the cluster")
 	}
+	for _, o := range n.fsm.current().OffNodes() {
+		say("%s is out of the serving set since %s: no change waits for it", o.ID, time.Unix(o.Since, 0).UTC().Format(time.RFC3339))
+	}
 	if p := n.certificateProblem(); p != "" {
 		problems = append(problems, p)
 	}

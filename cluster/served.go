@@ -30,6 +30,10 @@ const (
 // it until ctx is done, or an operator takes it out of the serving set; the error
 // names the nodes waited for, and why.
 func (n *Node) WaitServed(ctx context.Context, index uint64, questions ...zone.Question) error {
+	// What is expected of the others is what this node answers: from that index on.
+	if err := n.WaitApplied(ctx, index); err != nil {
+		return fmt.Errorf("waiting for %s itself to serve index %d: %w", n.c.ID, index, err)
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var waiting []string

@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// maxShown bounds what is asked for one command.
+	// maxShown bounds what is asked for one command; what is past it was published
+	// with the rest.
 	maxShown = 16
 	// shownWalk is how many claims are looked at for one that uses a pool.
 	shownWalk = 1000
