@@ -20,7 +20,7 @@ func (l *life) trouble(ctx context.Context, seed uint64) error {
 	}{
 		{"follower killed", 4, false, func(n *node) error { return l.kill(ctx, n, t.between(0, 3*time.Second)) }},
 		{"leader killed", 3, true, func(n *node) error { return l.kill(ctx, n, t.between(0, 3*time.Second)) }},
-		{"follower cut off", 3, false, func(n *node) error { return cutOff(ctx, t, n, false, false) }},
+		{"follower cut off", 3, false, func(n *node) error { return l.burnBehind(ctx, t, n) }},
 		{"leader cut off", 2, true, func(n *node) error { return cutOff(ctx, t, n, false, false) }},
 		{"leader deaf", 1, true, func(n *node) error { return cutOff(ctx, t, n, false, true) }},
 		{"leader mute", 1, true, func(n *node) error { return cutOff(ctx, t, n, true, false) }},
@@ -83,6 +83,22 @@ func (l *life) kill(ctx context.Context, n *node, down time.Duration) error {
 	return n.start()
 }
 
+// burnBehind cuts a follower off and has keys made anew meanwhile, in an emergency:
+// they must not sign before that node answers them too, however long it takes. It
+// takes longer than the leader waits for an answer.
+func (l *life) burnBehind(ctx context.Context, t *trial, n *node) error {
+	if err := t.isolate(n, false, false); err != nil {
+		return err
+	}
+	const keys = 4
+	hasty := l.hasty()
+	for range keys {
+		l.order(ctx, storeLeaked(), hasty[t.random.IntN(len(hasty))], t.others(n)[t.random.IntN(nodeCount-1)])
+	}
+	pause(ctx, t.between(7*time.Second, 12*time.Second))
+	return t.rejoin(n)
+}
+
 func cutOff(ctx context.Context, t *trial, n *node, hears, sends bool) error {
 	d := t.between(2*time.Second, 10*time.Second)
 	if err := t.isolate(n, hears, sends); err != nil {
@@ -111,16 +127,20 @@ func rollBack() order {
 	}}
 }
 
+// urgent is a request of an emergency.
+func urgent(old, compromised string) func(s *subject, v *domainView) (string, map[string]any, keyView) {
+	return func(s *subject, v *domainView) (string, map[string]any, keyView) {
+		k := keyAt(v, "active")
+		return "/v1/domains/" + s.token + "/rotate", map[string]any{"from": k.Selector, "emergency": true, "old": old, "compromised": compromised, "reason": "chaos"}, k
+	}
+}
+
+func storeLeaked() order { return order{"emergency, store", 1, true, urgent("drain", "store")} }
+
 func orders() []order {
 	plain := func(s *subject, v *domainView) (string, map[string]any, keyView) {
 		k := keyAt(v, "active")
 		return "/v1/domains/" + s.token + "/rotate", map[string]any{"from": k.Selector}, k
-	}
-	urgent := func(old, compromised string) func(s *subject, v *domainView) (string, map[string]any, keyView) {
-		return func(s *subject, v *domainView) (string, map[string]any, keyView) {
-			k := keyAt(v, "active")
-			return "/v1/domains/" + s.token + "/rotate", map[string]any{"from": k.Selector, "emergency": true, "old": old, "compromised": compromised, "reason": "chaos"}, k
-		}
 	}
 	return []order{
 		{rotate, 6, false, plain},
@@ -131,7 +151,7 @@ func orders() []order {
 		{"emergency, drain", 1, true, urgent("drain", "key")},
 		{"emergency, revoke", 1, true, urgent("revoke", "key")},
 		{"emergency, revoke when switched", 1, true, urgent("revoke_when_switched", "key")},
-		{"emergency, store", 1, true, urgent("drain", "store")},
+		storeLeaked(),
 		{"revoke a draining key", 2, true, func(s *subject, v *domainView) (string, map[string]any, keyView) {
 			k := keyAt(v, "draining")
 			return "/v1/domains/" + s.token + "/keys/" + k.Selector + "/revoke", map[string]any{"reason": "chaos"}, k
@@ -149,6 +169,16 @@ func keyAt(v *domainView, stage string) keyView {
 	return keyView{}
 }
 
+// hasty are the domains that operators ask for in haste.
+func (l *life) hasty() (list []*subject) {
+	for _, s := range l.all {
+		if s.emergencies {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 // operate asks for rotations by hand, in emergencies, back and forth.
 func (l *life) operate(ctx context.Context, seed uint64, each time.Duration) {
 	random := mathrand.New(mathrand.NewPCG(seed, 5))
@@ -158,12 +188,7 @@ func (l *life) operate(ctx context.Context, seed uint64, each time.Duration) {
 			deck = append(deck, o)
 		}
 	}
-	var hasty []*subject // what they ask for in haste
-	for _, s := range l.all {
-		if s.emergencies {
-			hasty = append(hasty, s)
-		}
-	}
+	hasty := l.hasty()
 	for ctx.Err() == nil {
 		pause(ctx, time.Duration(random.Int64N(int64(2*each))))
 		o, list := deck[random.IntN(len(deck))], l.all
