@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -138,6 +139,8 @@ type Handler struct {
 	metrics *metrics
 	streams *streams
 	rooms   *admission
+	// certificate is what the API shows; nil: nothing, or the node's own.
+	certificate atomic.Pointer[certificate]
 }
 
 // route is what ServeHTTP must know of a route before it is entered.
@@ -176,7 +179,7 @@ func New(c Config) (*Handler, error) {
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
 		mux: http.NewServeMux(), routes: map[string]route{}, streams: newStreams(), rooms: newAdmission(),
 	}
-	h.metrics = newMetrics(c)
+	h.metrics = newMetrics(h)
 	h.api = humago.New(h.mux, h.describe())
 	h.register()
 	spec, err := h.marshalSpec()

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -25,6 +27,7 @@ type Check struct {
 	Name   string `json:"name" example:"disk"`
 	OK     bool   `json:"ok"`
 	Blocks bool   `json:"blocks" doc:"Where it is not ok, /ready is 503."`
+	API    bool   `json:"api" doc:"Where it is not ok, /ready?for=api is 503."`
 	Detail string `json:"detail,omitempty" doc:"What is wrong and what to do."`
 }
 
@@ -37,7 +40,11 @@ func (h *Handler) registerHealth() {
 	}, anyone, h.health)
 	h.addRaw(huma.Operation{
 		OperationID: "ready", Method: http.MethodGet, Path: "/ready", Tags: tags,
-		Summary: "200 when this node may be sent traffic, 503 with the reasons otherwise",
+		Summary: "200 when this node may be sent queries, or with for=api requests to the API; 503 with the reasons otherwise",
+		Parameters: []*huma.Param{{
+			Name: "for", In: "query", Description: "What is to be sent: queries, where it is left out.",
+			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"dns", "api"}},
+		}},
 		Responses: map[string]*huma.Response{
 			"200": {Description: "Ready", Content: jsonContent(h.schema(Health{}))},
 			"503": {Description: "Not ready", Content: jsonContent(h.schema(Health{}))},
@@ -68,18 +75,31 @@ func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
-	out := h.report()
+// checks are all that /ready looks at, always the same in the same order.
+func (h *Handler) checks() []Check {
 	dns := Check{Name: "dns", OK: true, Blocks: true}
 	if h.config.Ready != nil {
 		if reasons := h.config.Ready(); len(reasons) > 0 {
 			dns.OK, dns.Detail = false, strings.Join(reasons, "; ")
-			out.Problems = append(out.Problems, reasons...)
 		}
 	}
-	out.Checks = append(out.Checks, dns)
+	list := []Check{dns}
 	for _, c := range h.replica.Checks() {
-		out.Checks = append(out.Checks, Check(c))
+		list = append(list, Check(c))
+	}
+	problem, gone := h.certificateProblem()
+	return append(list, Check{Name: "api_certificate", OK: problem == "", API: gone, Detail: problem})
+}
+
+func (h *Handler) ready(w http.ResponseWriter, r *http.Request) {
+	what := r.URL.Query().Get("for")
+	if what != "" && what != "dns" && what != "api" {
+		invalid("for", "%q is not dns or api", bounded(what)).write(w)
+		return
+	}
+	out := h.report()
+	out.Checks = h.checks()
+	for _, c := range out.Checks {
 		if !c.OK {
 			out.Problems = append(out.Problems, c.Name+": "+c.Detail)
 		}
@@ -88,7 +108,7 @@ func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
 	for _, c := range out.Checks {
 		switch {
 		case c.OK:
-		case c.Blocks:
+		case what != "api" && c.Blocks, what == "api" && c.API:
 			status, out.Status = http.StatusServiceUnavailable, "not ready"
 		case status == http.StatusOK:
 			out.Status = "degraded"
@@ -102,6 +122,42 @@ func (h *Handler) report() Health {
 		Status: "ok", Node: h.config.NodeID, Version: h.config.Version,
 		Leader: h.replica.Leader(), Index: h.replica.Machine().Index(), Problems: []string{},
 	}
+}
+
+// apiCertificateWarning is how long before its end the API's certificate is a
+// problem: whoever renews it has had two weeks and more by then.
+const apiCertificateWarning = 14 * 24 * time.Hour
+
+// certificateEnd is when the certificate ends that the API shows, where it has one
+// of its own.
+func (h *Handler) certificateEnd() (end time.Time, ok bool) {
+	c := h.certificate.Load()
+	if c == nil {
+		return end, false
+	}
+	end, _ = c.state()
+	return end, true
+}
+
+// certificateProblem says what is wrong with the certificate that the API shows, and
+// whether clients refuse it already.
+func (h *Handler) certificateProblem() (problem string, gone bool) {
+	c := h.certificate.Load()
+	if c == nil {
+		return "", false
+	}
+	end, fault := c.state()
+	left := end.Sub(h.config.Now())
+	day := end.UTC().Format(time.DateOnly)
+	switch {
+	case left <= 0:
+		return "the API's certificate ended on " + day + ": clients refuse it; replace api.cert_file and api.key_file, which are read again by themselves", true
+	case fault != nil:
+		return fmt.Sprintf("the API's new certificate cannot be used (%v); the old one is good until %s", fault, day), false
+	case left < apiCertificateWarning:
+		return "the API's certificate ends on " + day + " and was not replaced", false
+	}
+	return "", false
 }
 
 // schema is the schema of a type in the OpenAPI document.

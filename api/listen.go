@@ -88,6 +88,8 @@ func Listen(c ListenConfig) (*Server, error) {
 		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
 		if c.Certificate != nil {
 			s.http.TLSConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
+		} else if h, ok := c.Handler.(*Handler); ok {
+			h.certificate.Store(cert) // /ready watches it
 		}
 	}
 	for _, addr := range c.Listen {
@@ -166,6 +168,7 @@ type certificate struct {
 	current *tls.Certificate
 	stamp   [2]fileStamp // of the files that current was read from
 	looked  time.Time
+	fault   error // why the files as they are now are not used
 }
 
 // fileStamp changes when a file is replaced or written.
@@ -210,15 +213,30 @@ func (c *certificate) read(stamp [2]fileStamp) error {
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) >= certPeriod {
-		c.looked = now
-		if stamp := c.stamps(); stamp != c.stamp {
-			if err := c.read(stamp); err != nil {
-				c.logger.Error("the API goes on with its old certificate", "error", err)
-			}
+	c.look()
+	return c.current, nil
+}
+
+// look reads the files again where it is time and they changed. Called with mu held.
+func (c *certificate) look() {
+	now := time.Now()
+	if now.Sub(c.looked) < certPeriod {
+		return
+	}
+	c.looked, c.fault = now, nil
+	if stamp := c.stamps(); stamp != c.stamp {
+		if c.fault = c.read(stamp); c.fault != nil {
+			c.logger.Error("the API goes on with its old certificate", "error", c.fault)
 		}
 	}
-	return c.current, nil
+}
+
+// state is when the certificate in use ends, and why newer files are not used.
+func (c *certificate) state() (end time.Time, fault error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.look()
+	return c.current.Leaf.NotAfter, c.fault
 }
 
 // connections counts those that are open, over all sockets.

@@ -116,7 +116,7 @@ func TestHealthReadyAndMetricsNeedNoToken(t *testing.T) {
 		t.Errorf("%d %s", a.Code, a.Body)
 	}
 	reasons = []string{"DNS listeners are not open"}
-	if a := h.as("", "GET", "/ready", ""); a.Code != http.StatusServiceUnavailable || read[Health](h, a).Problems[0] != reasons[0] {
+	if a := h.as("", "GET", "/ready", ""); a.Code != http.StatusServiceUnavailable || read[Health](h, a).Problems[0] != "dns: "+reasons[0] {
 		t.Errorf("%d %s", a.Code, a.Body)
 	}
 	h.as("", "GET", "/v1/cluster", "")

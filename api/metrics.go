@@ -24,7 +24,7 @@ type metrics struct {
 	serve     http.HandlerFunc
 }
 
-func newMetrics(c Config) *metrics {
+func newMetrics(h *Handler) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "authd_api_requests_total", Help: "Requests to the API.",
@@ -43,7 +43,7 @@ func newMetrics(c Config) *metrics {
 	r := prometheus.NewRegistry()
 	r.MustRegister(m.requests, m.durations, m.refused,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newCollector(c))
+		newCollector(h))
 	m.serve = promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true}).ServeHTTP
 	return m
 }
@@ -59,21 +59,25 @@ type collector struct {
 	node    string
 	dns     func() zone.Stats
 	now     func() time.Time
+	checks  func() []Check
 
 	queries, responses, outcomes, dropped, truncated *prometheus.Desc
 	durations, limited, cookies, open, connections   *prometheus.Desc
 	index, leader, domains, tenants, pools, build    *prometheus.Desc
 	problems, certificate, waiting, oldest           *prometheus.Desc
+	check, shown                                     *prometheus.Desc
+	shownEnd                                         func() (end time.Time, ok bool)
 	version                                          string
 	figures                                          []nodeFigure
 }
 
-func newCollector(c Config) *collector {
+func newCollector(h *Handler) *collector {
+	c := h.config
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("authd_"+name, help, labels, nil)
 	}
 	return &collector{
-		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(), now: c.Now,
+		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(), now: c.Now, checks: h.checks,
 		queries:   desc("dns_requests_total", "DNS queries.", "proto", "family", "type"),
 		responses: desc("dns_responses_total", "DNS responses.", "proto", "rcode"),
 		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "proto", "outcome"),
@@ -93,9 +97,13 @@ func newCollector(c Config) *collector {
 		problems: desc("health_problems", "What is wrong with the node, as /health lists it."),
 		certificate: desc("certificate_expiry_timestamp_seconds",
 			"When this node's certificate ends; it is renewed at two thirds of its life."),
-		waiting: desc("barrier_waiting", "On the leader: standby keys that a node has not been seen to answer.", "node"),
-		oldest:  desc("barrier_oldest_seconds", "On the leader: how long the key has waited that waits longest; 0 where none does."),
-		build:   desc("build_info", "The version running.", "version", "node"),
+		shown: desc("api_certificate_expiry_timestamp_seconds",
+			"When the API's certificate ends, where it is not the node's own."),
+		shownEnd: h.certificateEnd,
+		check:    desc("check_ok", "What /ready looks at: 1 where it is as it should be.", "check"),
+		waiting:  desc("barrier_waiting", "On the leader: standby keys that a node has not been seen to answer.", "node"),
+		oldest:   desc("barrier_oldest_seconds", "On the leader: how long the key has waited that waits longest; 0 where none does."),
+		build:    desc("build_info", "The version running.", "version", "node"),
 	}
 }
 
@@ -104,7 +112,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.queries, c.responses, c.outcomes, c.dropped, c.truncated,
 		c.durations, c.limited, c.cookies, c.open, c.connections,
-		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.certificate, c.waiting, c.oldest, c.build,
+		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.certificate, c.waiting, c.oldest, c.build, c.check, c.shown,
 	} {
 		to <- d
 	}
@@ -134,7 +142,17 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if end := c.replica.CertificateExpiry(); !end.IsZero() {
 		gauge(c.certificate, float64(end.Unix()))
 	}
+	if end, ok := c.shownEnd(); ok {
+		gauge(c.shown, float64(end.Unix()))
+	}
 	gauge(c.build, 1, c.version, c.node)
+	for _, k := range c.checks() {
+		ok := 0.0
+		if k.OK {
+			ok = 1
+		}
+		gauge(c.check, ok, k.Name)
+	}
 	waits, since := map[string]int{}, int64(0)
 	for _, w := range c.replica.BarrierWaits() {
 		if waits[w.Node]++; since == 0 || w.Since < since {

@@ -4,21 +4,25 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"authd/keys"
 )
 
 // Check is one thing that a node looks at to say whether it is ready.
 type Check struct {
 	Name   string
 	OK     bool
-	Blocks bool   // where it is not OK the node is not to be sent traffic
+	Blocks bool   // where it is not OK the node is not to be sent queries
+	API    bool   // where it is not OK the node is not to be sent requests to the API
 	Detail string // what is wrong and what to do; empty where it is OK
 }
 
 // Checks are what the node knows of itself, always the same in the same order.
 func (n *Node) Checks() []Check {
 	var list []Check
-	add := func(name string, blocks bool, problem string) {
-		list = append(list, Check{Name: name, OK: problem == "", Blocks: blocks, Detail: problem})
+	const dns, requests, neither = 1, 2, 0
+	add := func(name string, ends int, problem string) {
+		list = append(list, Check{Name: name, OK: problem == "", Blocks: ends&dns != 0, API: ends&requests != 0, Detail: problem})
 	}
 	index := n.fsm.current().Index()
 	when := func(bad bool, format string, args ...any) string {
@@ -27,31 +31,46 @@ func (n *Node) Checks() []Check {
 		}
 		return fmt.Sprintf(format, args...)
 	}
-	add("state", true, when(index < n.start.need, "state on disk reaches index %d of %d: wait until Raft has caught up", index, n.start.need))
+	add("state", dns|requests, when(index < n.start.need, "state on disk reaches index %d of %d: wait until Raft has caught up", index, n.start.need))
 	cause := n.fence.err()
-	add("fence", true, when(cause != nil, "fenced off: %v: DNS goes on, start a successor", cause))
+	add("fence", dns|requests, when(cause != nil, "fenced off: %v: DNS goes on, start a successor", cause))
 	members := n.members()
-	add("member", true, when(len(members) > 0 && !contains(members, n.c.ID), "not a member of the cluster: add it again"))
-	add("serving", true, n.offProblem())
-	add("leader", false, when(n.Leader() == "", "no leader known: writes wait, DNS goes on"))
+	add("member", dns|requests, when(len(members) > 0 && !contains(members, n.c.ID), "not a member of the cluster: add it again"))
+	add("serving", dns, n.offProblem())
+	add("leader", neither, when(n.Leader() == "", "no leader known: writes wait, DNS goes on"))
 	logProblem := when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir)
 	_, at := n.store.damages()
 	if logProblem == "" {
 		logProblem = when(at > 0, "entry %d of the log is damaged, which the snapshot covers: nothing is lost, but look at the disk of %s", at, n.c.DataDir)
 	}
-	add("log", false, logProblem)
-	add("disk", false, n.disk.stops())
+	add("log", neither, logProblem)
+	add("disk", neither, n.disk.stops())
 	n.checker.mu.Lock()
 	alarm := n.checker.alarm
 	if alarm == "" {
 		alarm = n.checker.diverged
 	}
 	n.checker.mu.Unlock()
-	add("state_check", false, alarm)
-	add("clock", false, n.rotator.clock.health())
-	add("certificate", false, n.certificateProblem())
-	add("epoch", false, n.rival.problem())
+	add("state_check", neither, alarm)
+	add("clock", neither, n.rotator.clock.health())
+	add("certificate", neither, n.certificateProblem())
+	add("kek", requests, n.seals.problemNow())
+	add("mill", neither, n.millProblem())
+	add("epoch", neither, n.rival.problem())
 	return list
+}
+
+// millProblem says what is wrong with what makes keys; empty: nothing, or it is not
+// something that can tell.
+func (n *Node) millProblem() string {
+	s, ok := n.c.Source.(keys.Faulty)
+	if !ok {
+		return ""
+	}
+	if err := s.Fault(); err != nil {
+		return fmt.Sprintf("no keys are made: %v; %d are ready, then adding domains and rotations wait", err, n.c.Source.Ready())
+	}
+	return ""
 }
 
 // Figures are what the metrics show of a node's mechanisms.

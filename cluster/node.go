@@ -168,6 +168,7 @@ type Node struct {
 	tail     tail
 	met      *met
 	rival    rival
+	seals    seals
 	peers    peers
 	rotator  *rotator
 	trail    *trail
@@ -224,6 +225,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return n.store.superseded(meta.Index, meta.Term)
 	}
 	n.tail.init(n.start)
+	n.seals.node = n
 	n.fsm.spent, n.snaps.rests = n.tail.applied, n.tail.rests
 	n.rotator = newRotator(n)
 	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}

@@ -31,6 +31,12 @@ type Paced interface {
 	Pace() time.Duration
 }
 
+// Faulty is a Source that can fail as a whole.
+type Faulty interface {
+	// Fault is why no pairs are made at the moment; nil: they are, or enough are ready.
+	Fault() error
+}
+
 // MillConfig is what StartMill needs.
 type MillConfig struct {
 	// Command starts the child: this binary and the arguments that make it call
@@ -56,6 +62,10 @@ const (
 	// stopGrace is how long Close waits for a child that was asked to go.
 	stopGrace = 2 * time.Second
 
+	// millSilence is longer than any pair takes, on a machine that is busy with
+	// everything else.
+	millSilence = 30 * time.Second
+
 	// maxComplaint bounds what is logged of a child's standard error.
 	maxComplaint = 4 << 10
 )
@@ -71,8 +81,11 @@ type millState struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the child is gone for good
 
-	mu      sync.Mutex // guards what follows; taken by the keeper of the child and by Take
-	lastErr error
+	mu      sync.Mutex    // guards what follows; taken by the keeper of the child and by Take
+	lastErr error         // why the last child ended; nil since the next has made a pair
+	last    time.Time     // of the last pair stocked, or of the start
+	full    bool          // a pair waits for room: none needs to be made
+	silence time.Duration // millSilence, but in tests
 	pace    pace
 }
 
@@ -99,8 +112,9 @@ func StartMill(c MillConfig) (*Mill, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mill{millState{
 		config: c, cancel: cancel,
-		done:  make(chan struct{}),
+		done: make(chan struct{}), silence: millSilence,
 		stock: make(chan *Pair, c.Stock),
+		last:  time.Now(),
 	}}
 	go m.keep(ctx)
 	return m, nil
@@ -154,6 +168,19 @@ func (m *Mill) TryTake(a Algorithm) (*Pair, bool) {
 
 // Ready implements Source.
 func (m *Mill) Ready() int { return len(m.stock) }
+
+// Fault implements Faulty.
+func (m *Mill) Fault() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.lastErr != nil:
+		return fmt.Errorf("the mill's child ended: %w", m.lastErr)
+	case !m.full && time.Since(m.last) > m.silence:
+		return fmt.Errorf("the mill's child has made nothing for %s", time.Since(m.last).Round(time.Second))
+	}
+	return nil
+}
 
 // Close ends the child and waits for it. Pairs still in stock are forgotten.
 func (m *Mill) Close() error {
@@ -245,9 +272,13 @@ func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error
 		made++
 		m.mu.Lock()
 		m.pace.add(spent, time.Now())
+		m.lastErr, m.full = nil, true
 		m.mu.Unlock()
 		select {
 		case m.stock <- p:
+			m.mu.Lock()
+			m.last, m.full = time.Now(), false
+			m.mu.Unlock()
 		case <-ctx.Done():
 			return made, nil
 		}

@@ -43,6 +43,8 @@ func millChild(what string, args []string) int {
 		p.payload = other.payload
 		_ = writePair(os.Stdout, p, took{})
 		_, _ = io.Copy(io.Discard, os.Stdin)
+	case "mill-silent": // lives and makes nothing
+		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "mill-once": // gives one pair and dies
 		p, _ := fresh(RSA2048)
 		_ = writePair(os.Stdout, p, took{})
@@ -197,6 +199,49 @@ func TestMillSaysWhyItsChildDies(t *testing.T) {
 	_, err := m.Take(ctx, RSA2048)
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "no entropy today") {
 		t.Errorf("%v", err)
+	}
+}
+
+// faulty waits until a mill says what is wrong, or that nothing is.
+func faulty(t *testing.T, m *Mill, want string) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if err = m.Fault(); want == "" && err == nil || want != "" && err != nil && strings.Contains(err.Error(), want) {
+			return
+		}
+	}
+	t.Errorf("the fault is %v, want %q", err, want)
+}
+
+func TestMillSaysThatItMakesNothing(t *testing.T) {
+	dead, _ := startMill(t, "mill-dies", 1)
+	faulty(t, dead, "no entropy today")
+	silent, _ := startMill(t, "mill-silent", 1)
+	if err := silent.Fault(); err != nil {
+		t.Errorf("before a pair can be there: %v", err)
+	}
+	silent.mu.Lock()
+	silent.silence = time.Millisecond
+	silent.mu.Unlock()
+	faulty(t, silent, "has made nothing")
+	// One whose stock is full makes nothing and is well.
+	full, _ := startMill(t, "mill-real", 1)
+	faulty(t, full, "")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		full.mu.Lock()
+		is := full.full
+		full.silence = time.Nanosecond
+		full.mu.Unlock()
+		if is {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the stock does not fill")
+		}
+	}
+	if err := full.Fault(); err != nil {
+		t.Errorf("with a full stock: %v", err)
 	}
 }
 

@@ -57,6 +57,16 @@ func (t *Token) UnmarshalBinary(b []byte) error {
 }
 
 // key is the token as a key of the machine's maps.
+// Next is the token after this one, in order; after the last comes the zero one.
+func (t Token) Next() Token {
+	for i := len(t) - 1; i >= 0; i-- {
+		if t[i]++; t[i] != 0 {
+			break
+		}
+	}
+	return t
+}
+
 func (t Token) key() string { return string(t[:]) }
 
 // tokenOf is the inverse of key.

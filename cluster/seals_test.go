@@ -1,0 +1,79 @@
+package cluster
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"authd/keys"
+	"authd/keys/keystest"
+)
+
+// versions is a keeper that says it holds others.
+type versions struct {
+	keys.Keeper
+	held []uint16
+}
+
+func (v versions) Versions() []uint16 { return v.held }
+
+func checkOf(n *Node, name string) Check {
+	for _, k := range n.Checks() {
+		if k.Name == name {
+			return k
+		}
+	}
+	return Check{}
+}
+
+// The key-encryption key of another cluster, or one that lacks a version, is found
+// before a signer asks; DNS goes on.
+func TestReadyTellsThatPrivateHalvesCannotBeOpened(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	n := c.leader()
+	seed(t, n)
+	if k := checkOf(n, "kek"); !k.OK || k.Name == "" {
+		t.Errorf("without any key: %+v", k)
+	}
+	for _, name := range []string{"a.customer.test.", "b.customer.test."} {
+		claim(t, n, name)
+	}
+	for range 5 { // one claim after the other, and round again
+		n.seals.tried = time.Time{}
+		if k := checkOf(n, "kek"); !k.OK {
+			t.Errorf("with the right one: %+v", k)
+		}
+	}
+	right := c.keeper
+	for _, x := range []struct {
+		keeper keys.Keeper
+		says   string
+	}{
+		{keys.NewMemoryKeeper([32]byte{2}), "cannot be opened"},
+		{versions{right, []uint16{2, 3}}, "sealed under version 1 of the key-encryption key, and keys.kek_file of this node holds [2 3]"},
+	} {
+		c.stop("node-1")
+		c.keeper = x.keeper
+		c.start("node-1")
+		n := c.leader()
+		if k := checkOf(n, "kek"); k.OK || k.Blocks || !k.API || !strings.Contains(k.Detail, x.says) {
+			t.Errorf("%+v, want %s", k, x.says)
+		}
+	}
+}
+
+// brokenMill is a source that makes nothing any more.
+type brokenMill struct{ keys.Source }
+
+func (brokenMill) Fault() error { return errors.New("the mill's child ended: no entropy today") }
+
+func TestReadyTellsThatNoKeysAreMade(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.source = brokenMill{keystest.Source()}
+	c.startAll()
+	if k := checkOf(c.leader(), "mill"); k.OK || k.Blocks || k.API || !strings.Contains(k.Detail, "no entropy today") {
+		t.Errorf("%+v", k)
+	}
+}
