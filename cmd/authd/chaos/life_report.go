@@ -16,8 +16,14 @@ import (
 func (o *options) primes() int { return min(600, 40+o.life/10) }
 
 // enough is how many checks each kind of transition must have seen, of mail from
-// before it and from after, for a run of so many rotations to prove anything.
-func (o *options) enough() int { return min(200, o.life/100) }
+// before it and from after, for a run of so many rotations to prove anything. A
+// short run proves little, and is not held to it.
+func (o *options) enough() int {
+	if o.life < 1000 {
+		return 0
+	}
+	return min(200, o.life/50)
+}
 
 // lifeFor runs time fast until there were enough rotations, and says whether every
 // mail verified.
