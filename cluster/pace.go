@@ -12,8 +12,8 @@ const (
 	// core waits a millisecond or two.
 	paceStep = 1 << 20
 	// paceRest is how long the writer rests after a step, in durations of the step,
-	// where nothing presses: it takes a quarter of a core and of the disk.
-	paceRest = 3
+	// where nothing presses: it takes a third of the disk, and less of a core.
+	paceRest = 2
 	// mostRest bounds a rest, so that a slow disk does not make it slower still.
 	mostRest = 100 * time.Millisecond
 	// dropStep is how much of an old snapshot is given back to the file system at a

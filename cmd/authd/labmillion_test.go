@@ -57,6 +57,7 @@ func TestMillionCluster(t *testing.T) {
 type million struct {
 	*cluster
 	maker  string // a binary that makes keys at no cost
+	pool   string // of the domains
 	work   string // for what bench/data makes
 	total  int
 	names  []string // with a DKIM record

@@ -146,6 +146,10 @@ func (m *million) startsBehindTails() {
 	m.startOf(m.maker, 2)
 	m.leader(2)
 
+	var like struct{ Pool string }
+	m.call(2, "GET", "/v1/domains/"+m.tokens[0], nil, &like)
+	m.pool = like.Pool
+
 	var imported atomic.Int64
 	began := time.Now()
 	m.importUntil(func() bool { return imported.Load() >= importLong }, &imported)
@@ -176,7 +180,7 @@ func (m *million) importUntil(done func() bool, imported *atomic.Int64) {
 				items := make([]map[string]any, importSize)
 				from := imported.Add(importSize) - importSize
 				for k := range items {
-					items[k] = map[string]any{"tenant": "importer", "pool": "default", "mode": "cname", "domain": fmt.Sprintf("imported-%d.test", from+int64(k))}
+					items[k] = map[string]any{"tenant": "importer", "pool": m.pool, "mode": "cname", "domain": fmt.Sprintf("imported-%d.test", from+int64(k))}
 				}
 				r, err := m.try(2, "POST", "/v1/import", map[string]any{"items": items})
 				var got struct {
@@ -187,17 +191,24 @@ func (m *million) importUntil(done func() bool, imported *atomic.Int64) {
 					err = json.Unmarshal(r.body, &got)
 				}
 				if err != nil || got.Added != importSize {
-					m.Errorf("import from %d on: %v %.500v", from, err, r)
+					m.Errorf("import from %d on: %v %.500s", from, err, text(r))
 					return
 				}
 				mu.Lock()
-				names = append(names, fmt.Sprintf("k1.%s.dkim.p-dns.test.", got.Results[importSize-1].Token))
+				names = append(names, fmt.Sprintf("k1.%s.dkim.platform.test.", got.Results[importSize-1].Token))
 				mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
 	m.names = names
+}
+
+func text(r *reply) string {
+	if r == nil {
+		return "no reply"
+	}
+	return fmt.Sprint(r.status, " ", string(r.body))
 }
 
 // written is how much of a snapshot a node has written; 0: it writes none.
