@@ -5,6 +5,11 @@
 //
 //	go build -tags lab -o authd ./cmd/authd
 //	chaos -binary ./authd -faults leader-kill,disk-full -runs 3 -seed 7
+//
+// With -life it does something else: time goes thousands of times faster for the
+// nodes, keys rotate, nodes are killed and cut off, and all mail has to verify.
+//
+//	chaos -binary ./authd -life 10000 -seed 7
 package main
 
 import (
