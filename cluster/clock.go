@@ -17,9 +17,11 @@ const (
 	// leaders in a row may thus be keys.ClockMargin apart.
 	clockApart = keys.ClockMargin / 2 * time.Second
 	// clockEvery is how often a leader compares its clock with the others', and
-	// clockAgain how soon where it cannot move time.
+	// clockAgain how soon where it cannot move time: twice as long each time, up to
+	// clockMost.
 	clockEvery = time.Minute
 	clockAgain = time.Second
+	clockMost  = 10 * time.Second
 )
 
 // timekeeper is what a leader moves machine time by: its clock, as long as most of
@@ -112,6 +114,7 @@ func (k *timekeeper) serves(machine int64) bool {
 // run compares the leader's clock with the others'. moved is called when time may
 // move again, or no more.
 func (k *timekeeper) run(moved func()) {
+	again := clockAgain
 	for {
 		pause := clockEvery
 		if k.node.leads() {
@@ -122,12 +125,15 @@ func (k *timekeeper) run(moved func()) {
 			k.trusted, k.compared = agrees, true
 			k.mu.Unlock()
 			if !agrees {
-				pause = clockAgain
+				pause, again = again, min(2*again, clockMost)
+			} else {
+				again = clockAgain
 			}
 			if changed {
 				moved()
 			}
 		} else {
+			again = clockAgain
 			k.mu.Lock()
 			k.trusted, k.compared = false, false
 			k.mu.Unlock()
