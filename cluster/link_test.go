@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -244,5 +245,21 @@ func FuzzReadFrame(f *testing.F) {
 			t.Errorf("body of %d octets from %d", len(q.Body), len(b))
 		}
 		_ = readFrame(bufio.NewReader(bytes.NewReader(b)), &r)
+	})
+}
+
+func TestCallGivesUpWhileAnotherOneDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCaller(func(ctx context.Context) (net.Conn, error) {
+			<-ctx.Done() // nobody is there
+			return nil, ctx.Err()
+		})
+		go c.call(within(t, time.Hour), callStatus, struct{}{}, nil)
+		synctest.Wait()
+		began := time.Now()
+		err := c.call(within(t, time.Second), callStatus, struct{}{}, nil)
+		if took := time.Since(began); !errors.Is(err, errNotSent) || took != time.Second {
+			t.Errorf("after %s: %v", took, err)
+		}
 	})
 }

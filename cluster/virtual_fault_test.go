@@ -210,3 +210,23 @@ func TestNothingRetiresWithoutQuorumForAMonth(t *testing.T) {
 		})
 	})
 }
+
+// Its listeners may be answering and its signers signing: what began to drain
+// without it stays, and whoever is ready goes on.
+func TestNodeAwayForWeeksHoldsWhatDrainedWithoutIt(t *testing.T) {
+	inVirtualTime(t, calm(), func(v *virtual) {
+		v.rotates()
+		time.Sleep(2 * day)
+		away, before := v.others(v.waitLeader().c.ID)[0], v.total()
+		v.count.faults++
+		v.isolate(away)
+		time.Sleep(16 * day)
+		while := v.total()
+		if while.activated <= before.activated || while.retired != before.retired {
+			t.Errorf("%d keys activated and %d retired while a node was away", while.activated-before.activated, while.retired-before.retired)
+		}
+		v.wantAnswers(away, v.nodes[away])
+		v.heal()
+		v.wait("what was held to go", 2*day, func() bool { return v.total().retired > while.retired })
+	})
+}

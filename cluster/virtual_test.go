@@ -62,6 +62,7 @@ type keyRef struct {
 // keyLife is what was seen of a key, in the time that really passed.
 type keyLife struct {
 	answered map[string]time.Time // by node: since when it answers the record
+	passed   bool                 // the barrier
 	active   time.Time
 	drained  map[string]time.Time // by node: since when it does not sign
 	revoked  bool
@@ -452,6 +453,14 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 	}
 	complain := func(format string, args ...any) {
 		v.t.Errorf("%s: %s, key %s of %s: %s", v.now(), id, k.Selector, d.Name, fmt.Sprintf(format, args...))
+	}
+	if k.ConfirmedAt != 0 && !life.passed {
+		life.passed = true
+		for _, member := range v.members {
+			if life.answered[member.ID].IsZero() {
+				complain("confirmed, and %s has never answered it", member.ID)
+			}
+		}
 	}
 	switch {
 	case k.Stage == keys.Active && life.active.IsZero():
