@@ -99,7 +99,7 @@ func TestRotationsThroughFaultsForAMonth(t *testing.T) {
 	seed := fromEnvironment(t, "AUTHD_VIRTUAL_SEED", virtualSeed)
 	schedule := faultsOver(whole, seed)
 	t.Logf("seed %d, %d faults", seed, len(schedule))
-	inVirtualTime(t, calm(), func(v *virtual) {
+	forMonths(t, func(t *testing.T, v *virtual) {
 		v.rotates()
 		v.live(whole, schedule)
 		v.settle()
@@ -262,7 +262,7 @@ func (v *virtual) flap(h *happening) {
 }
 
 func TestClocksThatLeapRetireNothingEarly(t *testing.T) {
-	inVirtualTime(t, calm(), func(v *virtual) {
+	forMonths(t, func(t *testing.T, v *virtual) {
 		v.rotates()
 		time.Sleep(3 * day)
 		for i, wrong := range leaps {

@@ -111,14 +111,23 @@ func calm() tuning {
 	return t
 }
 
+// forMonths runs a test with the calm tuning.
+func forMonths(t *testing.T, test func(t *testing.T, v *virtual)) {
+	if testing.Short() && os.Getenv("CI") != "true" {
+		t.Skip("months are not short, with the race detector least of all; make test runs them")
+	}
+	inVirtualTime(t, calm(), test)
+}
+
 // inVirtualTime runs a test with a cluster that founds itself and has a platform.
-func inVirtualTime(t *testing.T, tuning tuning, test func(v *virtual)) {
+func inVirtualTime(t *testing.T, tuning tuning, test func(t *testing.T, v *virtual)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, 3, tuning)
 		v.startAll()
 		seed(t, v.waitLeader())
 		v.withAuthority()
-		test(v)
+		test(t, v)
 		v.end()
 	})
 }
