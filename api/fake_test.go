@@ -328,7 +328,7 @@ func (r *replica) SaveSnapshot(_ context.Context, w io.Writer) (uint64, error) {
 	return 1, r.Machine().WriteImage(w)
 }
 
-func (r *replica) RestoreSnapshot(_ context.Context, in io.Reader) error {
+func (r *replica) RestoreSnapshot(_ context.Context, in io.Reader, withoutKeys bool) error {
 	if r.follows {
 		return cluster.ErrNoLeader
 	}

@@ -111,6 +111,11 @@ func (h *Handler) registerMembers() {
 	h.addRaw(huma.Operation{
 		OperationID: "restore-snapshot", Method: http.MethodPost, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: MaxSnapshot,
 		Summary:     "Replace the state of the whole cluster by a saved one",
+		Description: "A snapshot whose private halves this node cannot open is refused: give every node its key-encryption key first.",
+		Parameters: []*huma.Param{{
+			Name: "without_keys", In: "query", Description: "Restore it all the same, for DNS alone: no signer gets a key until the key-encryption key is there, or each domain was rotated.",
+			Schema: &huma.Schema{Type: huma.TypeBoolean},
+		}},
 		RequestBody: &huma.RequestBody{Required: true, Content: binary},
 		Responses:   map[string]*huma.Response{"200": {Description: "The cluster", Content: jsonContent(h.schema(Cluster{}))}},
 	}, adminOnly, h.restoreSnapshot)
@@ -312,7 +317,7 @@ func (h *Handler) saveSnapshot(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
 	err := h.lead(r.Context())
 	if err == nil {
-		err = h.replica.RestoreSnapshot(r.Context(), http.MaxBytesReader(w, r.Body, MaxSnapshot))
+		err = h.replica.RestoreSnapshot(r.Context(), http.MaxBytesReader(w, r.Body, MaxSnapshot), r.URL.Query().Get("without_keys") == "true")
 	}
 	if err != nil {
 		h.logger.Error("a snapshot was not restored", "error", err)

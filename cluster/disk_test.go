@@ -217,3 +217,30 @@ func fillDisk(t *testing.T, dir string) {
 	c.stopAll()
 	must(t, syscall.Unmount(dir, 0))
 }
+
+// A restore writes the state to the disk before anything is touched: where there is
+// no room, nothing is.
+func TestARestoreWithoutRoomChangesNothing(t *testing.T) {
+	c, d := withDisks(t, 1)
+	c.startAll()
+	n := c.leader()
+	var image bytes.Buffer
+	_, err := n.SaveSnapshot(within(t, 10*time.Second), &image)
+	must(t, err)
+	write(t, n, "since")
+	d.set(n.c.DataDir, 1)
+	eventually(t, "the disk", func() bool { return n.Disk().Short })
+	err = n.RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image.Bytes()), false)
+	if !errors.Is(err, ErrNotCommitted) || !strings.Contains(err.Error(), "free") {
+		t.Errorf("%v", err)
+	}
+	if !has(n, "since") || n.fence.err() != nil {
+		t.Errorf("it changed something: %v", n.fence.err())
+	}
+	d.set(n.c.DataDir, 10<<30)
+	eventually(t, "room", func() bool { return !n.Disk().Short })
+	must(t, n.RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image.Bytes()), false))
+	if has(n, "since") {
+		t.Error("not restored")
+	}
+}

@@ -232,7 +232,7 @@ func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool)
 		count = 60
 	}
 	_, before := writeMany(t, leader, "gone", count)
-	must(t, leader.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image)))
+	must(t, leader.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image), false))
 	restored := leader.Machine().Index()
 	if restored <= before {
 		t.Fatalf("index %d after the restore, %d before: it must not go back", restored, before)
@@ -296,7 +296,7 @@ func TestDamagedImageIsNotRestored(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	write(t, c.leader(), "kept")
-	err := c.leader().RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image))
+	err := c.leader().RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image), false)
 	if !errors.Is(err, ErrNotCommitted) {
 		t.Fatalf("restoring a damaged image: %v, want it not committed", err)
 	}

@@ -36,8 +36,9 @@ func (c contextWriter) Write(b []byte) (int, error) {
 }
 
 // RestoreSnapshot replaces the cluster's state by an image. Serials never go
-// back. It must be asked of the leader; the error of another node names it.
-func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
+// back. An image whose private halves this node cannot open is refused, but where
+// withoutKeys says that DNS is to be had without them. It must be asked of the leader; the error of another node names it.
+func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader, withoutKeys bool) error {
 	if !n.leads() {
 		return kindError{ErrNoLeader, fmt.Errorf("restoring snapshot: ask the leader, which is %q", n.Leader())}
 	}
@@ -45,6 +46,9 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 	m, err := state.ReadImage(r)
 	if err != nil {
 		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %w", err)}
+	}
+	if why := opens(m, n.c.Keeper); why != "" && !withoutKeys {
+		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %s", why)}
 	}
 	m = m.Succeed(n.Machine())
 	file, size, err := n.spool(m)
@@ -82,6 +86,9 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 
 // spool writes an image to a file that is read from its start.
 func (n *Node) spool(m state.Machine) (*os.File, int64, error) {
+	if why := n.disk.roomFor(0); why != "" {
+		return nil, 0, errors.New(why)
+	}
 	file, err := os.CreateTemp(n.c.DataDir, "restore-*")
 	if err != nil {
 		return nil, 0, err

@@ -42,33 +42,63 @@ func (s *seals) problemNow() string {
 }
 
 func (s *seals) try() string {
-	m, held := s.node.Machine(), s.node.c.Keeper.Versions()
-	under := m.SealedUnder()
+	if why := unheld(s.node.Machine(), s.node.c.Keeper); why != "" {
+		return why + "; signers that ask this node get no key"
+	}
+	next, found, why := openOne(s.node.Machine(), s.node.c.Keeper, s.next, sealsWalk)
+	s.next = next
+	switch {
+	case why != "":
+		return why + ": is keys.kek_file that of this cluster? Signers that ask this node get no key"
+	case !found && next != (state.Token{}):
+		return s.problem // nothing to try it on was found this time
+	}
+	return ""
+}
+
+// unheld says which version of the key-encryption key a machine needs that a keeper
+// does not hold; empty: none.
+func unheld(m state.Machine, k keys.Keeper) string {
+	under, held := m.SealedUnder(), k.Versions()
 	for _, v := range slices.Sorted(maps.Keys(under)) {
-		if !slices.Contains(held, v) {
-			return fmt.Sprintf("%d private halves are sealed under version %d of the key-encryption key, and keys.kek_file of this node holds %d: copy that version there from another node; signers that ask this one get no key", under[v], v, held)
+		if under[v] > 0 && !slices.Contains(held, v) {
+			return fmt.Sprintf("%d private halves are sealed under version %d of the key-encryption key, and keys.kek_file of this node holds %d: copy that version there from a node that has it", under[v], v, held)
 		}
 	}
+	return ""
+}
+
+// openOne opens one private half of a machine, of the first claim from a token on
+// that has any, and says where to go on: after it, or with it where it does not open.
+func openOne(m state.Machine, k keys.Keeper, from state.Token, walk int) (next state.Token, found bool, why string) {
 	walked := 0
-	for d := range m.Domains(s.next) {
-		if walked++; walked > sealsWalk {
-			s.next = d.Token
-			return s.problem // nothing to try it on was found this time
+	for d := range m.Domains(from) {
+		if walked++; walked > walk {
+			return d.Token, false, ""
 		}
-		for _, k := range d.Ring().Keys {
-			if len(k.Sealed) == 0 {
+		for _, key := range d.Ring().Keys {
+			if len(key.Sealed) == 0 {
 				continue
 			}
-			s.next = d.Token.Next()
-			compact, err := s.node.c.Keeper.Open(keys.Binding{Token: d.Token.String(), Selector: k.Selector, KeyID: k.ID}, k.Sealed)
+			compact, err := k.Open(keys.Binding{Token: d.Token.String(), Selector: key.Selector, KeyID: key.ID}, key.Sealed)
 			clear(compact)
 			if err != nil {
-				s.next = d.Token // again, until it opens
-				return fmt.Sprintf("the key of selector %q of %s cannot be opened: %v: is keys.kek_file that of this cluster? Signers that ask this node get no key", k.Selector, d.Name, err)
+				return d.Token, true, fmt.Sprintf("the key of selector %q of %s cannot be opened: %v", key.Selector, d.Name, err)
 			}
-			return ""
+			return d.Token.Next(), true, ""
 		}
 	}
-	s.next = state.Token{}
+	return state.Token{}, false, ""
+}
+
+// opens says why a node with this keeper could give a machine's keys to no signer;
+// empty: it can.
+func opens(m state.Machine, k keys.Keeper) string {
+	if why := unheld(m, k); why != "" {
+		return why
+	}
+	if _, _, why := openOne(m, k, state.Token{}, m.DomainCount()); why != "" {
+		return why + ": the snapshot is sealed under another key-encryption key; prepare the cluster with that one, as DIR/kek before authd operator init"
+	}
 	return ""
 }

@@ -64,9 +64,13 @@ func (m Machine) Replace(e *zone.Editor, old Machine) {
 // rendered again.
 func (m Machine) Succeed(now Machine) Machine {
 	was, is := now.tables(), m.tables().fork()
+	held := make(map[[16]byte]bool)  // names that are bound in the backup
 	raise := make(map[string]uint32) // by pool, which all its domains' serials contain
 	is.domains.Scan(func(_ string, r record) bool {
 		d := is.domain(r)
+		for _, n := range d.boundNames() {
+			held[hash16(string(n))] = true
+		}
 		if d.Mode != zone.Delegated {
 			return true
 		}
@@ -100,6 +104,20 @@ func (m Machine) Succeed(now Machine) Machine {
 	for _, p := range platforms {
 		is.platforms.Set(p.Number, p)
 	}
+	// What was given up since stays burned, but for what the backup brings back to
+	// whom it belonged.
+	was.gone.each(func(v [16]byte) bool {
+		if _, back := is.domains.Get(Token(v).key()); !back {
+			is.bury(Token(v))
+		}
+		return true
+	})
+	was.goneBound.each(func(v [16]byte) bool {
+		if !held[v] {
+			is.buryHash(v)
+		}
+		return true
+	})
 	is.epoch = was.epoch
 	// Nodes trust the CA of the cluster that they are in, not the backup's.
 	if len(was.authority.Certificate) > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 )
@@ -78,11 +79,13 @@ func (c *snapshotSaveCmd) Run(s *session) (err error) {
 
 type snapshotRestoreCmd struct {
 	clientFlags
-	File string `arg:"" type:"existingfile" help:"A saved snapshot."`
+	File        string `arg:"" type:"existingfile" help:"A saved snapshot."`
+	WithoutKeys bool   `help:"Restore it although its key-encryption key is lost: DNS answers, and no signer gets a key."`
 }
 
 func (snapshotRestoreCmd) Help() string {
-	return `Everything written since the snapshot is lost. Zone serials never go back.
+	return `Everything written since the snapshot is lost. Zone serials never go back, and names that were given
+up stay burned. Every node needs the key-encryption key of the snapshot's cluster first.
 
     authd operator snapshot restore authd-2026-11-21.snapshot
 `
@@ -98,7 +101,11 @@ func (c *snapshotRestoreCmd) Run(s *session) error {
 		return fmt.Errorf("restoring snapshot: %w", err)
 	}
 	defer f.Close()
-	reply, err := s.send(s.ctx, http.MethodPost, v1("cluster", "snapshot"), nil, "application/octet-stream", f, true)
+	var query url.Values
+	if c.WithoutKeys {
+		query = url.Values{"without_keys": {"true"}}
+	}
+	reply, err := s.send(s.ctx, http.MethodPost, v1("cluster", "snapshot"), query, "application/octet-stream", f, true)
 	if err != nil {
 		return err
 	}
