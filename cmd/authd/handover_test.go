@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -200,6 +202,76 @@ func TestRollingRestartLosesNoQuery(t *testing.T) {
 		c.succeeded(i, pid)
 	}
 	t.Logf("%d queries", l.end())
+}
+
+// Who asks it gets an answer, or hears from the kernel that nobody listens.
+func TestStoppedLeaderHandsOverAndAnswersAllThatCame(t *testing.T) {
+	c := startLive(t)
+	leads := func(at int) (leader string) {
+		c.until("a leader", func() error {
+			text, err := c.api(at, http.MethodGet, "/v1/cluster", "")
+			if err != nil {
+				return err
+			}
+			var view struct {
+				Leader string `json:"leader"`
+			}
+			if err := json.Unmarshal([]byte(text), &view); err != nil {
+				return err
+			}
+			if leader = view.Leader; leader == "" {
+				return errors.New("none")
+			}
+			return nil
+		})
+		return leader
+	}
+	leader := leads(1)
+	i := slices.IndexFunc([]int{1, 2, 3}, func(i int) bool { return nodeName(i) == leader }) + 1
+	pid, answered := c.pid(i), atomic.Int64{}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for id := uint16(1); ; id++ {
+				err := askSOA("udp", c.dns(i), id)
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					return
+				}
+				if err != nil {
+					t.Errorf("after %d answers: %v", answered.Load(), err)
+					return
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	c.until("queries", func() error {
+		if answered.Load() < 200 {
+			return errors.New("too few")
+		}
+		return nil
+	})
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	c.until("the process gone", func() error {
+		if alive(pid) {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	if now := leads(i%scriptNodes + 1); now == leader {
+		t.Errorf("%s leads still", now)
+	}
+	text, err := os.ReadFile(c.path(i, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "leadership not handed over") {
+		t.Error("it ended as the leader")
+	}
+	t.Logf("%d answers", answered.Load())
 }
 
 // fullDiskEnv is the directory of a cluster whose second node has a disk of its own.
