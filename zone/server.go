@@ -64,6 +64,9 @@ const (
 	// MaxWorkers bounds the sockets an address: more readers than cores only
 	// share the same work.
 	MaxWorkers = 256
+	// drainLast is how long datagrams are waited for that the kernel was putting into a
+	// socket when it was shut: on a busy machine they came 20 ms later.
+	drainLast = 100 * time.Millisecond
 	// portTries is how often a free port is looked for that is free for both
 	// UDP and TCP.
 	portTries = 16
@@ -79,10 +82,11 @@ type limits struct {
 	stall       time.Duration // how long a new connection and a new message are not taken for abuse
 	idle        time.Duration // between messages
 	write       time.Duration // for a reader to take what it asked for
+	last        time.Duration // drainLast, but in tests
 }
 
 func defaultLimits() limits {
-	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second}
+	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second, last: drainLast}
 }
 
 // Server answers queries from sockets. Per address it has one UDP socket for
@@ -99,7 +103,8 @@ type Server struct {
 	guard      *guard
 	responders atomic.Uint32 // made so far
 
-	shared  atomic.Bool // a successor was given the sockets
+	shared  atomic.Bool // another process has the sockets too
+	pause   atomic.Pointer[pause]
 	closing atomic.Bool
 	stopped chan struct{} // closed when closing is set
 	running sync.WaitGroup
@@ -129,6 +134,7 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 		c.Workers = 1
 	}
 	s := newServer(c, l)
+	s.shared.Store(len(c.Inherited) > 0)
 	for _, address := range c.Listen {
 		if err := s.open(address); err != nil {
 			s.release()
@@ -253,6 +259,7 @@ func (s *Server) Close(ctx context.Context) error {
 			for _, w := range s.workers {
 				w.shut() // all, before the first stops reading
 			}
+			time.Sleep(s.limits.last)
 		}
 		for _, w := range s.workers {
 			w.stop()

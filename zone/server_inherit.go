@@ -1,12 +1,15 @@
 package zone
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,6 +53,74 @@ func (s *Server) Sockets() (all []Socket, err error) {
 		return nil, fmt.Errorf("duplicating DNS sockets: %w", err)
 	}
 	return all, nil
+}
+
+// Own says that the predecessor, whose sockets the server inherited, has ended. Before,
+// a socket that is shut when it is closed would be shut for both.
+func (s *Server) Own() { s.shared.Store(false) }
+
+// pause is a time in which nothing is taken from the sockets.
+type pause struct {
+	parked sync.WaitGroup // readers that are still at it
+	over   chan struct{}
+}
+
+// Pause takes no more from the sockets and returns once all that was taken from them
+// is answered, or ctx is done: what comes waits in them, for a successor that has
+// newer answers, or for Resume. Connections that are established go on. Close ends
+// a pause without another look at the sockets.
+func (s *Server) Pause(ctx context.Context) error {
+	p := &pause{over: make(chan struct{})}
+	p.parked.Add(len(s.workers) + len(s.listeners))
+	if !s.pause.CompareAndSwap(nil, p) {
+		return errors.New("the server is paused already")
+	}
+	for _, w := range s.workers {
+		w.stop()
+	}
+	for _, l := range s.listeners {
+		l.listener.SetDeadline(time.Unix(1, 0))
+	}
+	parked := make(chan struct{})
+	go func() {
+		p.parked.Wait()
+		close(parked)
+	}()
+	select {
+	case <-parked:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("pausing DNS: %w", ctx.Err())
+	}
+}
+
+// Resume ends a pause.
+func (s *Server) Resume() {
+	p := s.pause.Swap(nil)
+	if p == nil {
+		return
+	}
+	for _, w := range s.workers {
+		w.conn.SetReadDeadline(time.Time{})
+	}
+	for _, l := range s.listeners {
+		l.listener.SetDeadline(time.Time{})
+	}
+	close(p.over)
+}
+
+// park holds a reader of a socket while the server is paused, and says whether it was.
+func (s *Server) park() bool {
+	p := s.pause.Load()
+	if p == nil {
+		return false
+	}
+	p.parked.Done()
+	select {
+	case <-p.over:
+	case <-s.stopped:
+	}
+	return true
 }
 
 func addressOf(a net.Addr) netip.AddrPort {

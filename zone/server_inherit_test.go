@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"bytes"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -54,6 +55,9 @@ func TestNoQueryIsLostFromServerToSuccessor(t *testing.T) {
 	}
 	for range successions {
 		before := asked.Load()
+		if err := server.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		next := succeed(t, server, address)
 		if err := server.Close(t.Context()); err != nil {
 			t.Error(err)
@@ -67,21 +71,75 @@ func TestNoQueryIsLostFromServerToSuccessor(t *testing.T) {
 }
 
 func askOnce(to netip.AddrPort, tcp bool, query []byte) error {
+	_, err := askFor(to, tcp, query)
+	return err
+}
+
+func askFor(to netip.AddrPort, tcp bool, query []byte) ([]byte, error) {
 	network := "udp"
 	if tcp {
 		network, query = "tcp", append([]byte{0, byte(len(query))}, query...)
 	}
 	conn, err := net.DialTimeout(network, to.String(), patience)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	if _, err := conn.Write(query); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = conn.Read(make([]byte, MaxTCP))
-	return err
+	reply := make([]byte, MaxTCP)
+	n, err := conn.Read(reply)
+	return reply[:n], err
+}
+
+// What one process has shown as changed the other must not show as it was.
+func TestPausedServerAnswersNothingUntilItGoesOn(t *testing.T) {
+	first := serve(t, defaultLimits(), "127.0.0.1") // it says its NSID, which the second lacks
+	address := first.Addresses()[0]
+	query := new(dns.Msg).SetQuestion("short.p-dns.test.", dns.TypeTXT)
+	query.SetEdns0(1232, false).IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}}
+	packed, err := query.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byFirst := func(tcp bool) bool {
+		t.Helper()
+		reply, err := askFor(address, tcp, packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(reply, []byte("node-1"))
+	}
+	for range 20 {
+		if !byFirst(false) || !byFirst(true) {
+			t.Fatal("the first does not answer")
+		}
+		if err := first.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		waits := dial(t, "udp", address)
+		if _, err := waits.Write(packed); err != nil {
+			t.Fatal(err)
+		}
+		second := succeed(t, first, address)
+		for range 10 {
+			if byFirst(false) || byFirst(true) {
+				t.Error("the first answers while it is paused")
+			}
+		}
+		if _, err := waits.Read(make([]byte, MaxUDP)); err != nil {
+			t.Errorf("what came during the pause: %v", err)
+		}
+		if err := second.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := second.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		first.Resume()
+	}
 }
 
 func TestSuccessorReadsWhatItsPredecessorLeft(t *testing.T) {

@@ -19,6 +19,9 @@ import (
 // serve starts a server on addresses with port 0 and closes it with the test.
 func serve(t testing.TB, l limits, addresses ...string) *Server {
 	t.Helper()
+	if l.last == drainLast {
+		l.last = 0 // tests close many
+	}
 	c := ServerConfig{Workers: 2, Tree: packetTree(t), NSID: "node-1", Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, a := range addresses {
 		c.Listen = append(c.Listen, netip.AddrPortFrom(netip.MustParseAddr(a), 0))
@@ -365,12 +368,14 @@ func TestClosedServerIsSilentAndFreesItsPort(t *testing.T) {
 // Who asks a server that closes gets an answer, or hears from the kernel that nobody
 // listens; silence would be a query that came and was lost.
 func TestClosingServerLeavesNoQueryWithoutAWord(t *testing.T) {
-	const rounds, clients = 15, 6
+	const rounds, clients = 5, 6
 	query := ask(t, "short.p-dns.test.", dns.TypeTXT)
+	l := defaultLimits()
+	l.last *= 2
 	for _, at := range []string{"127.0.0.1", "0.0.0.0", "::1", "::"} {
 		var answered atomic.Int64
 		for range rounds {
-			s := serve(t, defaultLimits(), at)
+			s := serve(t, l, at)
 			address := s.Addresses()[0]
 			if address.Addr().IsUnspecified() {
 				address = netip.AddrPortFrom(netip.MustParseAddr(map[bool]string{true: "127.0.0.1", false: "::1"}[address.Addr().Is4()]), address.Port())

@@ -76,12 +76,19 @@ func (l *tcpListener) pending() (waits bool) {
 func (l *tcpListener) run() {
 	defer l.listener.Close()
 	for again := 0; ; {
+		if l.server.park() {
+			if l.server.closing.Load() {
+				return // who waits is a successor's
+			}
+			continue
+		}
 		conn, err := l.listener.AcceptTCP()
 		switch {
 		case err == nil:
 			l.server.admit(conn, l.counters)
 		case errors.Is(err, net.ErrClosed):
 			return
+		case l.server.pause.Load() != nil: // park
 		case l.server.closing.Load():
 			// Those established at the last moment; past that the kernel resets them.
 			if again++; again > lastAccepts || l.server.shared.Load() || !l.pending() {

@@ -127,12 +127,21 @@ func (w *udpWorker) run() {
 	defer w.conn.Close()
 	round := w.round
 	for !w.server.closing.Load() {
+		if w.server.park() {
+			continue
+		}
 		if err := w.raw.Read(round); err != nil {
+			if w.server.pause.Load() != nil {
+				continue
+			}
 			if !w.server.closing.Load() && !errors.Is(err, os.ErrDeadlineExceeded) {
 				w.server.config.Logger.Error("reading DNS socket: this worker ends", "address", w.conn.LocalAddr().String(), "error", err)
 			}
 			break
 		}
+	}
+	if w.server.pause.Load() != nil {
+		return // what is there is a successor's
 	}
 	w.raw.Control(func(fd uintptr) {
 		for i := 0; i < drainBatches && w.round(fd); i++ {

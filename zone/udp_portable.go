@@ -42,6 +42,9 @@ func (w *udpWorker) run() {
 	defer w.conn.Close()
 	query, reply := make([]byte, querySize), make([]byte, 0, MaxUDP)
 	for {
+		if w.server.park() && w.server.closing.Load() {
+			return
+		}
 		n, from, err := w.conn.ReadFromUDPAddrPort(query)
 		switch {
 		case err == nil:

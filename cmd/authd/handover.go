@@ -23,9 +23,11 @@ import (
 // directory. The successor asks; the one that runs gives it the very sockets that
 // DNS comes in by and the lock on the directory, leaves Raft and closes its
 // stores, says so, and goes on answering. The successor builds its state from the
-// disk, begins to answer from the same sockets, and says so; then the first one
-// ends. At every moment somebody reads the sockets, so no query is lost. Should
-// the successor fail, the first goes on answering and asks for another.
+// disk and says that it is ready; the first stops reading the sockets and says so;
+// the successor begins to answer from the same ones, and says so; then the first ends.
+// What comes in between waits in the sockets, so no query is lost, and no answer is
+// older than the one before it. Should the successor fail, the first goes on answering
+// and asks for another.
 
 // handMessage is one packet between the two.
 type handMessage struct {
@@ -45,6 +47,8 @@ const (
 	handSocket   = "socket"    // predecessor: with a DNS socket
 	handLock     = "lock"      // predecessor: with the locked file of the directory
 	handReleased = "released"  // predecessor: log and link are free
+	handReady    = "ready"     // successor: stop reading the sockets
+	handPaused   = "paused"    // predecessor: done; they are yours
 	handServing  = "serving"   // successor: end
 )
 
@@ -56,6 +60,9 @@ const (
 	// running requests and close its stores.
 	handPatience = transferTime + drainTime + closeTime + 5*time.Second
 
+	// pauseTime is how long the sockets may be without a reader: it is some
+	// milliseconds, and queries wait in them.
+	pauseTime = time.Second
 	// handRoom is the least that a log needs to begin.
 	handRoom = 4 << 20
 
@@ -202,14 +209,31 @@ func (p *predecessor) receive() error {
 	return errors.New("the process that runs does not come to an end")
 }
 
+// ready has the predecessor stop reading, so that no answer is older than one that we
+// gave before it.
+func (p *predecessor) ready() error {
+	if err := sendHand(p.conn, handMessage{Kind: handReady, PID: os.Getpid()}, nil); err != nil {
+		return err
+	}
+	p.conn.SetReadDeadline(time.Now().Add(2 * pauseTime))
+	m, file, err := receiveHand(p.conn)
+	if file != nil {
+		file.Close()
+	}
+	if err == nil && m.Kind != handPaused {
+		err = fmt.Errorf("it said %q", m.Kind)
+	}
+	return err
+}
+
 // serving tells the predecessor that it may end.
 func (p *predecessor) serving() error {
 	return sendHand(p.conn, handMessage{Kind: handServing, PID: os.Getpid()}, nil)
 }
 
 // await returns when the predecessor has ended, which closes its end of the
-// connection. Until then both of us answer, it with what it had when it let go.
-func (p *predecessor) await(ctx context.Context) {
+// connection, or ctx is done: false.
+func (p *predecessor) await(ctx context.Context) bool {
 	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
 	defer stop()
 	p.conn.SetReadDeadline(time.Time{})
@@ -218,10 +242,12 @@ func (p *predecessor) await(ctx context.Context) {
 			break
 		}
 	}
-	if ctx.Err() == nil {
-		close(p.ended)
-	}
 	p.conn.Close()
+	if ctx.Err() != nil {
+		return false
+	}
+	close(p.ended)
+	return true
 }
 
 // Close gives up what was not used. The predecessor, where it was not told

@@ -213,6 +213,9 @@ func (s *server) start(ctx context.Context) error {
 			return errors.New("this process is fenced off too: its predecessor, which knows more, goes on answering")
 		default:
 		}
+		if err := s.next.from.ready(); err != nil {
+			s.logger.Warn("predecessor goes on reading beside this process", "pid", s.next.from.pid, "error", err)
+		}
 		inherited = s.next.from.sockets
 	}
 	dns, err := zone.Listen(zone.ServerConfig{

@@ -109,7 +109,11 @@ func (s *server) installed(ctx context.Context) {
 		// It ended by itself, or is stuck: both ways we serve.
 		s.logger.Warn("predecessor not told that it may end", "pid", from.pid, "error", err)
 	}
-	s.tasks.Go(func() { from.await(ctx) })
+	s.tasks.Go(func() {
+		if from.await(ctx) {
+			s.dns.Load().Own()
+		}
+	})
 	s.sign()
 }
 
@@ -189,8 +193,7 @@ func (s *server) handOver(conn *net.UnixConn) error {
 	if err := sendHand(conn, handMessage{Kind: handReleased, PID: os.Getpid()}, nil); err != nil {
 		return err
 	}
-	conn.SetReadDeadline(time.Time{}) // a large state takes its time; should it end, so does the connection
-	if m, _, err = receiveHand(conn); err != nil {
+	if m, err = s.awaitServing(conn); err != nil {
 		return fmt.Errorf("before it served: %w", err)
 	}
 	if m.Kind != handServing {
@@ -202,6 +205,35 @@ func (s *server) handOver(conn *net.UnixConn) error {
 	}
 	s.logger.Info("handed over", "to", m.PID)
 	return nil
+}
+
+// awaitServing waits for a successor to serve, and does not read the sockets from
+// when it is ready. One that then takes too long answers beside us.
+func (s *server) awaitServing(conn *net.UnixConn) (m handMessage, err error) {
+	conn.SetReadDeadline(time.Time{}) // a large state takes its time; should it end, so does the connection
+	if m, _, err = receiveHand(conn); err != nil || m.Kind != handReady {
+		return m, err
+	}
+	dns := s.dns.Load()
+	ctx, cancel := context.WithTimeout(context.Background(), pauseTime)
+	defer cancel()
+	if err := dns.Pause(ctx); err != nil {
+		s.logger.Warn("handing over", "error", err)
+	}
+	err = sendHand(conn, handMessage{Kind: handPaused, PID: os.Getpid()}, nil)
+	if err == nil {
+		conn.SetReadDeadline(time.Now().Add(pauseTime))
+		m, _, err = receiveHand(conn)
+	}
+	if err == nil && m.Kind == handServing {
+		return m, nil
+	}
+	dns.Resume()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		conn.SetReadDeadline(time.Time{})
+		m, _, err = receiveHand(conn)
+	}
+	return m, err
 }
 
 // wantSuccessors asks for a successor at SIGHUP, and again and again while only
