@@ -16,9 +16,11 @@ import (
 
 const (
 	storeShort = 1000
-	// storeSettle is how long a node's mill has to fill its stock, and storeStock how
-	// much it keeps: that of a real node, and not of authd dev.
-	storeSettle = 20 * time.Second
+	// storeSettle is how long the mills fill their stocks, and then rest for as long as
+	// the load of that is remembered: three on one machine is no load that nodes of
+	// their own have. storeStock is how
+	// much each keeps: that of a real node, and not of authd dev.
+	storeSettle = 3 * time.Minute
 	storeStock  = 64
 	storeEvery  = 5 * time.Second
 	storeError  = 20 // percent
