@@ -386,3 +386,68 @@ func TestHashesDoNotDependOnWhatIsBehind(t *testing.T) {
 		}
 	}
 }
+
+func TestLabelCountsAreGoneThroughFromTheDeepest(t *testing.T) {
+	for _, want := range [][]int{{}, {1}, {2, 3, 5}, {63}, {64}, {63, 64}, {1, 63, 64, 127}, {127}} {
+		var s labelCounts
+		for _, d := range want {
+			s.add(d)
+		}
+		var got []int
+		for d := s.atMost(maxLabels); d > 0; d = s.atMost(d - 1) {
+			got = append(got, d)
+		}
+		slices.Reverse(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%v are gone through as %v", want, got)
+		}
+		for d := range maxLabels + 1 {
+			if s.has(d) != slices.Contains(want, d) {
+				t.Errorf("of %v, has(%d) = %v", want, d, s.has(d))
+			}
+		}
+	}
+}
+
+// TestDeepNamesAreAnsweredAsShallowOnes has names of up to 110 labels, with a cut, a
+// wildcard and a DNAME on the way.
+func TestDeepNamesAreAnsweredAsShallowOnes(t *testing.T) {
+	chain := func(n int) string { return strings.Repeat("x.", n) }
+	p := delegatedPlan(t, "deep.test", testToken)
+	p.Records = []RRset{
+		set(t, chain(90)+"a.deep.test", TypeTXT, 300, `"end"`),
+		set(t, "*."+chain(70)+"a.deep.test", TypeTXT, 300, `"wild"`),
+		set(t, "cut."+chain(80)+"a.deep.test", TypeNS, 300, "ns."+chain(20)+"cut."+chain(80)+"a.deep.test"),
+		set(t, "ns."+chain(20)+"cut."+chain(80)+"a.deep.test", TypeA, 300, "192.0.2.9"),
+		set(t, "moved."+chain(60)+"a.deep.test", TypeDNAME, 300, "a.deep.test"),
+	}
+	tree := testTree(t, p)
+	for _, c := range []struct {
+		name string
+		want Outcome
+	}{
+		{chain(90) + "a.deep.test", Found},
+		{chain(91) + "a.deep.test", NoName},
+		{chain(45) + "a.deep.test", NoData},
+		{"y." + chain(70) + "a.deep.test", Found},
+		{"y.y.y." + chain(70) + "a.deep.test", Found},
+		{"y." + chain(71) + "a.deep.test", NoName},
+		{"cut." + chain(80) + "a.deep.test", Referral},
+		{chain(10) + "cut." + chain(80) + "a.deep.test", Referral},
+		{"ns." + chain(20) + "cut." + chain(80) + "a.deep.test", Referral},
+		{"below.ns." + chain(20) + "cut." + chain(80) + "a.deep.test", Referral},
+		{chain(90) + "moved.a.deep.test", NoName},
+		{chain(25) + "moved." + chain(60) + "a.deep.test", NoData},
+		{"moved." + chain(60) + "a.deep.test", NoData},
+	} {
+		var q query
+		if v := q.parse(ask(t, c.name+".", uint16(TypeTXT))); v != genuine {
+			t.Fatalf("%s: verdict %d", c.name, v)
+		}
+		var a answer
+		tree.lookup(&q, &a)
+		if a.outcome != c.want {
+			t.Errorf("%s: outcome %d, want %d", c.name, a.outcome, c.want)
+		}
+	}
+}
