@@ -328,7 +328,7 @@ func (m *model) step(r *modelReply, z *modelZone, n Name, t Type, hops int, apex
 			return "", targets(cut)
 		}
 		if d, ok := z.set(s, TypeDNAME); ok && s != n {
-			r.answer = append(r.answer, print("answer", s, d)...)
+			r.tell(print("answer", s, d))
 			made := string(n[:len(n)-len(s)]) + string(d.Data[0])
 			if len(made) > maxName {
 				r.rcode = "YXDOMAIN"
@@ -373,8 +373,15 @@ func (m *model) stepAt(r *modelReply, z *modelZone, n, source Name, t Type) (nex
 		r.authority = []string{z.printSOA("authority", TTLNegative)}
 		return "", nil
 	}
-	r.answer = append(r.answer, print("answer", n, s)...)
+	r.tell(print("answer", n, s))
 	return "", targets(s)
+}
+
+// tell adds an RRset to the answer section, once: a chain may come by a DNAME twice.
+func (r *modelReply) tell(lines []string) {
+	if !slices.Contains(r.answer, lines[0]) {
+		r.answer = append(r.answer, lines...)
+	}
 }
 
 // targets are the hosts that a set's records name.
