@@ -77,7 +77,11 @@ func missing(t *testing.T, format string, args ...any) {
 // runInNamespace runs this test binary again, for this test alone.
 func runInNamespace(t *testing.T) {
 	t.Helper()
-	c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1", "-test.timeout=8m")
+	limit := 8 * time.Minute
+	if end, ok := t.Deadline(); ok {
+		limit = max(limit, time.Until(end)-10*time.Second)
+	}
+	c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1", "-test.timeout="+limit.String())
 	c.Env = append(os.Environ(), labEnv+"="+t.Name())
 	c.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
