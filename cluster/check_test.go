@@ -52,7 +52,7 @@ func TestNodesThatAgreeStayAsTheyAre(t *testing.T) {
 }
 
 // checkMinority corrupts one of three and has the others find out.
-func checkMinority(t *testing.T, choose func(leader *Node, c *testCluster) *Node) {
+func checkMinority(t *testing.T, leads bool, choose func(leader *Node, c *testCluster) *Node) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	leader := c.leader()
@@ -62,6 +62,9 @@ func checkMinority(t *testing.T, choose func(leader *Node, c *testCluster) *Node
 	bad := choose(leader, c)
 	corrupt(t, bad)
 	led := bad.leads()
+	if led != leads {
+		t.Fatalf("the bad one leads: %v", led)
+	}
 	go leader.CheckState(within(t, 20*time.Second)) // where it is the bad one it gets no answer
 	eventually(t, "the fence of the one that differs", func() bool { return bad.fence.err() != nil })
 	if h := strings.Join(bad.Health(), "; "); !strings.Contains(h, "state check at index") || !strings.Contains(h, "majority") {
@@ -103,7 +106,7 @@ func checkMinority(t *testing.T, choose func(leader *Node, c *testCluster) *Node
 }
 
 func TestFollowerThatDivergedFencesItself(t *testing.T) {
-	checkMinority(t, func(leader *Node, c *testCluster) *Node {
+	checkMinority(t, false, func(leader *Node, c *testCluster) *Node {
 		for _, n := range c.nodes {
 			if n != leader {
 				return n
@@ -114,7 +117,7 @@ func TestFollowerThatDivergedFencesItself(t *testing.T) {
 }
 
 func TestLeaderThatDivergedHandsOverAndFencesItself(t *testing.T) {
-	checkMinority(t, func(leader *Node, _ *testCluster) *Node { return leader })
+	checkMinority(t, true, func(leader *Node, _ *testCluster) *Node { return leader })
 }
 
 // With one of three away, two that differ cannot say who is right: nobody is
