@@ -63,7 +63,7 @@ func examples() []Command {
 		BringKey{tok(1), m},
 		StartRotation{tok(1), RotationSpec{
 			Scope: RotationScope{"acme", "default", []Token{tok(1)}, true}, Emergency: true, Drill: true, Store: true,
-			Old: keys.FateRevoke, Canary: []uint8{1, 100}, Hold: 60, Total: 7, Expected: 8, Tail: 9,
+			Old: keys.FateRevoke, Canary: []uint8{1, 100}, Hold: 60, Total: 7, Expected: 8, Tail: 9, Ready: 5,
 		}},
 		AdvanceRotation{tok(1)},
 		ControlRotation{tok(1), RotationRollback},
