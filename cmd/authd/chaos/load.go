@@ -232,7 +232,7 @@ func (c *client) one(ctx context.Context) outcome {
 }
 
 // try makes one request and says what became of it. Where the node cannot be
-// reached, the next request goes to another.
+// reached, or does not serve, the next request goes to another.
 func (c *client) try(ctx context.Context, method, path string, body any, onceKey string) (*response, int, outcome) {
 	node := c.node
 	header := map[string]string{}
@@ -246,6 +246,9 @@ func (c *client) try(ctx context.Context, method, path string, body any, onceKey
 			return nil, node, refused
 		}
 		return nil, node, unknown
+	}
+	if r.status == http.StatusServiceUnavailable {
+		c.node = (c.node + 1) % nodeCount // it says so: no leader, fenced off, stopped
 	}
 	return r, node, judge(r)
 }
