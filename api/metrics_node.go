@@ -50,6 +50,8 @@ func nodeFigures() []nodeFigure {
 		count("agreed", func(f cluster.Figures) float64 { return float64(f.Check.Agreed) }),
 		count("diverged", func(f cluster.Figures) float64 { return float64(f.Check.Diverged) }),
 		count("split", func(f cluster.Figures) float64 { return float64(f.Check.Split) }),
+		total("state_recounts_total", "How often this node counted its own state anew.", func(f cluster.Figures) float64 { return float64(f.Check.Recounts) }),
+		total("state_corrupt_total", "Counts that found this node's memory not to be what was written.", func(f cluster.Figures) float64 { return float64(f.Check.Corrupt) }),
 		count("unclear", func(f cluster.Figures) float64 { return float64(f.Check.Unclear) }),
 		gauge("cluster_epoch", "How often the cluster was recovered from a single node.", func(f cluster.Figures) float64 { return float64(f.Epoch) }),
 		total("node_link_refused_total", "Connections and messages of other nodes that were turned away.", func(f cluster.Figures) float64 { return float64(f.LinkRefused) }),

@@ -40,6 +40,7 @@ type checker struct {
 	last     time.Time     // of the last place
 	alarm    string        // why no more is written; empty: nothing
 	diverged string        // others that are wrong; empty: none
+	memory   string        // why this node's own memory is not trusted; empty: it is
 	count    CheckCounts
 }
 
@@ -86,6 +87,9 @@ type CheckCounts struct {
 	Index uint64
 	// Alarm: writes are stopped until nodes agree.
 	Alarm bool
+	// Recounts are how often the node counted its own memory anew, Corrupt how often
+	// that was not what had been written.
+	Recounts, Corrupt uint64
 }
 
 func newChecker(n *Node) *checker {
@@ -390,7 +394,7 @@ func (c *checker) problems() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var list []string
-	for _, p := range []string{c.alarm, c.diverged} {
+	for _, p := range []string{c.alarm, c.diverged, c.memory} {
 		if p != "" {
 			list = append(list, p)
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -203,5 +204,35 @@ func TestJudge(t *testing.T) {
 		if r.Verdict != x.verdict || strings.Join(r.wrong(), " ") != x.wrong {
 			t.Errorf("%s: %s, wrong %v", name, r.Verdict, r.wrong())
 		}
+	}
+}
+
+// A node finds that its own memory went bad, says so, and nobody is fenced: nothing
+// it compares with others has changed.
+func TestANodeFindsThatItsMemoryWentBad(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.tuning.recount = 10 * time.Millisecond
+	c.startAll()
+	n := c.leader()
+	seed(t, n)
+	claim(t, n, "send.customer.test.")
+	eventually(t, "a count", func() bool { return n.CheckCounts().Recounts > 1 })
+	if k := checkOf(n, "memory"); !k.OK || n.CheckCounts().Corrupt > 0 {
+		t.Fatalf("before anything is wrong: %+v", k)
+	}
+	c.quiet(n)
+	var image bytes.Buffer
+	must(t, n.Machine().WriteImage(&image))
+	bad, err := state.ReadImage(&image)
+	must(t, err)
+	tenant, _ := bad.Tenant("acme")
+	tenant.Name = "Acne" // where nobody may write
+	n.fsm.machine.Store(&bad)
+	eventually(t, "the alarm", func() bool { return !checkOf(n, "memory").OK })
+	if k := checkOf(n, "memory"); k.Blocks || k.API || !strings.Contains(k.Detail, "test the machine's memory") {
+		t.Errorf("%+v", k)
+	}
+	if n.CheckCounts().Corrupt == 0 || n.fence.err() != nil {
+		t.Errorf("%+v, %v", n.CheckCounts(), n.fence.err())
 	}
 }

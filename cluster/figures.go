@@ -50,8 +50,10 @@ func (n *Node) Checks() []Check {
 	if alarm == "" {
 		alarm = n.checker.diverged
 	}
+	memory := n.checker.memory
 	n.checker.mu.Unlock()
 	add("state_check", neither, alarm)
+	add("memory", neither, memory)
 	add("clock", neither, n.rotator.clock.health())
 	add("certificate", neither, n.certificateProblem())
 	add("kek", requests, n.seals.problemNow())

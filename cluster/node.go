@@ -102,6 +102,8 @@ type tuning struct {
 	// they differ and no majority says who is right, checkWait how long the others
 	// may take to come to the place.
 	check, recheck, checkWait time.Duration
+	// recount is how often a node counts its own machine anew.
+	recount time.Duration
 	// stall is how long an append may hang before a leader falls silent.
 	stall time.Duration
 	// disk is how often free space is looked at, statfs how.
@@ -129,7 +131,7 @@ func defaultTuning() tuning {
 		patience: time.Second,
 		trailing: minTrailing,
 		rotate:   10 * time.Second,
-		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second,
+		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second, recount: recountEvery,
 		stall: 3 * time.Second,
 		disk:  2 * time.Second, statfs: statfs,
 		reads: readsPause,

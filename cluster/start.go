@@ -45,6 +45,7 @@ func (n *Node) Start() error {
 	n.wg.Go(n.checker.run)
 	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.checker.propose)
+	n.wg.Go(n.checker.recount)
 	n.wg.Go(n.keepReads)
 	return nil
 }

@@ -90,35 +90,27 @@ func (m Machine) Sum() Sum {
 	return t.sums.large + t.results.sums.large + t.small()
 }
 
+// recountStep is after how many entries Recount rests.
+const recountStep = 256
+
 // Recount is Sum with everything that is kept up to date counted anew: it tells
-// memory that went bad since. It reads the whole machine.
-func (m Machine) Recount() Sum {
+// memory that went bad since. It reads the whole machine, and calls rest now and
+// then, nil: never; where that says false, what it returns means nothing.
+func (m Machine) Recount(rest func() bool) Sum {
 	t := m.tables()
 	var all sums
-	t.domains.Scan(func(_ string, r record) bool {
-		all.add(r.sum())
-		return true
-	})
-	t.gone.each(func(v [16]byte) bool {
-		all.add(hashOf(sumGone, string(v[:])))
-		return true
-	})
-	t.goneBound.each(func(v [16]byte) bool {
-		all.add(hashOf(sumGoneBound, string(v[:])))
-		return true
-	})
-	t.tenants.Scan(func(_ string, e *tenantEntry) bool {
-		all.add(e.sum())
-		return true
-	})
-	t.access.Scan(func(_ string, a *AccessToken) bool {
-		all.add(a.sum())
-		return true
-	})
-	t.results.byKey.Scan(func(key string, v onceResult) bool {
-		all.add(v.sum(key))
-		return true
-	})
+	entries := 0
+	add := func(v Sum) bool {
+		all.add(v)
+		entries++
+		return rest == nil || entries%recountStep != 0 || rest()
+	}
+	t.domains.Scan(func(_ string, r record) bool { return add(r.sum()) })
+	t.gone.each(func(v [16]byte) bool { return add(hashOf(sumGone, string(v[:]))) })
+	t.goneBound.each(func(v [16]byte) bool { return add(hashOf(sumGoneBound, string(v[:]))) })
+	t.tenants.Scan(func(_ string, e *tenantEntry) bool { return add(e.sum()) })
+	t.access.Scan(func(_ string, a *AccessToken) bool { return add(a.sum()) })
+	t.results.byKey.Scan(func(key string, v onceResult) bool { return add(v.sum(key)) })
 	return all.large + t.small()
 }
 
