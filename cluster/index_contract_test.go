@@ -166,6 +166,31 @@ func TestBrokenSnapshotWithoutItsLogWaitsForTheOthersAndDoesNotVote(t *testing.T
 	wantNoDiff(t, n)
 }
 
+// Such a node would found its cluster anew, and answer that nothing exists.
+func TestNodeOfWhichOnlyABrokenSnapshotIsLeftDoesNotStart(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	writeMany(t, c.leader(), "a", 10)
+	must(t, c.leader().snapshot())
+	c.kill("node-1")
+	c.damage("node-1", c.snapshotIDs("node-1")[0])
+	entries, err := os.ReadDir(c.data("node-1"))
+	must(t, err)
+	for _, e := range entries {
+		if e.Name() != snapshotDir {
+			must(t, os.RemoveAll(filepath.Join(c.data("node-1"), e.Name())))
+		}
+	}
+	for range 2 { // it was set aside the first time
+		if n, err := open(c.configOf("node-1"), c.tuning); err == nil {
+			n.Close(t.Context())
+			t.Fatal("the node started empty")
+		} else if !strings.Contains(err.Error(), "cannot be read") || !strings.Contains(err.Error(), "add it again") {
+			t.Fatalf("%v: names neither the snapshot nor the remedy", err)
+		}
+	}
+}
+
 func TestSnapshotIsRefusedWhileTheLogIsFedOnceMore(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()

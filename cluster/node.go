@@ -325,8 +325,13 @@ func (n *Node) openStores() (err error) {
 		return err
 	}
 	b := builder{store: n.store, snaps: n.snaps, mark: n.mark, dir: dir, logger: n.logger}
-	n.start, err = b.build()
-	return err
+	if n.start, err = b.build(); err != nil {
+		return err
+	}
+	if n.start.fresh && len(n.c.Bootstrap) > 0 && n.snaps.hasBroken() {
+		return fmt.Errorf("the snapshot in %s cannot be read and there is neither log nor mark: this node had state, and would answer that nothing exists; %s", filepath.Join(dir, brokenDir), replaceNode)
+	}
+	return nil
 }
 
 func (n *Node) closeStores() error {

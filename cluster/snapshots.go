@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -149,6 +150,12 @@ func (s *snapshots) setAside(id string) error {
 		return fmt.Errorf("setting snapshot %s aside: %w", id, err)
 	}
 	return nil
+}
+
+// hasBroken says whether a snapshot was set aside, now or at an earlier start.
+func (s *snapshots) hasBroken() bool {
+	_, err := os.Stat(filepath.Join(s.dir, brokenDir))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // setAllAside moves every snapshot out of the store.
