@@ -237,6 +237,7 @@ func (s *store) DeleteRange(low, high uint64) error {
 	if err != nil {
 		return err
 	}
+	low = max(low, 1) // where there is no log at all the library begins with 0
 	fromEnd := high >= last
 	if fromEnd {
 		high = last

@@ -246,3 +246,16 @@ func TestSnapshotIsNotWaitedForWithoutBounds(t *testing.T) {
 		t.Errorf("1 GiB may take %s", most)
 	}
 }
+
+// The library compacts from entry 0 where an install has left no log.
+func TestClearingAnEmptyLogEnds(t *testing.T) {
+	s, err := openStore(t.TempDir(), true, newFence(slog.New(slog.DiscardHandler)))
+	must(t, err)
+	defer s.Close()
+	must(t, s.DeleteRange(0, 652))
+	must(t, s.StoreLogs([]*raft.Log{{Index: 1, Term: 1}, {Index: 2, Term: 1}}))
+	must(t, s.DeleteRange(0, 652))
+	if last, err := s.LastIndex(); err != nil || last != 0 {
+		t.Errorf("the log ends at %d: %v", last, err)
+	}
+}
