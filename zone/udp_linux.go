@@ -121,13 +121,17 @@ func (w *udpWorker) shut() {
 	})
 }
 
-// run answers until stop. The socket is never waited on in the kernel: an empty
-// one parks the goroutine with the runtime's poller.
+// run answers until stop, not only until the server closes: what is on its way into
+// a socket that was just shut has time to arrive. The socket is never waited on in
+// the kernel: an empty one parks the goroutine with the runtime's poller.
 func (w *udpWorker) run() {
 	defer w.conn.Close()
 	round := w.round
-	for !w.server.closing.Load() {
+	for {
 		if w.server.park() {
+			if w.server.closing.Load() {
+				return // what is there is a successor's
+			}
 			continue
 		}
 		if err := w.raw.Read(round); err != nil {
