@@ -143,7 +143,10 @@ func TestPausedServerAnswersNothingUntilItGoesOn(t *testing.T) {
 }
 
 func TestSuccessorReadsWhatItsPredecessorLeft(t *testing.T) {
-	idle := idleWorker(t, "127.0.0.1") // nobody reads it: the question waits
+	idle := idleWorker(t, "127.0.0.1")                  // nobody reads it: the question waits
+	for !freeForTCP(addressOf(idle.conn.LocalAddr())) { // its port was chosen for UDP alone
+		idle = idleWorker(t, "127.0.0.1")
+	}
 	first := idle.server
 	first.workers = append(first.workers, idle)
 	address := addressOf(idle.conn.LocalAddr())
@@ -159,6 +162,14 @@ func TestSuccessorReadsWhatItsPredecessorLeft(t *testing.T) {
 	if got := second.Addresses(); len(got) != 1 || got[0] != address {
 		t.Errorf("addresses %v, want %v", got, address)
 	}
+}
+
+func freeForTCP(at netip.AddrPort) bool {
+	l, err := net.Listen("tcp", at.String())
+	if err == nil {
+		l.Close()
+	}
+	return err == nil
 }
 
 func TestSuccessorMayHaveOtherAddresses(t *testing.T) {
