@@ -259,7 +259,7 @@ func TestStatsCountWhatWasAnswered(t *testing.T) {
 	}
 	waitFor(t, func() bool {
 		got := s.Stats()
-		return got.Dropped == 1 && got.Queries["tcp/ipv4/MX"] == 1
+		return got.Dropped == 1 && got.Truncated == 1 && got.Queries["tcp/ipv4/MX"] == 1 // the last of each socket
 	})
 	got := s.Stats()
 	for _, c := range []struct {
@@ -275,9 +275,6 @@ func TestStatsCountWhatWasAnswered(t *testing.T) {
 		if value, ok := c.counted[c.key]; !ok || value != c.want {
 			t.Errorf("%s is %d, want %d", c.key, value, c.want)
 		}
-	}
-	if got.Truncated != 1 {
-		t.Errorf("truncated %d, want 1", got.Truncated)
 	}
 }
 
