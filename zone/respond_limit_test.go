@@ -269,7 +269,7 @@ func TestValidCookieIsNotLimitedAndNotCounted(t *testing.T) {
 // and then no octet more than it sends, and a client in that prefix still gets
 // its answers, through TC and TCP.
 func TestFloodInTheNameOfAPrefixIsNotAmplified(t *testing.T) {
-	const perSecond, seconds = 100_000, 2
+	const perSecond, seconds, batch = 100_000, 2, 64
 	r := guarded(t, RateLimit{})
 	message := ask(t, "key.p-dns.test.", dns.TypeTXT, edns(1232))
 	client := ask(t, "key.p-dns.test.", dns.TypeTXT, edns(1232), func(m *dns.Msg) { m.Id = 77 })
@@ -277,7 +277,7 @@ func TestFloodInTheNameOfAPrefixIsNotAmplified(t *testing.T) {
 	buffer := make([]byte, 0, MaxTCP)
 	in, out, full, resolved, tries := 0, 0, 0, 0, 0
 	for i := range seconds * perSecond {
-		if i%batchSize == 0 {
+		if i%batch == 0 { // which share a look at the clock
 			r.begin(testEpoch.Add(time.Duration(i) * time.Second / perSecond))
 		}
 		reply := r.reply(buffer, message, udpFrom(fmt.Sprintf("192.0.2.%d", i%256)))
