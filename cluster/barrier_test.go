@@ -77,22 +77,30 @@ func TestNodeThatAppliedButAnswersTheOldHoldsTheBarrier(t *testing.T) {
 	eventually(t, "the end of the wait", func() bool { return len(leader.BarrierWaits()) == 0 })
 }
 
+// claimWithNodeDown makes a cluster of three, one of them down, and a claim whose
+// standby waits for that one alone.
+func claimWithNodeDown(t *testing.T) (c *testCluster, leader *Node, down string, token state.Token) {
+	t.Helper()
+	c = newTestCluster(t, 3)
+	c.startAll()
+	seed(t, c.leader())
+	down = c.follower().c.ID
+	for id, n := range c.nodes {
+		if id != down {
+			c.answers(n)
+		}
+	}
+	c.kill(down)
+	leader = c.leader()
+	token = claim(t, leader, "send.customer.test.")
+	c.waitsFor(leader, token, down, "cannot be asked")
+	return c, leader, down, token
+}
+
 func TestNodeThatIsDownHoldsTheBarrierUntilItIsBackOrRemoved(t *testing.T) {
 	for _, end := range []string{"back", "removed"} {
 		t.Run(end, func(t *testing.T) {
-			c := newTestCluster(t, 3)
-			c.startAll()
-			seed(t, c.leader())
-			down := c.follower().c.ID
-			for id, n := range c.nodes {
-				if id != down {
-					c.answers(n)
-				}
-			}
-			c.kill(down)
-			leader := c.leader()
-			token := claim(t, leader, "send.customer.test.")
-			c.waitsFor(leader, token, down, "cannot be asked")
+			c, leader, down, token := claimWithNodeDown(t)
 			write(t, leader, "meanwhile") // and holds nothing else
 			if confirmed(ring(t, leader, token)) {
 				t.Fatal("a standby was confirmed that one node was not asked about")
@@ -111,19 +119,7 @@ func TestNodeThatIsDownHoldsTheBarrierUntilItIsBackOrRemoved(t *testing.T) {
 // TestNodeSetOffHoldsNothing: what waits for it goes on at once, it says of itself
 // that it is not ready when it is back, and counts again when it is put back.
 func TestNodeSetOffHoldsNothing(t *testing.T) {
-	c := newTestCluster(t, 3)
-	c.startAll()
-	seed(t, c.leader())
-	down := c.follower().c.ID
-	for id, n := range c.nodes {
-		if id != down {
-			c.answers(n)
-		}
-	}
-	c.kill(down)
-	leader := c.leader()
-	token := claim(t, leader, "send.customer.test.")
-	c.waitsFor(leader, token, down, "cannot be asked")
+	c, leader, down, token := claimWithNodeDown(t)
 	waited := make(chan error, 1)
 	index := write(t, leader, "acme-2")
 	go func() { waited <- leader.WaitServed(within(t, changeTime), index) }()

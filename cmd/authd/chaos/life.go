@@ -2,15 +2,12 @@ package main
 
 import (
 	"bufio"
-	"container/heap"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -102,7 +99,7 @@ type life struct {
 	all     []*subject
 
 	mu         sync.Mutex // guards what follows
-	random     *mathrand.Rand
+	random     *rand.Rand
 	table      map[string]*counts
 	missed     map[string]int
 	faults     map[string]int
@@ -434,116 +431,6 @@ func (l *life) poll(ctx context.Context) {
 	}
 }
 
-// queue is the visits to come.
-type queue struct {
-	mu    sync.Mutex // guards visits
-	list  visits
-	wake  chan struct{}
-	rests map[*subject]time.Time // the next visit at rest
-}
-
-type visit struct {
-	at      time.Time
-	subject *subject
-	kind    string
-	before  bool
-}
-
-type visits []visit
-
-func (v visits) Len() int           { return len(v) }
-func (v visits) Less(i, j int) bool { return v[i].at.Before(v[j].at) }
-func (v visits) Swap(i, j int)      { v[i], v[j] = v[j], v[i] }
-func (v *visits) Push(x any)        { *v = append(*v, x.(visit)) }
-func (v *visits) Pop() any {
-	old := *v
-	x := old[len(old)-1]
-	*v = old[:len(old)-1]
-	return x
-}
-
-func newQueue() *queue {
-	return &queue{wake: make(chan struct{}, 1), rests: map[*subject]time.Time{}}
-}
-
-// add plans a visit. One at rest is planned once, until it was made.
-func (q *queue) add(at time.Time, s *subject, kind string, before bool) {
-	q.mu.Lock()
-	if kind == atRest {
-		if planned, ok := q.rests[s]; ok && planned.After(time.Now()) {
-			q.mu.Unlock()
-			return
-		}
-		q.rests[s] = at
-	}
-	heap.Push(&q.list, visit{at, s, kind, before})
-	q.mu.Unlock()
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// next waits for the next visit that is due.
-func (q *queue) next(ctx context.Context) (v visit, ok bool) {
-	for ctx.Err() == nil {
-		q.mu.Lock()
-		wait := time.Second
-		if len(q.list) > 0 {
-			if wait = time.Until(q.list[0].at); wait <= 0 {
-				v = heap.Pop(&q.list).(visit)
-				q.mu.Unlock()
-				return v, true
-			}
-		}
-		q.mu.Unlock()
-		select {
-		case <-q.wake:
-		case <-time.After(min(wait, time.Second)):
-		case <-ctx.Done():
-		}
-	}
-	return v, false
-}
-
-// writePrimes makes what RSA keys of the run are made of: half a thousand primes
-// are good for a hundred thousand keys.
-func writePrimes(path string, count int) error {
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	lines := make([]string, count)
-	errs := make([]error, 2)
-	var wg sync.WaitGroup
-	for half := range 2 {
-		wg.Go(func() {
-			for i := half; i < count && errs[half] == nil; i += 2 {
-				p, err := prime()
-				errs[half] = err
-				lines[i] = p.Text(16)
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600)
-}
-
-// prime is one of 1024 bits that the usual exponent fits.
-func prime() (*big.Int, error) {
-	for {
-		p, err := rand.Prime(rand.Reader, 1024)
-		if err != nil {
-			return new(big.Int), err
-		}
-		if new(big.Int).Mod(new(big.Int).Sub(p, big.NewInt(1)), big.NewInt(65537)).Sign() != 0 {
-			return p, nil
-		}
-	}
-}
-
 // startLife starts a cluster for a run in scaled time.
 func startLife(ctx context.Context, o options, out io.Writer) (*life, error) {
 	if err := os.MkdirAll(o.dir, 0o755); err != nil {
@@ -562,7 +449,7 @@ func startLife(ctx context.Context, o options, out io.Writer) (*life, error) {
 	}
 	l := &life{
 		clock: startTime(o.factor), out: out, queue: newQueue(), watched: map[string]*subject{},
-		random: mathrand.New(mathrand.NewPCG(o.seed, 3)), table: map[string]*counts{}, missed: map[string]int{}, faults: map[string]int{},
+		random: rand.New(rand.NewPCG(o.seed, 3)), table: map[string]*counts{}, missed: map[string]int{}, faults: map[string]int{},
 		requests: map[string]int{}, standbys: map[string]standby{}, signed: map[string]bool{}, done: make(chan struct{}), target: o.life,
 	}
 	for i := range l.caches {

@@ -13,7 +13,7 @@ import (
 )
 
 // A few rotations in fast time, so that a change by which mail fails is found
-// before the long run. "make life" has ten thousand.
+// before the long run. "LIFE=10000 make chaos" has ten thousand.
 func TestMailVerifiesWhileKeysTurnFast(t *testing.T) {
 	if testing.Short() && os.Getenv("CI") != "true" {
 		t.Skip("it takes half a minute: run without -short")
