@@ -107,7 +107,7 @@ func (x *keyIndex) dump() string {
 	var list []string
 	x.shards.Scan(func(number uint32, shard string) bool {
 		for ; shard != ""; shard = shard[keyEntrySize:] {
-			list = append(list, fmt.Sprintf("%04x%x", number, shard[:keyEntrySize]))
+			list = append(list, fmt.Sprintf("%04x%x", number/(fanSize>>16), shard[:keyEntrySize]))
 		}
 		return true
 	})

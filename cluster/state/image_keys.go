@@ -5,11 +5,14 @@ import (
 	"fmt"
 )
 
+// keyShardHead is the number in front of a shard.
+const keyShardHead = 4
+
 // keyIndex writes the index of public keys as it is in memory.
 func (i *imageWriter) keyIndex(x *keyIndex) {
 	i.begin(sectionKeyIndex)
 	x.shards.Scan(func(number uint32, shard string) bool {
-		return i.item(append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(shard)), uint16(number)), shard...))
+		return shard == "" || i.item(append(binary.BigEndian.AppendUint32(make([]byte, 0, keyShardHead+len(shard)), number), shard...))
 	})
 	i.begin(sectionKeyShared)
 	x.shared.Scan(func(key string, _ struct{}) bool { return i.item([]byte(key)) })
@@ -18,13 +21,16 @@ func (i *imageWriter) keyIndex(x *keyIndex) {
 // readKeyShard reads a shard of the index; where answers are made anew, the index
 // is as well.
 func (r *imageReader) readKeyShard(w *writer, item string) error {
-	if len(item) < 2+keyEntrySize || (len(item)-2)%keyEntrySize != 0 {
+	if len(item) < keyShardHead+keyEntrySize || (len(item)-keyShardHead)%keyEntrySize != 0 {
 		return errDamaged
 	}
-	number, shard := uint32(binary.BigEndian.Uint16([]byte(item[:2]))), item[2:]
+	number, shard := binary.BigEndian.Uint32([]byte(item)), item[keyShardHead:]
+	if number >= fanSize {
+		return errDamaged
+	}
 	last := ""
 	for rest := shard; rest != ""; rest = rest[keyEntrySize:] {
-		if rest[:keyRestSize] <= last {
+		if rest[:keyRestSize] <= last || uint32(rest[0])>>(8-keyRestOver) != number%(1<<keyRestOver) {
 			return errDamaged
 		}
 		last = rest[:keyRestSize]
@@ -33,7 +39,8 @@ func (r *imageReader) readKeyShard(w *writer, item string) error {
 	if r.anew {
 		return nil
 	}
-	_, twice := w.keys.shards.Set(number, string([]byte(shard))) // or it would keep the whole frame
+	twice := w.keys.shards.Get(number) != ""
+	w.keys.shards.Set(number, string([]byte(shard))) // or it would keep the whole frame
 	return damagedIf(twice)
 }
 
@@ -46,7 +53,7 @@ func (r *imageReader) readKeyShared(w *writer, item string) error {
 		return nil
 	}
 	h := keyHash([]byte(item[:keyHashSize]))
-	shard, _ := w.keys.shards.Get(h.shard())
+	shard := w.keys.shards.Get(h.shard())
 	offset, found := h.at(shard)
 	if !found || shard[offset+keyRestSize:][:tokenStart] >= item[keyHashSize:] {
 		return errDamaged // the shard names the first of those that share a key

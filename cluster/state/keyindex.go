@@ -7,25 +7,26 @@ import (
 )
 
 // keyIndex finds the claims that publish a public key, of all keys that DNS
-// answers with: some three for each of a million claims. So an entry is 14 octets
-// in a sorted string: what is left of 8 octets of the key's hash once its shard is
+// answers with: some three for each of a million claims. So an entry is 13 octets
+// in a sorted string: what is left of 7 octets of the key's hash once its shard is
 // known, and the first 8 of the token, which no other claim has (checkToken). A
 // hit is checked against the key itself. A tree of one entry a node takes twice
-// that.
+// that. With three million keys a shard has a dozen.
 //
 // Claims of one tenant may share a key, and a platform that moves in may have
 // given all its customers the same: then the shard names the first in order of
 // token, and the others are in a tree, or each of them would copy them all.
 type keyIndex struct {
-	shards table[uint32, string]
+	shards fan[string]
 	shared table[string, struct{}] // hash and the beginning of a token
 }
 
 const (
-	keyShardBits = 16
-	keyHashSize  = 8
-	keyRestSize  = keyHashSize - keyShardBits/8
-	tokenStart   = 8 // octets of a token that tell it apart
+	keyHashSize  = 7
+	keyRestAt    = fanBits * fanDepth / 8 // the octets before are the shard's number
+	keyRestSize  = keyHashSize - keyRestAt
+	keyRestOver  = fanBits * fanDepth % 8 // first bits of the rest that the number has too
+	tokenStart   = 8                      // octets of a token that tell it apart
 	keyEntrySize = keyRestSize + tokenStart
 	// maxKeyHolders bounds the claims that are looked at for one hash. Hashes of
 	// different keys that agree do not come about by themselves; see checkForeign.
@@ -41,8 +42,8 @@ func hashOfKey(payload string) (h keyHash) {
 	return h
 }
 
-func (h keyHash) shard() uint32 { return uint32(binary.BigEndian.Uint16(h[:])) }
-func (h keyHash) rest() string  { return string(h[keyShardBits/8:]) }
+func (h keyHash) shard() uint32 { return binary.BigEndian.Uint32(h[:]) / (1 << 32 / fanSize) }
+func (h keyHash) rest() string  { return string(h[keyRestAt:]) }
 
 // start is what of a token the index holds.
 func (t Token) start() string { return string(t[:tokenStart]) }
@@ -69,7 +70,7 @@ func (h keyHash) at(shard string) (offset int, found bool) {
 
 // add notes that a claim has a key; it must not have been added.
 func (x *keyIndex) add(h keyHash, t Token) {
-	shard, _ := x.shards.Get(h.shard())
+	shard := x.shards.Get(h.shard())
 	offset, found := h.at(shard)
 	first, rest := t.start(), shard[offset:]
 	if found {
@@ -90,7 +91,7 @@ func (x *keyIndex) drop(h keyHash, t Token) {
 	if _, ok := x.shared.Delete(string(h[:]) + t.start()); ok {
 		return
 	}
-	shard, _ := x.shards.Get(h.shard())
+	shard := x.shards.Get(h.shard())
 	offset, found := h.at(shard)
 	if !found || shard[offset+keyRestSize:][:tokenStart] != t.start() {
 		panic("the index of public keys does not know one of claim " + t.String() + ": this is a defect: stop this node and report it")
@@ -106,18 +107,13 @@ func (x *keyIndex) drop(h keyHash, t Token) {
 		x.shared.Delete(next)
 		entry = h.rest() + next[keyHashSize:]
 	}
-	shard = shard[:offset] + entry + shard[offset+keyEntrySize:]
-	if shard == "" {
-		x.shards.Delete(h.shard())
-		return
-	}
-	x.shards.Set(h.shard(), shard)
+	x.shards.Set(h.shard(), shard[:offset]+entry+shard[offset+keyEntrySize:])
 }
 
 // holders lists the claims that have a key of this hash, in order of token and at
 // most a bounded number.
 func (t *tables) holders(h keyHash) (list []Token) {
-	shard, _ := t.keys.shards.Get(h.shard())
+	shard := t.keys.shards.Get(h.shard())
 	offset, found := h.at(shard)
 	if !found {
 		return nil

@@ -79,7 +79,7 @@ func labClaim(t testing.TB, w *writer, random *rand.ChaCha8, n int) (*Domain, ke
 }
 
 // What the quick test says of 100,000 domains: go test -tags lab -run InAMillion -v ./cluster/state
-func TestChangeCostsNearlyTheSameInAMillion(t *testing.T) { compareChanges(t, 1_000_000, 1.4, 1.2) }
+func TestChangeCostsNearlyTheSameInAMillion(t *testing.T) { compareChanges(t, 1_000_000, 1.28, 1.15) }
 
 func TestMillionDomains(t *testing.T) {
 	runtime.LockOSThread() // for cpuTime
