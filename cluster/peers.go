@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/hashicorp/raft"
 )
 
 // askTime is how long a node may take to say how it is.
@@ -93,6 +94,9 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 	case callHanded:
 		return answer(body, func(a handedAsk) (handedReply, error) { return n.tellHanded(ctx, a) })
 	case callStatus:
+		if n.raft() != nil {
+			n.transport.reach.heard(raft.ServerID(peer))
+		}
 		return n.status(peer), nil
 	case callConfirm:
 		return answer(body, func(a confirmAsk) (confirmReply, error) { return n.confirm(ctx, a) })

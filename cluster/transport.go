@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's network transport with six corrections.
+// transport is Raft's network transport with seven corrections.
 //
 //   - Heartbeats take the ordinary way through the library's main goroutine: its
 //     fast path changes term and state beside a running append, and nodes can
@@ -22,6 +23,7 @@ import (
 //     an entry of our own costs an fsync on every node.
 //   - A wish to be elected waits while this node is about to give its leader up: see
 //     suspicion.
+//   - A peer that returns is sent what it missed at once: see reach.
 //   - Messages count only in the name of the node whose certificate they came with:
 //     see sender.
 type transport struct {
@@ -35,6 +37,12 @@ type transport struct {
 	roomFor func(octets int64) string
 	// leads says whether this node is the leader.
 	leads func() bool
+	// feeds says whether this node leads and has a member at an address; that is
+	// looked at again and again where nothing else ends a wait.
+	feeds func(id raft.ServerID, target raft.ServerAddress) bool
+	look  time.Duration
+	ended <-chan struct{} // closed when this node's part ends
+	reach reach
 	// suspicion is nil where every wish to be elected goes straight to the library.
 	suspicion *suspicion
 
@@ -77,6 +85,9 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		abstains:  func() bool { return false },
 		leads:     func() bool { return false },
 		roomFor:   func(int64) string { return "" },
+		feeds:     func(raft.ServerID, raft.ServerAddress) bool { return false },
+		look:      time.Second,
+		reach:     reach{back: make(map[raft.ServerID]chan struct{})},
 		consumer:  make(chan raft.RPC),
 		vouched:   make(chan raft.RPC),
 		stop:      make(chan struct{}),
@@ -99,8 +110,14 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if len(args.Entries) == 0 && t.stalled() {
 		return errStalled
 	}
-	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
 	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0
+	if !heartbeat {
+		if err := t.hold(id, target); err != nil {
+			return err
+		}
+	}
+	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	t.reach.tried(id, err)
 	if !heartbeat {
 		t.note(id, target, args, err == nil && resp.Success && resp.Term == args.Term)
 	}

@@ -177,6 +177,34 @@ func TestFollowerThatWasAwayInstallsASnapshot(t *testing.T) {
 	})
 }
 
+// Left alone the library tries less and less often, and a node that returns after ten
+// minutes waits for up to ten seconds, in which it opens no listener.
+func TestNodeThatReturnsIsFedAtOnce(t *testing.T) {
+	inVirtualTime(t, hourly(), func(t *testing.T, v *virtual) {
+		for round, away := range []time.Duration{3 * time.Second, 6 * time.Second, time.Minute, time.Hour} {
+			leader := v.waitLeader()
+			id := v.others(leader.c.ID)[round%2]
+			v.count.faults++
+			v.stop(id)
+			began := time.Now()
+			for i := 0; time.Since(began) < away; i++ {
+				must(t, v.write(leader, fmt.Sprintf("without-%d-%d", round, i), time.Minute))
+				time.Sleep(away / 20)
+			}
+			v.start(id)
+			began = time.Now()
+			n := v.nodes[id] // does as serve does before it opens listeners
+			must(t, n.WaitApplied(within(t, time.Minute), n.AskPeers(t.Context())))
+			if got, want := n.Machine().Index(), leader.Machine().Index(); got < want {
+				t.Errorf("after %s away it would serve %d, its leader is at %d", away, got, want)
+			}
+			if took := time.Since(began); took > 200*time.Millisecond {
+				t.Errorf("after %s away it took %s to be sent what it had missed", away, took)
+			}
+		}
+	})
+}
+
 func TestNothingRetiresWithoutQuorumForAMonth(t *testing.T) {
 	forMonths(t, func(t *testing.T, v *virtual) {
 		v.rotates()
