@@ -34,6 +34,7 @@ func labMaterial(random *rand.ChaCha8, ring keys.RingMode, id uint32) keys.Mater
 	public, sealed := make([]byte, 294), make([]byte, 128+keys.SealedOverhead)
 	_, _ = random.Read(public)
 	_, _ = random.Read(sealed)
+	binary.BigEndian.PutUint16(sealed, 1) // one version for all, as in a cluster
 	m := keys.Material{Algorithm: keys.RSA2048, ID: id, Sealed: sealed, Payload: "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(public)}
 	if ring == keys.Minted {
 		m.Selector = fmt.Sprintf("2601-%s", Token(public[:16]).String()[:6])
