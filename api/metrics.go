@@ -62,6 +62,7 @@ type collector struct {
 	checks  func() []Check
 
 	queries, responses, outcomes, dropped, truncated *prometheus.Desc
+	overflowed                                       *prometheus.Desc
 	durations, limited, cookies, open, connections   *prometheus.Desc
 	index, leader, domains, tenants, pools, build    *prometheus.Desc
 	problems, certificate, waiting, oldest           *prometheus.Desc
@@ -82,6 +83,8 @@ func newCollector(h *Handler) *collector {
 		responses: desc("dns_responses_total", "DNS responses.", "proto", "rcode"),
 		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "proto", "outcome"),
 		dropped:   desc("dns_dropped_total", "Datagrams that got no reply."),
+		overflowed: desc("dns_overflowed_total",
+			"UDP datagrams that the kernel dropped because they came faster than they were answered: a flood, or too few processors."),
 		truncated: desc("dns_truncated_total", "Responses cut to TC."),
 		durations: desc("dns_request_duration_seconds", "Time from reading the batch that a query came in to writing its replies.", "proto"),
 		limited:   desc("dns_rate_limited_total", "Responses past a rate limit: answers cut to TC, errors without options.", "limit"),
@@ -110,7 +113,7 @@ func newCollector(h *Handler) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.queries, c.responses, c.outcomes, c.dropped, c.truncated,
+		c.queries, c.responses, c.outcomes, c.dropped, c.overflowed, c.truncated,
 		c.durations, c.limited, c.cookies, c.open, c.connections,
 		c.index, c.leader, c.domains, c.tenants, c.pools, c.problems, c.certificate, c.waiting, c.oldest, c.build, c.check, c.shown,
 	} {
@@ -194,6 +197,7 @@ func (c *collector) collectDNS(to chan<- prometheus.Metric, s zone.Stats) {
 	counts(c.limited, s.Limited, 1)
 	counts(c.cookies, s.Cookies, 1)
 	count(c.dropped, s.Dropped)
+	count(c.overflowed, s.Overflowed)
 	count(c.truncated, s.Truncated)
 	to <- prometheus.MustNewConstMetric(c.open, prometheus.GaugeValue, float64(s.Connections.Open))
 	count(c.connections, s.Connections.Accepted, "accepted")

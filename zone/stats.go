@@ -15,7 +15,10 @@ type Stats struct {
 	Cookies   map[string]uint64    // queries by what their cookie was
 	Durations map[string]Durations // from batch in to batch out, by proto
 	Dropped   uint64               // datagrams that got no reply
-	Truncated uint64               // replies with TC, those past a limit among them
+	// Overflowed are datagrams that never got here: the kernel had no room for them in
+	// the socket, since they came faster than they were answered.
+	Overflowed uint64
+	Truncated  uint64 // replies with TC, those past a limit among them
 
 	Connections ConnectionStats
 }
@@ -163,6 +166,9 @@ func (s *Server) Stats() Stats {
 		Connections: s.connectionStats(),
 	}
 	groups, rcodes, outcomes, limits, cookies := typeGroupNames(), rcodeNames(), outcomeNames(), limitNames(), cookieNames()
+	for _, w := range s.workers {
+		merged.Overflowed += overflowed(w.conn)
+	}
 	for _, c := range s.counters {
 		merge := func(into map[string]uint64, prefix string, names []string, first int) {
 			for i, name := range names {

@@ -162,10 +162,7 @@ func (l *load) end() int64 {
 
 // askSOA asks for the SOA of p-dns.test once, over a socket of its own.
 func askSOA(network, to string, id uint16) error {
-	query := binary.BigEndian.AppendUint16(nil, id)
-	query = append(query, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
-	query = append(query, "\x05p-dns\x04test\x00\x00\x06\x00\x01"...)
-	skip := 0
+	query, skip := soaQuery(id), 0
 	if network == "tcp" {
 		query, skip = append([]byte{0, byte(len(query))}, query...), 2
 	}
@@ -183,9 +180,20 @@ func askSOA(network, to string, id uint16) error {
 	if err != nil {
 		return err
 	}
+	return soaReply(reply[min(skip, n):n])
+}
+
+func soaQuery(id uint16) []byte {
+	query := binary.BigEndian.AppendUint16(nil, id)
+	query = append(query, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+	return append(query, "\x05p-dns\x04test\x00\x00\x06\x00\x01"...)
+}
+
+// soaReply says what is wrong with a reply to soaQuery.
+func soaReply(reply []byte) error {
 	const noError, oneAnswer = 0, 1
-	if n < skip+12 || reply[skip+3]&0xf != noError || binary.BigEndian.Uint16(reply[skip+6:]) != oneAnswer {
-		return fmt.Errorf("reply %x", reply[:n])
+	if len(reply) < 12 || reply[3]&0xf != noError || binary.BigEndian.Uint16(reply[6:]) != oneAnswer {
+		return fmt.Errorf("reply %x", reply)
 	}
 	return nil
 }
