@@ -184,11 +184,6 @@ func (d *Domain) boundNames() (names []zone.Name) {
 
 // count keeps how many claims use an object, so that none in use is removed.
 func (w *writer) count(d *Domain, by int) {
-	if t, ok := w.tenants.Get(d.Tenant); ok {
-		next := *t
-		next.domains += by
-		w.tenants.Set(d.Tenant, &next) // the count is in no sum
-	}
 	w.countPool(d, by)
 	for _, s := range d.Servers {
 		if e, ok := w.servers.Get(s.Server); ok {

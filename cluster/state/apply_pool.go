@@ -274,7 +274,7 @@ func (w *writer) addTenant(c AddTenant) Result {
 		return refused(invalid("id", "%d tenants already: at most %d", w.tenants.Len(), MaxTenants))
 	}
 	w.tenantNumber++
-	w.setTenant(&tenantEntry{Tenant: Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time}})
+	w.setTenant(&Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time})
 	return done
 }
 

@@ -121,7 +121,6 @@ func (x *keyIndex) dump() string {
 
 func counts(t *tables) string {
 	var b strings.Builder
-	t.tenants.Scan(func(k string, e *tenantEntry) bool { fmt.Fprintln(&b, "tenant", k, e.domains); return true })
 	t.pools.Scan(func(k string, e *poolEntry) bool { fmt.Fprintln(&b, "pool", k, e.domains, e.slots); return true })
 	t.servers.Scan(func(k string, e *serverEntry) bool { fmt.Fprintln(&b, "server", k, e.domains); return true })
 	t.platforms.Scan(func(k uint32, e *platformEntry) bool {

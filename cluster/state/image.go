@@ -165,8 +165,8 @@ func (i *imageWriter) machine(t *tables) {
 		return i.object(imagePool{p.Number, p.ID, p.Serial, p.PoolSpec})
 	})
 	i.begin(sectionTenants)
-	t.tenants.Scan(func(_ string, e *tenantEntry) bool {
-		return i.object(imageTenant{e.Number, e.ID, e.Name, e.Suspended, e.CreatedAt})
+	t.tenants.Scan(func(_ string, t *Tenant) bool {
+		return i.object(imageTenant(*t))
 	})
 	i.begin(sectionAccess)
 	t.access.Scan(func(_ string, a *AccessToken) bool { return i.object(a) })

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -30,8 +29,8 @@ type claimed struct {
 	sealed map[uint16]int
 	sum    Sum // of the records
 
-	tenants, servers, pools, slots map[string]int
-	platforms                      map[uint32]int
+	servers, pools, slots map[string]int
+	platforms             map[uint32]int
 }
 
 type claimUse struct {
@@ -102,7 +101,7 @@ func (r *imageReader) domains(w *writer, f frame) (frame, error) {
 		return f, failed
 	}
 	if err == nil {
-		err = w.indexAll(&sum)
+		w.indexAll(&sum)
 	}
 	r.keys = sum.keys
 	return f, err
@@ -281,12 +280,10 @@ func (s *claimed) add(d *Domain) {
 	if at := d.wakeAt(); at != 0 {
 		s.due = append(s.due, dueKey(at, d.Token))
 	}
-	if s.tenants == nil {
-		s.tenants, s.servers = make(map[string]int), make(map[string]int)
+	if s.pools == nil {
 		s.pools, s.slots = make(map[string]int), make(map[string]int)
-		s.platforms = make(map[uint32]int)
+		s.servers, s.platforms = make(map[string]int), make(map[uint32]int)
 	}
-	s.tenants[d.Tenant]++
 	s.pools[d.Pool]++
 	if d.Mode == zone.CNAME {
 		s.slots[d.Pool]++
@@ -311,11 +308,10 @@ func (s *claimed) merge(o *claimed) {
 		s.sealed = make(map[uint16]int)
 	}
 	addCounts(s.sealed, o.sealed)
-	if s.tenants == nil {
-		s.tenants, s.servers, s.pools, s.slots, s.platforms = o.tenants, o.servers, o.pools, o.slots, o.platforms
+	if s.pools == nil {
+		s.servers, s.pools, s.slots, s.platforms = o.servers, o.pools, o.slots, o.platforms
 		return
 	}
-	addCounts(s.tenants, o.tenants)
 	addCounts(s.servers, o.servers)
 	addCounts(s.pools, o.pools)
 	addCounts(s.slots, o.slots)
@@ -329,7 +325,7 @@ func addCounts[K comparable](to, from map[K]int) {
 }
 
 // indexAll fills the indexes and counts of claims.
-func (w *writer) indexAll(s *claimed) error {
+func (w *writer) indexAll(s *claimed) {
 	var all sync.WaitGroup
 	for _, x := range []struct {
 		to    *nameIndex
@@ -347,7 +343,7 @@ func (w *writer) indexAll(s *claimed) error {
 	for version, n := range s.sealed {
 		w.countSealed([]uint16{version}, n)
 	}
-	return w.countAll(s)
+	w.countAll(s)
 }
 
 // fillSorted sets keys in order, each in memory that has nothing else near it:
@@ -360,26 +356,14 @@ func fillSorted(t *table[string, struct{}], list []string) {
 	}
 }
 
-var errUnknownUse = errors.New("claims name what the image does not have")
-
-func (w *writer) countAll(s *claimed) error {
-	for id, n := range s.tenants {
-		e, ok := w.tenants.Get(id)
-		if !ok {
-			return fmt.Errorf("tenant %s: %w", quote(id), errUnknownUse)
-		}
-		next := *e
-		next.domains += n
-		w.tenants.Set(id, &next)
-	}
+// countAll is count for all claims of an image.
+func (w *writer) countAll(s *claimed) {
 	for id, n := range s.pools {
-		e, ok := w.pools.Get(id)
-		if !ok {
-			return fmt.Errorf("pool %s: %w", quote(id), errUnknownUse)
+		if e, ok := w.pools.Get(id); ok {
+			next := *e
+			next.domains, next.slots = next.domains+n, next.slots+s.slots[id]
+			w.pools.Set(id, &next)
 		}
-		next := *e
-		next.domains, next.slots = next.domains+n, next.slots+s.slots[id]
-		w.pools.Set(id, &next)
 	}
 	for label, n := range s.servers {
 		if e, ok := w.servers.Get(label); ok {
@@ -395,7 +379,6 @@ func (w *writer) countAll(s *claimed) error {
 			w.platforms.Set(number, &next)
 		}
 	}
-	return nil
 }
 
 // sound says whether a decoded domain holds values that the machine can have.

@@ -225,7 +225,8 @@ func (w *writer) readShared(section byte, item string) error {
 		})
 	case sectionTenants:
 		return object(item, func(t imageTenant) bool {
-			twice := w.setTenant(&tenantEntry{Tenant: Tenant(t)})
+			tenant := Tenant(t)
+			twice := w.setTenant(&tenant)
 			return !twice && t.Number > 0 && t.Number <= w.tenantNumber
 		})
 	case sectionAccess:

@@ -151,11 +151,7 @@ func (m Machine) Tombstoned(t Token) bool { return m.tables().gone.has(t) }
 
 // Tenant finds a tenant by its id.
 func (m Machine) Tenant(id string) (*Tenant, bool) {
-	e, ok := m.tables().tenants.Get(id)
-	if !ok {
-		return nil, false
-	}
-	return &e.Tenant, true
+	return m.tables().tenants.Get(id)
 }
 
 // Pool finds a pool by its id.
@@ -201,7 +197,7 @@ func (m Machine) AccessByHash(hash [32]byte) (*AccessToken, bool) {
 // Tenants walks the tenants in order of id, from an id on.
 func (m Machine) Tenants(from string) iter.Seq[*Tenant] {
 	return func(yield func(*Tenant) bool) {
-		m.tables().tenants.Ascend(from, func(_ string, e *tenantEntry) bool { return yield(&e.Tenant) })
+		m.tables().tenants.Ascend(from, func(_ string, t *Tenant) bool { return yield(t) })
 	}
 }
 

@@ -108,7 +108,7 @@ func (m Machine) Recount(rest func() bool) Sum {
 	t.domains.Scan(func(_ string, r record) bool { return add(r.sum()) })
 	t.gone.each(func(v [16]byte) bool { return add(hashOf(sumGone, string(v[:]))) })
 	t.goneBound.each(func(v [16]byte) bool { return add(hashOf(sumGoneBound, string(v[:]))) })
-	t.tenants.Scan(func(_ string, e *tenantEntry) bool { return add(e.sum()) })
+	t.tenants.Scan(func(_ string, t *Tenant) bool { return add(t.sum()) })
 	t.access.Scan(func(_ string, a *AccessToken) bool { return add(a.sum()) })
 	t.results.byKey.Scan(func(key string, v onceResult) bool { return add(v.sum(key)) })
 	return all.large + t.small()
@@ -175,12 +175,12 @@ func (t *tables) buryHash(h [16]byte) {
 	}
 }
 
-func (t *tables) setTenant(e *tenantEntry) (twice bool) {
-	old, twice := t.tenants.Set(e.ID, e)
+func (t *tables) setTenant(n *Tenant) (twice bool) {
+	old, twice := t.tenants.Set(n.ID, n)
 	if twice {
 		t.sums.drop(old.sum())
 	}
-	t.sums.add(e.sum())
+	t.sums.add(n.sum())
 	return twice
 }
 

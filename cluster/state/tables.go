@@ -32,7 +32,7 @@ type tables struct {
 	servers   table[string, *serverEntry]
 	pools     table[string, *poolEntry]
 	poolIDs   table[uint32, string]
-	tenants   table[string, *tenantEntry]
+	tenants   table[string, *Tenant]
 
 	domains table[string, record]
 	claims  nameIndex // all claims, by what they claim
@@ -75,7 +75,7 @@ type sweep struct {
 	Next string `cbor:"2,keyasint"` // the token to go on from, as a key
 }
 
-// platformEntry, serverEntry, poolEntry and tenantEntry hold an object, what was
+// platformEntry, serverEntry and poolEntry hold an object, what was
 // rendered of it, and how many claims use it. They are replaced, not edited.
 type platformEntry struct {
 	Platform
@@ -94,11 +94,6 @@ type poolEntry struct {
 	answers *zone.Pool
 	domains int // all, and
 	slots   int // those in CNAME mode
-}
-
-type tenantEntry struct {
-	Tenant
-	domains int
 }
 
 // fork gives tables that may be written.
