@@ -134,7 +134,7 @@ func (h *house) following(s *Server, scope, query, last string) *follower {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	h.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.Addrs()[0].String()+"/v1/events"+query, nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.sockets[0].Addr().String()+"/v1/events"+query, nil)
 	if err != nil {
 		h.Fatal(err)
 	}

@@ -138,15 +138,6 @@ func listenOn(addr netip.AddrPort, secure bool) (net.Listener, error) {
 	return socket, nil
 }
 
-// Addrs are the addresses listened on, with the ports that :0 came to.
-func (s *Server) Addrs() []net.Addr {
-	var all []net.Addr
-	for _, socket := range s.sockets {
-		all = append(all, socket.Addr())
-	}
-	return all
-}
-
 // Close stops accepting, lets running requests end until ctx is done, then cuts
 // them.
 func (s *Server) Close(ctx context.Context) error {

@@ -43,7 +43,7 @@ func listening(t *testing.T, c ListenConfig) (*Server, string) {
 			t.Error(err)
 		}
 	})
-	return s, s.Addrs()[0].String()
+	return s, s.sockets[0].Addr().String()
 }
 
 func TestPlainHTTPOffLoopbackIsRefused(t *testing.T) {
@@ -63,8 +63,8 @@ func TestPlainHTTPOffLoopbackIsRefused(t *testing.T) {
 
 func TestEveryAddressIsListenedOn(t *testing.T) {
 	s, _ := listening(t, ListenConfig{})
-	for _, a := range s.Addrs() {
-		reply, err := http.Get("http://" + a.String() + "/x")
+	for _, socket := range s.sockets {
+		reply, err := http.Get("http://" + socket.Addr().String() + "/x")
 		if err != nil {
 			t.Fatal(err)
 		}

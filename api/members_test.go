@@ -134,7 +134,7 @@ func TestHealthReadyAndMetricsNeedNoToken(t *testing.T) {
 	if strings.Contains(m, "customer.example") {
 		t.Error("a customer's name in the metrics")
 	}
-	if a := h.as("", "GET", "/openapi.json", ""); a.Code != http.StatusOK || a.Body.String() != string(h.handler.Spec()) {
+	if a := h.as("", "GET", "/openapi.json", ""); a.Code != http.StatusOK || a.Body.String() != string(h.handler.spec) {
 		t.Errorf("%d", a.Code)
 	}
 }

@@ -117,6 +117,3 @@ func (h *Handler) marshalSpec() ([]byte, error) {
 	b.WriteByte('\n')
 	return b.Bytes(), nil
 }
-
-// Spec is the OpenAPI 3.1 document that /openapi.json serves. READ-ONLY.
-func (h *Handler) Spec() []byte { return h.spec }

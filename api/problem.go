@@ -93,8 +93,8 @@ func forbidden(field, format string, args ...any) *Problem {
 	return problem(http.StatusForbidden, codeForbidden, field, format, args...)
 }
 
-func notYet(field, format string, args ...any) *Problem {
-	return problem(http.StatusNotImplemented, codeNotYet, field, format, args...)
+func notYet(field, what string) *Problem {
+	return problem(http.StatusNotImplemented, codeNotYet, field, "%s", what)
 }
 
 // with adds a header to the reply that carries the problem.

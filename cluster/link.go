@@ -35,7 +35,6 @@ const (
 // and the dialer to the others. Both ends show certificates of the cluster's CA,
 // and each end's name must be a member's.
 type link struct {
-	id     string
 	tls    *tls.Config
 	logger *slog.Logger
 	// member says whether a node may connect.
@@ -84,7 +83,7 @@ type peerConn struct {
 }
 
 // newLink checks the TLS configuration.
-func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
+func newLink(c *tls.Config, logger *slog.Logger) (*link, error) {
 	if c.RootCAs == nil {
 		return nil, errors.New("TLS: RootCAs is not set; it must hold the cluster's own CA")
 	}
@@ -103,7 +102,7 @@ func newLink(id string, c *tls.Config, logger *slog.Logger) (*link, error) {
 	t.ClientSessionCache = nil
 	ctx, cancel := context.WithCancel(context.Background())
 	return &link{
-		id: id, tls: t, logger: logger, network: tcp{},
+		tls: t, logger: logger, network: tcp{},
 		ctx: ctx, cancel: cancel, patience: handshakeTime,
 		own:       func() incarnation { return incarnation{} },
 		raft:      make(chan net.Conn),

@@ -23,7 +23,7 @@ func testLink(t *testing.T, c *tls.Config, id string, members ...string) *link {
 
 func patientLink(t *testing.T, patience time.Duration, c *tls.Config, id string, members ...string) *link {
 	t.Helper()
-	l, err := newLink(id, c, slog.New(slog.DiscardHandler))
+	l, err := newLink(c, slog.New(slog.DiscardHandler))
 	must(t, err)
 	l.patience = patience
 	l.member = func(id string) bool {
@@ -174,7 +174,7 @@ func TestOnePeerHasABoundedNumberOfConnections(t *testing.T) {
 func TestMissingTrustIsAnErrorAtOpen(t *testing.T) {
 	c := newAuthority(t).tls("node-1")
 	c.RootCAs = nil
-	if _, err := newLink("node-1", c, slog.Default()); err == nil || !strings.Contains(err.Error(), "RootCAs") {
+	if _, err := newLink(c, slog.Default()); err == nil || !strings.Contains(err.Error(), "RootCAs") {
 		t.Errorf("%v, want the missing field named", err)
 	}
 }

@@ -198,7 +198,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n = &Node{c: c, tuning: t, logger: c.Logger, fence: newFence(c.Logger)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.peers.init(n)
-	if n.link, err = newLink(c.ID, c.TLS, c.Logger); err != nil {
+	if n.link, err = newLink(c.TLS, c.Logger); err != nil {
 		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
 	}
 	n.link.network = t.network

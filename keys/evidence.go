@@ -19,14 +19,6 @@ type Evidence struct {
 	Switched bool `cbor:"4,keyasint"`
 }
 
-// Merge is the evidence of two nodes together.
-func (e Evidence) Merge(o Evidence) Evidence {
-	return Evidence{
-		Complete: e.Complete && o.Complete, AskedAt: max(e.AskedAt, o.AskedAt),
-		HandedOutAt: max(e.HandedOutAt, o.HandedOutAt), Switched: e.Switched && o.Switched,
-	}
-}
-
 // drained is the end of draining. Where the evidence says that the key is still
 // in use, the ring notes until when that puts it off, so that the step is due
 // again then and not before.

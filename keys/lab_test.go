@@ -29,7 +29,7 @@ func TestLabPairsLookLikeKeysAndCannotSign(t *testing.T) {
 			t.Fatal("a pair was given twice")
 		}
 		seen[p.Payload()] = true
-		if len(p.Payload()) != len(sound.Payload()) || len(p.Compact()) != len(sound.Compact()) || p.Public().Bits() != minRSABits {
+		if len(p.Payload()) != len(sound.Payload()) || len(p.Compact()) != len(sound.Compact()) || p.public.rsa.N.BitLen() != minRSABits {
 			t.Fatalf("payload of %d octets, compact form of %d", len(p.Payload()), len(p.Compact()))
 		}
 		if same, _ := again.Take(context.Background(), RSA2048); same.Payload() != p.Payload() {

@@ -200,9 +200,6 @@ func (p *Pair) Algorithm() Algorithm { return p.public.Algorithm }
 // Payload is the TXT payload that publishes the public half: "v=DKIM1; k=rsa; p=…".
 func (p *Pair) Payload() string { return p.payload }
 
-// Public is the public half.
-func (p *Pair) Public() Public { return p.public }
-
 // Compact is the private half in its smallest form: RSA one prime (the rest
 // follows from the public half), Ed25519 the seed. Handle like the key itself:
 // the caller clears it after use.

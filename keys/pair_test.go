@@ -100,8 +100,8 @@ func TestImportedKeyOf4096BitsSigns(t *testing.T) {
 	if err := p.Check(); err != nil {
 		t.Error(err)
 	}
-	if p.Algorithm() != RSA2048 || p.Public().Bits() != 4096 {
-		t.Errorf("%s of %d bits", p.Algorithm(), p.Public().Bits())
+	if p.Algorithm() != RSA2048 || p.public.rsa.N.BitLen() != 4096 {
+		t.Errorf("%s of %d bits", p.Algorithm(), p.public.rsa.N.BitLen())
 	}
 	again, err := Restore(p.Payload(), p.Compact())
 	if err != nil {
@@ -150,15 +150,15 @@ func pkcs1(t *testing.T, n, e, d, p, q *big.Int) []byte {
 }
 
 // fromPrimes is a key of chosen primes, valid but for what is wrong with them.
-func fromPrimes(t *testing.T, p, q *big.Int, e int64) []byte {
+func fromPrimes(t *testing.T, p, q *big.Int) []byte {
 	t.Helper()
-	one := big.NewInt(1)
+	e, one := big.NewInt(65537), big.NewInt(1)
 	phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
-	d := new(big.Int).ModInverse(big.NewInt(e), phi)
+	d := new(big.Int).ModInverse(e, phi)
 	if d == nil {
 		d = one
 	}
-	return pkcs1(t, new(big.Int).Mul(p, q), big.NewInt(e), d, p, q)
+	return pkcs1(t, new(big.Int).Mul(p, q), e, d, p, q)
 }
 
 func prime(t *testing.T, bits int) *big.Int {
@@ -231,7 +231,7 @@ func TestWeakOrForeignPrivateKeysAreRefused(t *testing.T) {
 		"elliptic curve":  {block("PRIVATE KEY", ecDER), "algorithm 1.2.840.10045.2.1, want RSA or Ed25519"},
 		"garbage PKCS 8":  {block("PRIVATE KEY", []byte{1, 2, 3}), "PKCS #8"},
 		"garbage PKCS 1":  {block("RSA PRIVATE KEY", []byte{0x30, 0}), "PKCS #1"},
-		"1024 bits":       {fromPrimes(t, prime(t, 512), prime(t, 512), 65537), "1024 bits, at least 2048"},
+		"1024 bits":       {fromPrimes(t, prime(t, 512), prime(t, 512)), "1024 bits, at least 2048"},
 		"2047 bits":       {pkcs1(t, new(big.Int).SetBit(new(big.Int), 2046, 1), e, d, p, q), "2047 bits, at least 2048"},
 		"4097 bits":       {pkcs1(t, new(big.Int).SetBit(new(big.Int), 4096, 1), e, d, p, q), "4097 bits, at most 4096"},
 		"exponent 3":      {pkcs1(t, n, big.NewInt(3), d, p, q), "exponent 3, want an odd number from 65537"},
@@ -241,14 +241,14 @@ func TestWeakOrForeignPrivateKeysAreRefused(t *testing.T) {
 		"modulus minus":   {pkcs1(t, new(big.Int).Neg(n), e, d, p, q), "rsa modulus of 2048 bits"},
 		"even modulus":    {pkcs1(t, new(big.Int).SetBit(n, 0, 0), e, d, p, q), "modulus is even"},
 		"small factor":    {pkcs1(t, new(big.Int).Mul(big.NewInt(1999), prime(t, 2040)), e, d, p, q), "divisible by 1999"},
-		"primes equal":    {fromPrimes(t, p, p, 65537), "too close together"},
-		"primes close":    {fromPrimes(t, p, nextPrime(p), 65537), "too close together"},
+		"primes equal":    {fromPrimes(t, p, p), "too close together"},
+		"primes close":    {fromPrimes(t, p, nextPrime(p)), "too close together"},
 		"other primes":    {pkcs1(t, n, e, d, other.Primes[0], other.Primes[1]), "do not multiply to the modulus"},
 		"other exponent":  {pkcs1(t, n, e, other.D, p, q), "private exponent belongs to another key"},
 		"prime and 1":     {pkcs1(t, n, e, d, n, big.NewInt(1)), "not prime"},
 		"composite prime": {pkcs1(t, new(big.Int).Mul(composite, p), e, d, composite, p), "not prime"},
 		"primes minus":    {pkcs1(t, n, e, d, new(big.Int).Neg(p), new(big.Int).Neg(q)), "do not multiply"},
-		"infineon":        {fromPrimes(t, rocaPrime(t, 1024), rocaPrime(t, 1024), 65537), "ROCA"},
+		"infineon":        {fromPrimes(t, rocaPrime(t, 1024), rocaPrime(t, 1024)), "ROCA"},
 		"short ed25519":   {block("PRIVATE KEY", shortEd25519(t)), "ed25519 seed of 31 octets"},
 		"trailing octets": {block("PRIVATE KEY", append(bytes.Clone(ecDER), 0)), "1 octets too many"},
 	} {

@@ -60,14 +60,6 @@ func (p Public) Payload() string {
 	return payloadPrefix(RSA2048) + base64.StdEncoding.EncodeToString(spki)
 }
 
-// Bits is the size of an RSA modulus, or 256.
-func (p Public) Bits() int {
-	if p.rsa != nil {
-		return p.rsa.N.BitLen()
-	}
-	return 8 * len(p.ed)
-}
-
 // RevokedPayload is the TXT payload of a revoked key and of an empty slot: an
 // empty p= (RFC 6376 section 3.6.1).
 func RevokedPayload(a Algorithm) string { return payloadPrefix(a) }

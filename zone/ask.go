@@ -50,7 +50,6 @@ func (q Question) message(id uint16) ([]byte, error) {
 // for as long as the server does; the questions of all callers are pipelined on it
 // (RFC 7766 section 6.2.1.1). Safe for concurrent use.
 type Asker struct {
-	tree    *Tree
 	mirrors sync.Pool // of *mirror
 
 	// mu guards what follows.
@@ -67,7 +66,7 @@ type askServer struct {
 
 // NewAsker makes an Asker that holds what it is told against a tree. Close it.
 func NewAsker(t *Tree) *Asker {
-	a := &Asker{tree: t, servers: make(map[string]*askServer)}
+	a := &Asker{servers: make(map[string]*askServer)}
 	a.mirrors.New = func() any { return &mirror{NewResponder(t, ""), make([]byte, 0, MaxTCP)} }
 	return a
 }

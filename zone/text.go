@@ -73,7 +73,7 @@ func ParseZone(apex Name, r io.Reader, limits TextLimits) ([]RRset, []Note, erro
 	if len(text) > limits.Octets {
 		return nil, nil, fmt.Errorf("reading zone text: more than %d octets", limits.Octets)
 	}
-	p := textParser{apex: apex, origin: apex, limits: limits, sets: make(map[setKey]*textSet), owners: make(map[Name][]*textSet)}
+	p := textParser{apex: apex, origin: apex, sets: make(map[setKey]*textSet), owners: make(map[Name][]*textSet)}
 	s := entryScanner{rest: string(text)}
 	for p.records <= limits.Records {
 		e, ok := s.next()
@@ -95,8 +95,6 @@ func ParseZone(apex Name, r io.Reader, limits TextLimits) ([]RRset, []Note, erro
 // textParser collects the records of a text.
 type textParser struct {
 	apex   Name
-	limits TextLimits
-
 	origin Name
 	owner  Name   // of the last record
 	ttl    uint32 // $TTL, or the last TTL

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -302,11 +303,11 @@ func (k *knotControl) do(command string, data ...[2]string) error {
 			return nil
 		case unit >= knotOffset:
 			var size [2]byte
-			if _, err := readFull(r, size[:]); err != nil {
+			if _, err := io.ReadFull(r, size[:]); err != nil {
 				return err
 			}
 			value := make([]byte, int(size[0])<<8|int(size[1]))
-			if _, err := readFull(r, value); err != nil {
+			if _, err := io.ReadFull(r, value); err != nil {
 				return err
 			}
 			if unit == knotOffset+knotError {
@@ -314,18 +315,6 @@ func (k *knotControl) do(command string, data ...[2]string) error {
 			}
 		}
 	}
-}
-
-func readFull(r *bufio.Reader, p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		m, err := r.Read(p[n:])
-		n += m
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
 }
 
 func writeAll(dir string, files map[string]string) error {

@@ -7,24 +7,19 @@ import (
 	"authd/keys"
 )
 
-// Task is one step that is due, as Due found it.
+// Task is one step that is due, as DueAfter found it.
 type Task struct {
 	Token  Token
-	Due    int64
 	Expire bool      // the claim itself ends (ExpireDomain)
 	Step   keys.Step // otherwise
 
 	wake int64 // where the claim stands in the queue
 }
 
-// Due lists at most limit tasks due at a time, the earliest first. A claim can
-// have several.
-func (m Machine) Due(limit int, at int64) []Task { return m.DueAfter(Task{}, limit, at) }
-
-// DueAfter is Due from the claim behind a task's on, so that tasks which cannot
-// be done now (a confirmation that waits for a node) do not hide the others. The
-// zero Task is the beginning. A list may be longer than limit by the further
-// tasks of its last claim.
+// DueAfter lists at most limit tasks due at a time, the earliest first, from the
+// claim behind a task's on, so that tasks which cannot be done now (a confirmation
+// that waits for a node) do not hide the others. The zero Task is the beginning. A
+// list may be longer than limit by the further tasks of its last claim.
 func (m Machine) DueAfter(last Task, limit int, at int64) (list []Task) {
 	t := m.tables()
 	from := ""
@@ -49,19 +44,19 @@ func (t *tables) tasks(token Token, wake, at int64) []Task {
 		panic("the queue names claim " + token.String() + " which is not there: stop this node and restore it from a snapshot")
 	}
 	if d.GoneAt != 0 && d.GoneAt <= at {
-		return []Task{{Token: token, Due: d.GoneAt, Expire: true, wake: wake}}
+		return []Task{{Token: token, Expire: true, wake: wake}}
 	}
 	var list []Task
 	planned := d.Ring().Plan(t.policy(d))
 	for _, p := range planned {
 		if p.Due <= at {
-			list = append(list, Task{Token: token, Due: p.Due, Step: p.Step, wake: wake})
+			list = append(list, Task{Token: token, Step: p.Step, wake: wake})
 		}
 	}
 	if len(list) == 0 && len(planned) > 0 {
 		// The pool's policy was slowed down meanwhile. The command is refused as too
 		// early and puts the claim where it belongs now.
-		list = append(list, Task{Token: token, Due: wake, Step: planned[0].Step, wake: wake})
+		list = append(list, Task{Token: token, Step: planned[0].Step, wake: wake})
 	}
 	return list
 }

@@ -286,14 +286,14 @@ func (g *generator) command(m Machine) Command {
 		case 2, 3:
 			return g.rotation(m)
 		}
-		return RevokeKey{Token: g.token(m), Selector: g.selector(m), Force: g.flag("force", 2)}
+		return RevokeKey{Token: g.token(m), Selector: g.selector(), Force: g.flag("force", 2)}
 	default:
-		return g.shared(m)
+		return g.shared()
 	}
 }
 
 // shared draws the commands that are not about a claim.
-func (g *generator) shared(m Machine) Command {
+func (g *generator) shared() Command {
 	apex := name(g.pick("zone", "p-dns.test", "p-dns.example", "third.test", "customer.test"))
 	tenant := g.pick("tenant", "acme", "zeta", "third", "fourth")
 	pool := g.pick("pool", "default", "second", "third")
@@ -520,7 +520,7 @@ func (g *generator) domainRecords(m Machine) Command {
 	return c
 }
 
-func (g *generator) selector(m Machine) string {
+func (g *generator) selector() string {
 	return g.pick("selector", "2601-aaaaaa", "2601-bbbbbb", "k1", "k2", "t2-k1", "nope")
 }
 
@@ -565,7 +565,7 @@ func (g *generator) bring(m Machine) Command {
 func (g *generator) emergency(m Machine) Command {
 	c := ReplaceKey{Token: g.token(m), Algorithm: keys.RSA2048, Old: keys.Fate(rapid.IntRange(0, 4).Draw(g.t, "fate")), Store: g.flag("store", 3)}
 	if g.flag("from", 3) {
-		c.From = g.selector(m)
+		c.From = g.selector()
 	}
 	return c
 }
@@ -627,7 +627,7 @@ func (g *generator) step(m Machine) Command {
 	c := g.stepKey(m, g.token(m), keys.Step{Kind: kind, Algorithm: keys.RSA2048, Key: rapid.Uint32Range(0, 4).Draw(g.t, "key")})
 	c.Manual = g.flag("manual", 2)
 	if g.flag("from", 3) {
-		c.From = g.selector(m)
+		c.From = g.selector()
 	}
 	return c
 }

@@ -15,11 +15,6 @@ type delta struct {
 	check     bool              // a CheckState was among the commands
 }
 
-// Empty says whether nothing that DNS answers changed.
-func (d Delta) Empty() bool {
-	return len(d.domains) == 0 && len(d.pools) == 0 && len(d.platforms) == 0
-}
-
 // Checks says whether nodes compare their machines at this place in the log.
 func (d Delta) Checks() bool { return d.check }
 

@@ -105,14 +105,14 @@ func v1(segments ...string) string {
 	return b.String()
 }
 
-// get, put, post, patch and remove are calls; into may be nil. They return the
-// reply's body as it came.
+// get, put, post, patch and remove are calls; into may be nil, and put has none.
+// They return the reply's body as it came.
 func (c *client) get(ctx context.Context, path string, query url.Values, into any) ([]byte, error) {
 	return c.call(ctx, http.MethodGet, path, query, nil, into)
 }
 
-func (c *client) put(ctx context.Context, path string, body, into any) ([]byte, error) {
-	return c.call(ctx, http.MethodPut, path, nil, body, into)
+func (c *client) put(ctx context.Context, path string, body any) ([]byte, error) {
+	return c.call(ctx, http.MethodPut, path, nil, body, nil)
 }
 
 func (c *client) post(ctx context.Context, path string, query url.Values, body, into any) ([]byte, error) {

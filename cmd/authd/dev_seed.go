@@ -55,20 +55,20 @@ func (d *devCluster) seed(ctx context.Context, c *client, demo bool) error {
 		return err
 	}
 	for _, n := range devNameservers {
-		if _, err := c.put(ctx, v1("nameservers", n.label), api.NameServerSpec{Addresses: n.addresses}, nil); err != nil {
+		if _, err := c.put(ctx, v1("nameservers", n.label), api.NameServerSpec{Addresses: n.addresses}); err != nil {
 			return err
 		}
 	}
-	if _, err := c.put(ctx, v1("zones", devZone), api.ZoneSpec{}, nil); err != nil {
+	if _, err := c.put(ctx, v1("zones", devZone), api.ZoneSpec{}); err != nil {
 		return err
 	}
 	for _, r := range devRecords {
 		spec := api.RecordSpec{TTL: 3600, Values: []string{r.value}}
-		if _, err := c.put(ctx, v1("zones", devZone, "records", r.name, r.kind), spec, nil); err != nil {
+		if _, err := c.put(ctx, v1("zones", devZone, "records", r.name, r.kind), spec); err != nil {
 			return err
 		}
 	}
-	if _, err := c.put(ctx, v1("pools", devPool), devPoolSpec, nil); err != nil {
+	if _, err := c.put(ctx, v1("pools", devPool), devPoolSpec); err != nil {
 		return err
 	}
 	if demo {

@@ -371,7 +371,7 @@ Examples:
 }
 
 func (c *recordSetCmd) Run(s *session) error {
-	raw, err := s.put(s.ctx, v1("domains", c.Domain, "records", c.Name, c.Type), api.RecordSpec{TTL: c.TTL, Values: c.Values}, nil)
+	raw, err := s.put(s.ctx, v1("domains", c.Domain, "records", c.Name, c.Type), api.RecordSpec{TTL: c.TTL, Values: c.Values})
 	if err != nil {
 		return err
 	}

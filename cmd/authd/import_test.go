@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-func readAll(t *testing.T, text, format string) ([]importRow, []badLine) {
+func readAll(t *testing.T, text string) ([]importRow, []badLine) {
 	t.Helper()
-	rows, bad, err := readImport(strings.NewReader(text), format, t.TempDir())
+	rows, bad, err := readImport(strings.NewReader(text), "", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestImportReadsTheThousandCustomers(t *testing.T) {
 func TestImportTakesEitherFormatAlike(t *testing.T) {
 	csvRows, bad := readAll(t, "domain,tenant,mode,labels,signs_for\n"+
 		"send.a.example,acme,delegated,tier=gold; region=eu,a.example b.example\n"+
-		"b.example,acme,cname,,\n", "")
+		"b.example,acme,cname,,\n")
 	if len(bad) > 0 {
 		t.Fatal(bad)
 	}
@@ -46,7 +46,7 @@ func TestImportTakesEitherFormatAlike(t *testing.T) {
 {"tenant":"acme","domain":"send.a.example","mode":"delegated","labels":{"tier":"gold","region":"eu"},"signs_for":["a.example","b.example"]}
 
 {"tenant":"acme","domain":"b.example","mode":"cname"}
-`, "")
+`)
 	if len(bad) > 0 {
 		t.Fatal(bad)
 	}
@@ -77,7 +77,7 @@ func TestImportTellsEveryBadLine(t *testing.T) {
 		"acme,e.example,cname,,k1=x.p-dns.test\n" +
 		"acme,f.example,cname,,what=x.p-dns.test\n" +
 		"acme,\"send.g.example,,,\n"
-	rows, bad := readAll(t, text, "")
+	rows, bad := readAll(t, text)
 	if len(rows) != 1 {
 		t.Errorf("%d rows were good, not 1", len(rows))
 	}
@@ -106,7 +106,7 @@ func TestImportTellsBadJSONLines(t *testing.T) {
 {"tenant":"acme","domain":7}
 {"tenant":"acme"} {"tenant":"globex"}
 not json
-`, "")
+`)
 	if len(rows) != 1 || len(bad) != 4 {
 		t.Fatalf("%d rows, bad lines %v", len(rows), bad)
 	}

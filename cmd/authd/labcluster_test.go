@@ -53,11 +53,10 @@ func (l *lab) build(tags string) string {
 }
 
 // startDev starts "authd dev" with an empty cluster and waits for "ready".
-func (l *lab) startDev(binary string, args ...string) *cluster {
+func (l *lab) startDev(binary string) *cluster {
 	l.Helper()
 	c := &cluster{lab: l, binary: binary, dir: filepath.Join(l.dir, "cluster"), nodes: map[int]*process{}}
-	args = append([]string{"dev", "--data", c.dir, "--empty"}, args...)
-	c.dev = l.start("dev", exec.Command(binary, args...))
+	c.dev = l.start("dev", exec.Command(binary, "dev", "--data", c.dir, "--empty"))
 	// In order, so that the ports are free when the cleanup is done.
 	l.Cleanup(func() { c.dev.end(syscall.SIGTERM) })
 	l.eventually(labStart, "authd dev printing ready", func() error {

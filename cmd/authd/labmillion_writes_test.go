@@ -100,11 +100,6 @@ func (m *million) writeUntil(node int, done func() bool) (commits []commit, peak
 	return commits, peak
 }
 
-func p99(list []time.Duration) time.Duration {
-	slices.Sort(list)
-	return list[len(list)*99/100].Round(100 * time.Microsecond)
-}
-
 // windows are when a node wrote snapshots, by its log.
 func (m *million) windows(i int) (list []window) {
 	text, err := os.ReadFile(m.run[i].log)

@@ -113,10 +113,10 @@ func (c *cluster) domain(node int, domain string) (d domainReply) {
 
 // customers starts the customers' own name servers: their zones hold the records
 // that the platform asked them to add, and nothing else.
-func (w *world) customers(delegated, cnames string) *process {
+func (w *world) customers(delegated, cnames string) {
 	w.Helper()
 	zone := soa + nsRecords("@", []string{"ns1", "ns2"}) + serverRecords("ns1", 21) + serverRecords("ns2", 22)
-	return w.knot("customers", "127.0.0.21:5353", map[string]string{
+	w.knot("customers", "127.0.0.21:5353", map[string]string{
 		"customer.test.":  zone + delegated,
 		"customer2.test.": zone + cnames,
 	})

@@ -105,7 +105,7 @@ stays a member, and is put back when it has caught up. Until then its /ready is 
 
 func (c *raftServingCmd) Run(s *session) error {
 	body := api.NewServing{Serving: c.On, Statement: c.Statement}
-	raw, err := s.put(s.ctx, v1("cluster", "nodes", c.ID, "serving"), body, nil)
+	raw, err := s.put(s.ctx, v1("cluster", "nodes", c.ID, "serving"), body)
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (c *raftAuthorityCmd) Run(s *session) error {
 		return err
 	}
 	body := api.NewAuthority{Certificate: string(certificate), Key: api.PrivateText(key)}
-	raw, err := s.put(s.ctx, v1("cluster", "authority"), body, nil)
+	raw, err := s.put(s.ctx, v1("cluster", "authority"), body)
 	if err != nil {
 		return err
 	}

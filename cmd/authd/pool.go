@@ -67,7 +67,7 @@ func (c *poolSetCmd) Run(s *session) error {
 			return err
 		}
 	}
-	raw, err := s.put(s.ctx, v1("pools", c.Pool), body, nil)
+	raw, err := s.put(s.ctx, v1("pools", c.Pool), body)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (zoneSetCmd) Help() string {
 }
 
 func (c *zoneSetCmd) Run(s *session) error {
-	raw, err := s.put(s.ctx, v1("zones", c.Zone), api.ZoneSpec{Contact: c.Contact}, nil)
+	raw, err := s.put(s.ctx, v1("zones", c.Zone), api.ZoneSpec{Contact: c.Contact})
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (zoneRecordSetCmd) Help() string {
 }
 
 func (c *zoneRecordSetCmd) Run(s *session) error {
-	raw, err := s.put(s.ctx, v1("zones", c.Zone, "records", c.Name, c.Type), api.RecordSpec{TTL: c.TTL, Values: c.Values}, nil)
+	raw, err := s.put(s.ctx, v1("zones", c.Zone, "records", c.Name, c.Type), api.RecordSpec{TTL: c.TTL, Values: c.Values})
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (nameserverSetCmd) Help() string {
 }
 
 func (c *nameserverSetCmd) Run(s *session) error {
-	raw, err := s.put(s.ctx, v1("nameservers", c.Label), api.NameServerSpec{Addresses: c.Addresses}, nil)
+	raw, err := s.put(s.ctx, v1("nameservers", c.Label), api.NameServerSpec{Addresses: c.Addresses})
 	if err != nil {
 		return err
 	}

@@ -23,10 +23,8 @@ import (
 type keyView struct {
 	ID          uint32     `json:"id"`
 	Selector    string     `json:"selector"`
-	Algorithm   string     `json:"algorithm"`
 	Stage       string     `json:"stage"`
 	Public      string     `json:"public"`
-	CreatedAt   time.Time  `json:"created_at"`
 	ReadyAt     *time.Time `json:"ready_at"`
 	DueAt       *time.Time `json:"due_at"`
 	Next        string     `json:"next"`
@@ -35,7 +33,6 @@ type keyView struct {
 
 // domainView is a domain as the API shows it.
 type domainView struct {
-	Domain  string    `json:"domain"`
 	Token   string    `json:"token"`
 	Keys    []keyView `json:"keys"`
 	Records []struct {

@@ -149,7 +149,6 @@ func (n *node) pid() (int, error) {
 // view is what a node says of the cluster.
 type view struct {
 	Leader string `json:"leader"`
-	Index  uint64 `json:"index"`
 	Nodes  []struct {
 		ID      string `json:"id"`
 		Applied uint64 `json:"applied"`

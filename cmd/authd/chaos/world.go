@@ -101,7 +101,6 @@ func (w *world) close() error {
 // response is what a node said.
 type response struct {
 	status int
-	header http.Header
 	body   []byte
 }
 
@@ -146,7 +145,7 @@ func (w *world) request(ctx context.Context, n *node, method, path string, body 
 	if err != nil {
 		return nil, err
 	}
-	return &response{got.StatusCode, got.Header, text}, nil
+	return &response{got.StatusCode, text}, nil
 }
 
 // must makes a request that has to succeed, again while the cluster cannot.
