@@ -123,7 +123,9 @@ func (n *Node) incarnation() incarnation {
 func (n *Node) superseded(why error) {
 	n.rival.met(why)
 	if leader := n.Leader(); leader != "" {
-		n.logger.Error("two clusters of one name: end one of them", "leader", leader, "error", why)
+		if left, ok := n.link.seldom.says("two clusters"); ok {
+			n.logger.Error("two clusters of one name: end one of them", "leader", leader, "error", why, "unsaid", left)
+		}
 		return
 	}
 	text := why.Error() + "\n"

@@ -49,6 +49,7 @@ type link struct {
 	outdated, superseded func(why error)
 	// refused counts connections and messages that were turned away.
 	refused atomic.Uint64
+	seldom  seldom
 	// serve handles a connection of calls until it ends.
 	serve func(ctx context.Context, peer string, c net.Conn)
 
@@ -161,7 +162,7 @@ func (l *link) welcome(c net.Conn) {
 	peer, err := l.handshake(server, false)
 	<-l.strangers
 	if err != nil {
-		l.refuse("node connection refused", "from", c.RemoteAddr().String(), "error", err)
+		l.refuse("node connection refused", hostOf(c), "from", c.RemoteAddr().String(), "error", err)
 		c.Close()
 		return
 	}
@@ -171,7 +172,7 @@ func (l *link) welcome(c net.Conn) {
 		return
 	}
 	if err := l.track(server, peerConn{peer, protocol, true}); err != nil {
-		l.refuse("node connection refused", "from", c.RemoteAddr().String(), "node", peer, "error", err)
+		l.refuse("node connection refused", peer, "from", c.RemoteAddr().String(), "node", peer, "error", err)
 		c.Close()
 		return
 	}
@@ -188,10 +189,26 @@ func (l *link) welcome(c net.Conn) {
 	}
 }
 
-// refuse counts and logs what was turned away.
-func (l *link) refuse(what string, about ...any) {
+// refuse counts what was turned away, and logs it once a minute for each peer.
+func (l *link) refuse(what, peer string, about ...any) {
 	l.refused.Add(1)
+	left, ok := l.seldom.says(what + " " + peer)
+	if !ok {
+		return
+	}
+	if left > 0 {
+		about = append(about, "unsaid", left)
+	}
 	l.logger.Warn(what, about...)
+}
+
+// hostOf is the other end without its port, which is another each time.
+func hostOf(c net.Conn) string {
+	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	if err != nil {
+		return c.RemoteAddr().String()
+	}
+	return host
 }
 
 // welcomeJoin answers a node that has no certificate yet.

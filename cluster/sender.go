@@ -93,7 +93,7 @@ func (t *transport) vouch(l *link, peer string, said <-chan raft.RPC) {
 		select {
 		case rpc := <-said:
 			if err := l.speaksFor(peer, rpc); err != nil {
-				l.refuse("message of Raft refused", "node", peer, "error", err)
+				l.refuse("message of Raft refused", peer, "node", peer, "error", err)
 				rpc.Respond(nil, err)
 				continue
 			}
