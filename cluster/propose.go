@@ -252,10 +252,21 @@ type batcher struct {
 	node   *Node
 	queue  chan *proposal
 	flight chan struct{}
+	hung   atomic.Pointer[chan struct{}] // closed when this leader's disk is given up
 }
 
 func newBatcher(n *Node) *batcher {
-	return &batcher{node: n, queue: make(chan *proposal, maxQueue), flight: make(chan struct{}, maxFlight)}
+	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), flight: make(chan struct{}, maxFlight)}
+	b.giveUp()
+	return b
+}
+
+// giveUp tells all who wait for this leader's disk to wait no more.
+func (b *batcher) giveUp() {
+	next := make(chan struct{})
+	if hung := b.hung.Swap(&next); hung != nil {
+		close(*hung)
+	}
 }
 
 // submit hands a batch to this leader and waits for what becomes of it.
@@ -270,6 +281,7 @@ func (b *batcher) submit(ctx context.Context, ba batch) outcome {
 		}
 		return failed(ErrUnknown, cause)
 	}
+	hung := *b.hung.Load()
 	select {
 	case b.queue <- p:
 	default:
@@ -279,6 +291,8 @@ func (b *batcher) submit(ctx context.Context, ba batch) outcome {
 	select {
 	case o := <-p.done:
 		return o
+	case <-hung:
+		return gone(errors.New("the disk hangs, and this node leads no more"))
 	case <-ctx.Done():
 		return gone(ctx.Err())
 	case <-b.node.fence.tripped:

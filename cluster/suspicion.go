@@ -36,6 +36,8 @@ type suspicion struct {
 	deferred time.Time                  // until when another goes first
 	wish     raft.RequestPreVoteRequest // of this node, the last
 	wished   time.Time
+	// abdicated is set while this node's disk hangs and it has told another to lead.
+	abdicated bool
 }
 
 func newSuspicion(n *Node) *suspicion {
@@ -65,10 +67,12 @@ func (s *suspicion) run() {
 	}
 }
 
-// look begins an election where the leader has been silent for too long.
+// look begins an election where the leader has been silent for too long, or is this
+// node and had better not lead.
 func (s *suspicion) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.abdicate()
 	t := &s.node.tuning
 	silence, leader := s.silence()
 	if silence < t.lease {

@@ -100,9 +100,9 @@ func TestReplicationUsesNoPipeline(t *testing.T) {
 	}
 }
 
-// The hung disk of a leader costs at most ten seconds of writes: it falls silent,
-// the others' patience ends, which the library draws from up to twice the time, and
-// they elect.
+// The hung disk of a leader costs at most ten seconds of writes, also where its word
+// to the others is lost: it falls silent, the others' patience ends, which the library
+// draws from up to twice the time, and they elect.
 func TestTimersReplaceAHungLeaderWithinTenSeconds(t *testing.T) {
 	d := defaultTuning()
 	if worst := d.stall + 2*d.heartbeat + d.election; worst > 10*time.Second {
@@ -159,6 +159,56 @@ func TestLeaderWhoseDiskHangsSaysSoAndTakesNoWrites(t *testing.T) {
 	index := write(t, c.leader(), "after")
 	c.waitAll(index)
 	wantSame(t, old, c.leader())
+}
+
+// The others would not miss it before the test gives up: it is its own word that has
+// them elect, and those who wait for its disk hear of it too.
+func TestLeaderWhoseDiskHangsTellsAnotherToLead(t *testing.T) {
+	c := patient(t)
+	old := c.leader()
+	c.waitAll(write(t, old, "before"))
+	frozen := make(chan struct{})
+	thaw := sync.OnceFunc(func() { close(frozen) })
+	t.Cleanup(thaw) // before the node is closed
+	hang := func() error { <-frozen; return nil }
+	old.store.fault.Store(&hang)
+	_, _, err := old.Propose(within(t, time.Minute), Actor{ID: "test"}, state.AddTenant{ID: "stuck", Name: "x"})
+	if !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), "the disk hangs") {
+		t.Errorf("the write that hung: %v", err)
+	}
+	eventually(t, "another leader", func() bool {
+		for _, n := range c.nodes {
+			if n != old && n.leads() {
+				return true
+			}
+		}
+		return false
+	})
+	thaw()
+	index := write(t, c.leader(), "after")
+	c.waitAll(index)
+	wantSame(t, old, c.leader())
+}
+
+func TestHeirIsTheVoterWithMostOfTheLogWhereAMajorityFollows(t *testing.T) {
+	members := []Member{{"node-1", "1", true}, {"node-2", "2", true}, {"node-3", "3", true}, {"node-4", "4", false}}
+	has := func(term, last uint64) *follower { return &follower{term: term, last: last} }
+	for name, c := range map[string]struct {
+		followers map[raft.ServerID]*follower
+		want      string
+	}{
+		"the furthest":             {map[raft.ServerID]*follower{"node-2": has(7, 90), "node-3": has(7, 91), "node-4": has(7, 99)}, "node-3"},
+		"one alone":                {map[raft.ServerID]*follower{"node-2": has(7, 90), "node-4": has(7, 99)}, ""},
+		"one of an earlier term":   {map[raft.ServerID]*follower{"node-2": has(7, 90), "node-3": has(6, 91)}, ""},
+		"one that was removed":     {map[raft.ServerID]*follower{"node-2": has(7, 90), "node-5": has(7, 91)}, ""},
+		"itself is no follower":    {map[raft.ServerID]*follower{"node-1": has(7, 99), "node-2": has(7, 90)}, ""},
+		"as far as one another is": {map[raft.ServerID]*follower{"node-2": has(7, 90), "node-3": has(7, 90)}, "node-3"},
+	} {
+		tr := &transport{followers: c.followers}
+		if heir, ok := tr.heir(7, "node-1", members); heir.ID != c.want || ok != (c.want != "") {
+			t.Errorf("%s: %q, %t", name, heir.ID, ok)
+		}
+	}
 }
 
 // install hands a node a snapshot as the library does.
