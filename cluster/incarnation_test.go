@@ -25,7 +25,7 @@ func recovered(t *testing.T) *testCluster {
 	c.kill("node-2")
 	r, err := OpenRecovery("node-3", c.data("node-3"), "", slog.New(slog.DiscardHandler))
 	must(t, err)
-	must(t, r.Commit())
+	must(t, r.Commit("their disks are destroyed"))
 	must(t, r.Close())
 	old := c.members
 	c.members = slices.DeleteFunc(slices.Clone(old), func(m Member) bool { return m.ID != "node-3" })
@@ -118,7 +118,7 @@ func TestARunningMajorityIsNotSuperseded(t *testing.T) {
 	c.leader()
 	r, err := OpenRecovery("node-3", c.data("node-3"), "", slog.New(slog.DiscardHandler))
 	must(t, err)
-	must(t, r.Commit())
+	must(t, r.Commit("their disks are destroyed"))
 	must(t, r.Close())
 	lone := c.open("node-3")
 	must(t, lone.Start())

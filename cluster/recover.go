@@ -112,14 +112,14 @@ func (r *Recovery) readTail() error {
 	return nil
 }
 
-// Commit writes the state as a snapshot whose configuration is this node alone,
+// Commit writes the state, and with it what an operator states of the nodes that are
+// given up, as a snapshot whose configuration is this node alone,
 // moves the mark to it, and clears the log. Interrupted before the mark, nothing
 // has changed (the snapshot is not adopted); after it, the next start clears what
 // is left of the log (index contract).
-func (r *Recovery) Commit() error {
+func (r *Recovery) Commit(statement string) error {
 	n := r.node
-	// Entries of Raft's own move no machine's index; the snapshot stands for them too.
-	m := r.machine.WithIndex(r.Last).NextEpoch()
+	m := r.recovered(statement)
 	alone := raft.Configuration{Servers: []raft.Server{server(r.Member)}}
 	_, nowhere := raft.NewInmemTransport(raft.ServerAddress(r.Member.Address)) // encodes addresses
 	defer nowhere.Close()

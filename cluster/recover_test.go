@@ -30,7 +30,7 @@ func TestSurvivorBecomesAClusterAgain(t *testing.T) {
 	if _, err := open(c.configOf("node-3"), c.tuning); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("a node starts beside its recovery: %v", err)
 	}
-	must(t, r.Commit())
+	must(t, r.Commit("their disks are destroyed"))
 	must(t, r.Close())
 
 	c.members = slices.DeleteFunc(slices.Clone(c.members), func(m Member) bool { return m.ID != "node-3" })

@@ -2,17 +2,22 @@ package main
 
 import (
 	"bufio"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"authd/cluster"
+	"authd/cluster/state"
 )
 
 // raftRecoverCmd is the last resort.
 type raftRecoverCmd struct {
-	Config string `required:"" type:"path" placeholder:"FILE" help:"The surviving node's configuration; the node must not run."`
-	Yes    bool   `help:"Do not ask."`
+	Config    string `required:"" type:"path" placeholder:"FILE" help:"The surviving node's configuration; the node must not run."`
+	Statement string `help:"That the other nodes' disks are destroyed, for the audit; asked for where it is missing."`
+	DNSMoved  bool   `name:"dns-moved" help:"What answers DNS at the name servers' addresses is none of the old nodes."`
+	Yes       bool   `help:"Do not ask."`
 }
 
 func (raftRecoverCmd) Help() string {
@@ -21,12 +26,16 @@ node alone, out of what is on its disk: everything it had answered, and what it 
 What other nodes had acknowledged and this one never received is lost. Nothing changes before you
 agree.
 
-The others are not in this cluster any more. One that comes back and reaches this node stands down and
-says so; where they cannot reach it, a majority of them would be a cluster of its own: destroy their
-disks. Then add new nodes with authd operator raft add-peer, under old names or new ones.
+The others are not in this cluster any more, and do not know it. One that comes back and reaches this
+node stands down and says so. A majority of them that does not reach it is a healthy cluster to itself:
+it answers with what it has, takes writes, and goes on switching to keys that this cluster will never
+answer for, until customers' mail fails. So you are asked to state that their disks are destroyed, and
+nothing is done while one of them, or anything at the name servers' addresses, still answers from here.
+Where it is a network between you that is broken, mend that instead.
+Then add new nodes with authd operator raft add-peer, under old names or new ones.
 
     systemctl stop authd
-    authd operator raft recover --config /etc/authd/authd.toml
+    authd operator raft recover --config /etc/authd/authd.toml --statement "disks of node-1 and node-2 shredded"
     systemctl start authd
 `
 }
@@ -62,16 +71,72 @@ func (c *raftRecoverCmd) Run(a *app) (err error) {
 	for _, m := range r.Lost {
 		fmt.Fprintf(a.stdout, "given up for ever: %s at %s\n", m.ID, m.Address)
 	}
-	if !c.Yes {
-		fmt.Fprintf(a.stdout, "Type the id of this node to go on: ")
-		line, err := bufio.NewReader(a.stdin).ReadString('\n')
-		if strings.TrimSpace(line) != config.ID {
-			return errors.Join(errors.New("nothing was changed"), err)
-		}
+	if err := c.nobodyLives(a, r, config.Link.CAFile); err != nil {
+		return err
 	}
-	if err := r.Commit(); err != nil {
+	if err := c.agreed(a, r); err != nil {
+		return err
+	}
+	if err := r.Commit(c.Statement); err != nil {
 		return fmt.Errorf("recovering %s: %w", config.ID, err)
 	}
 	_, err = fmt.Fprintf(a.stdout, "done: start %s, then add other nodes\n", config.ID)
 	return err
+}
+
+// nobodyLives refuses while anything of the old cluster can be reached from here.
+func (c *raftRecoverCmd) nobodyLives(a *app, r *cluster.Recovery, caFile string) error {
+	if len(r.Lost) == 0 {
+		return nil
+	}
+	ca, err := os.ReadFile(caFile)
+	if err != nil {
+		return fmt.Errorf("reading link.ca_file: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return fmt.Errorf("reading link.ca_file: %s holds no certificate", caFile)
+	}
+	if living := r.Living(a.ctx, roots); len(living) > 0 {
+		return fmt.Errorf("nothing was changed: %s. Where most nodes live nothing is lost: start this one again, or replace it (remove-peer, add-peer). Where too few do, stop each of them and destroy its data directory first", strings.Join(living, "; "))
+	}
+	if c.DNSMoved {
+		return nil
+	}
+	if answering := r.Answering(a.ctx); len(answering) > 0 {
+		return fmt.Errorf("nothing was changed: %s, so an old node lives whose node link is not reached from here: stop it and destroy its data directory. Where that is something else that you put there, say --dns-moved", strings.Join(answering, "; "))
+	}
+	return nil
+}
+
+// agreed asks for what only the operator can know.
+func (c *raftRecoverCmd) agreed(a *app, r *cluster.Recovery) error {
+	in := bufio.NewReader(a.stdin)
+	ask := func(question string) (string, error) {
+		fmt.Fprint(a.stdout, question)
+		line, err := in.ReadString('\n')
+		if line = strings.TrimSpace(line); line != "" {
+			err = nil // the last line need not end
+		}
+		return line, err
+	}
+	if c.Statement == "" && len(r.Lost) > 0 {
+		if c.Yes {
+			return errors.New("nothing was changed: --statement is missing: say where the disks of the other nodes are, such as \"destroyed\"; those that live on would be a second cluster")
+		}
+		var err error
+		if c.Statement, err = ask("State that the disks of those nodes are destroyed (it goes into the audit): "); c.Statement == "" {
+			return errors.Join(errors.New("nothing was changed: without that statement those nodes may live on as a second cluster"), err)
+		}
+	}
+	if n := len(c.Statement); n > state.MaxStatement {
+		return fmt.Errorf("nothing was changed: the statement has %d octets, at most %d", n, state.MaxStatement)
+	}
+	if c.Yes {
+		return nil
+	}
+	if id, err := ask("Type the id of this node to go on: "); id != r.Member.ID {
+		return errors.Join(errors.New("nothing was changed"), err)
+	}
+	return nil
 }
