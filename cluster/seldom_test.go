@@ -16,7 +16,7 @@ import (
 func TestRefusedPeersAreToldOnceAMinuteEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		l, err := newLink("node-1", &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{{}}}, slog.New(slog.NewTextHandler(&log, nil)))
+		l, err := newLink(&tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{{}}}, slog.New(slog.NewTextHandler(&log, nil)))
 		must(t, err)
 		const minutes = 10
 		for i := range minutes * 60 {
