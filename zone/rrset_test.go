@@ -36,6 +36,36 @@ func TestATextOfAnyLengthIsCutIntoStrings(t *testing.T) {
 	}
 }
 
+// What is read without the library is what the library reads, and shown as it shows it.
+func TestPlainTextsAreWhatTheLibraryMakesOfThem(t *testing.T) {
+	long := strings.Repeat("k", 255)
+	for value, plain := range map[string]bool{
+		`"a"`: true, `"a" "b c"`: true, `"a"   "b"`: true, `"v=1; p=x" "(y)" "@"`: true, `"` + long + `" "` + long + `"`: true,
+		`"a""b"`: false, `""`: false, `"a" ""`: false, `"a\"b"`: false, `"a\\"`: false, `"a\065"`: false, "\"a\tb\"": false, `"ä"`: false,
+		`"` + long + `k"`: false, `"a" b`: false, "\"a\"\t\"b\"": false,
+	} {
+		theirs, err := libraryData(TypeTXT, value)
+		if err != nil {
+			t.Fatalf("%s: %v", value, err)
+		}
+		own, ok := plainStrings(value)
+		if ok != plain || ok && !bytes.Equal(own, theirs) {
+			t.Errorf("%s is read as %q, %t; by the library as %q", value, own, ok, theirs)
+		}
+		if data, err := parseData(TypeTXT, value); err != nil || !bytes.Equal(data, theirs) {
+			t.Errorf("%s is read as %q, %v; by the library as %q", value, data, err, theirs)
+		}
+		shown, ok := plainText(theirs)
+		rr, _, err := dns.UnpackRRWithHeader(dns.RR_Header{Name: ".", Rrtype: dns.TypeTXT, Class: dns.ClassINET, Rdlength: uint16(len(theirs))}, theirs, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.TrimPrefix(rr.String(), rr.Header().String()); ok && shown != want || dataText(TypeTXT, theirs) != want {
+			t.Errorf("%q is shown as %s, and by dataText as %s; by the library as %s", theirs, shown, dataText(TypeTXT, theirs), want)
+		}
+	}
+}
+
 func TestUnknownTypesAreOctets(t *testing.T) {
 	typ, err := ParseType("TYPE65400")
 	if err != nil {
@@ -110,13 +140,19 @@ func FuzzRRset(f *testing.F) {
 		t     uint16
 		value string
 	}{
-		{1, "192.0.2.1"}, {28, "2001:db8::1"}, {15, "10 mx.test."}, {16, "plain; text"}, {16, `"a" "b\"\007"`},
+		{1, "192.0.2.1"}, {28, "2001:db8::1"}, {15, "10 mx.test."}, {16, "plain; text"}, {16, `"a" "b\"\007"`}, {16, `"v=1; x" "(two)"  "@"`}, {16, `"" "b"`},
 		{257, `0 issue "ca.test"`}, {33, "0 5 443 a.test."}, {65, `1 . alpn=h2 ipv4hint=192.0.2.1`}, {65400, `\# 2 abcd`},
 		{39, `a\.b.test.`}, {35, `100 10 "u" "sip" "!^.*$!x!" .`}, {29, "42 21 54 N 71 06 18 W 24m"}, {44, "1 1 ab"}, {52, "3 1 1 abcd"},
 	} {
 		f.Add(c.t, c.value)
 	}
 	f.Fuzz(func(t *testing.T, typ uint16, value string) {
+		if own, ok := plainStrings(value); ok && len(own) <= maxRRset {
+			theirs, err := libraryData(TypeTXT, value)
+			if err != nil || !bytes.Equal(own, theirs) {
+				t.Fatalf("TXT %q is read as %x, by the library as %x: %v", value, own, theirs, err)
+			}
+		}
 		s, err := ParseRRset("\x01a\x00", Type(typ), 300, []string{value})
 		if err != nil {
 			return
