@@ -18,11 +18,14 @@ const (
 	// because each may have to be made first.
 	roundSteps    = 64
 	roundKeys     = 16
-	roundConfirms = 256
+	roundConfirms = 2048
 
 	// minPause is the least time between rounds that had nothing to do: every
 	// applied entry could wake the rotator.
 	minPause = 100 * time.Millisecond
+	// restShare is how many times as long as such a round took the rotator rests: it
+	// walks past all that waits, which after an import is many thousands.
+	restShare = 9
 	// keyTime is how long a round waits for a key to be made.
 	keyTime = 5 * time.Second
 	// confirmTime is how long the members are waited for before the list of what
@@ -99,10 +102,11 @@ func (r *rotator) run() {
 	r.node.wg.Go(r.runWrap)
 	for {
 		changed := r.node.fsm.next()
+		began := time.Now()
 		if r.node.leads() && r.round() {
 			continue
 		}
-		if !r.sleep(minPause) {
+		if !r.sleep(max(minPause, restShare*time.Since(began))) {
 			return
 		}
 		select {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"math/big"
@@ -40,7 +41,9 @@ func (s *labSource) Take(_ context.Context, a Algorithm) (*Pair, error) {
 		seed := sha256.Sum256(label[:])
 		return Generate(bytes.NewReader(seed[:]), Ed25519)
 	}
-	return labPair(expand("prime", label[:], labPrime)), nil
+	compact := make([]byte, labPrime)
+	expand(compact, label[:])
+	return labPair(compact), nil
 }
 
 // TryTake implements Source.
@@ -97,13 +100,30 @@ func (s *labSigners) TryTake(a Algorithm) (*Pair, bool) {
 
 // labPair makes the public half from the compact form, so that Restore knows a
 // lab pair by its halves.
+//
+// A ready key costs nothing when it is taken, so this must cost next to nothing:
+// the public half is put together instead of encoded.
 func labPair(compact []byte) *Pair {
-	modulus := expand("modulus", compact, minRSABits/8)
+	const at = len(labHead)
+	var spki [at + minRSABits/8 + len(labTail)]byte
+	copy(spki[:], labHead)
+	modulus := spki[at : at+minRSABits/8]
+	expand(modulus, compact)
 	modulus[0] |= 0xc0
 	modulus[len(modulus)-1] |= 1
+	copy(spki[at+len(modulus):], labTail)
 	public := Public{Algorithm: RSA2048, rsa: &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: minRSAExponent}}
-	return newPair(public, secret{lab: compact})
+	payload := payloadPrefix(RSA2048) + base64.StdEncoding.EncodeToString(spki[:])
+	return &Pair{pair{public: public, payload: payload, reveal: func() *secret { return &secret{lab: compact} }}}
 }
+
+// What stands before and behind the modulus in the SubjectPublicKeyInfo of a
+// 2048-bit key with the usual exponent (RFC 8017 appendix A.1.1).
+const (
+	labHead = "\x30\x82\x01\x22\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00" +
+		"\x03\x82\x01\x0f\x00\x30\x82\x01\x0a\x02\x82\x01\x01\x00"
+	labTail = "\x02\x03\x01\x00\x01"
+)
 
 func restoreLab(payload string, compact []byte) (*Pair, bool) {
 	if len(compact) != labPrime {
@@ -113,15 +133,15 @@ func restoreLab(payload string, compact []byte) (*Pair, bool) {
 	return p, p.payload == payload
 }
 
-// expand stretches a seed to pseudo-random octets.
-func expand(label string, seed []byte, length int) []byte {
-	out := make([]byte, 0, length+sha256.Size)
-	for counter := byte(0); len(out) < length; counter++ {
-		h := sha256.New()
-		h.Write([]byte("authd lab " + label))
-		h.Write(seed)
-		h.Write([]byte{counter})
-		out = h.Sum(out)
+// expand fills out, a multiple of eight octets, with pseudo-random ones that follow
+// from a seed.
+func expand(out, seed []byte) {
+	sum := sha256.Sum256(seed)
+	state := binary.LittleEndian.Uint64(sum[:])
+	for ; len(out) > 0; out = out[8:] { // SplitMix64
+		state += 0x9e3779b97f4a7c15
+		z := (state ^ state>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		binary.LittleEndian.PutUint64(out, z^z>>31)
 	}
-	return out[:length]
 }
