@@ -147,11 +147,14 @@ const replayBatch = 64
 
 // replay applies the log up to the mark and reads the rest for the members it
 // names. It stops at the first hole and says whether there was none. One core
-// reads and decodes what the other applies; nothing is published on the way.
+// reads and decodes what the other applies; all entries make one machine, and
+// nothing is published on the way.
 func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 	began := time.Now()
 	batches, done := make(chan []replayed, 4), make(chan struct{})
+	machine := s.machine.Applier()
 	defer func() {
+		s.machine, _ = machine.Machine()
 		close(done)
 		for range batches { // until the reader has left the store
 		}
@@ -181,7 +184,7 @@ func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 				s.members = raft.DecodeConfiguration(e.Data)
 			}
 			if e.Index <= until && (e.Type == raft.LogCommand || e.Type == raft.LogConfiguration) {
-				s.machine, _, _ = s.machine.Apply(e.Index, e.commands)
+				machine.Apply(e.Index, e.commands)
 			}
 		}
 	}

@@ -105,28 +105,34 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 		}
 	}()
 	old := s.current()
-	m := old
 	var changes state.Delta
+	a := old.Applier()
+	end := func() (m state.Machine) {
+		m, delta := a.Machine()
+		changes.Merge(delta)
+		return m
+	}
 	responses = make([]any, len(logs))
 	for i, l := range logs {
 		s.fed = l.Index
 		if l.Index <= s.startedAt {
 			continue
 		}
-		if l.Index <= m.Index() {
-			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, m.Index())
+		if l.Index <= a.Index() {
+			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, a.Index())
 		}
-		next, results, delta, err := step(m, l)
+		entries, err := decode(l)
 		if err != nil {
 			return nil, err
 		}
-		m = next
-		changes.Merge(delta)
-		if delta.Checks() {
+		responses[i] = applied{index: l.Index, results: a.Apply(l.Index, entries)}
+		if a.Checks() { // the machine at this very place is compared
+			m := end()
 			s.checks(m)
+			a = m.Applier()
 		}
-		responses[i] = applied{index: l.Index, results: results}
 	}
+	m := end()
 	if m.Index() == old.Index() {
 		return responses, nil
 	}
@@ -142,17 +148,8 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 	return responses, nil
 }
 
-// step is one entry. Entries that are no commands move the index alone.
-func step(m state.Machine, l *raft.Log) (state.Machine, []state.Result, state.Delta, error) {
-	entries, err := decode(l)
-	if err != nil {
-		return m, nil, state.Delta{}, err
-	}
-	m, results, delta := m.Apply(l.Index, entries)
-	return m, results, delta, nil
-}
-
-// decode reads the commands of an entry.
+// decode reads the commands of an entry. Entries that are no commands have none, and
+// move the index alone.
 func decode(l *raft.Log) ([]state.Entry, error) {
 	if l.Type != raft.LogCommand || len(l.Data) == 0 {
 		return nil, nil

@@ -102,9 +102,11 @@ func (r *Recovery) readTail() error {
 		if index <= r.machine.Index() || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
 			continue
 		}
-		if r.machine, _, _, err = step(r.machine, &l); err != nil {
+		entries, err := decode(&l)
+		if err != nil {
 			return err
 		}
+		r.machine, _, _ = r.machine.Apply(l.Index, entries)
 	}
 	if r.term == 0 {
 		return errors.New("the disk says nothing of a term: the log is lost")

@@ -1,6 +1,10 @@
 package zone
 
-import "slices"
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+)
 
 // Branch is one domain's answers in wire form, with its attachment: an
 // immutable, pointer-free value in one allocation. Branches are comparable: the
@@ -35,6 +39,20 @@ func (b Branch) Attachment() string {
 	return string(b[u32(block(b), atAttachment):])
 }
 
+// With is the branch of a plan that differs in its serial and attachment alone.
+func (b Branch) With(serial uint32, attachment []byte) Branch {
+	end := int(u32(block(b), atAttachment))
+	var number [4]byte
+	binary.LittleEndian.PutUint32(number[:], serial)
+	var out strings.Builder // whose octets become the branch without a copy
+	out.Grow(end + len(attachment))
+	out.WriteString(string(b[:atSerial]))
+	out.Write(number[:])
+	out.WriteString(string(b[atSerial+len(number) : end]))
+	out.Write(attachment)
+	return Branch(out.String())
+}
+
 // Text is the joined text of the first TXT record that the branch itself (not
 // its pool) holds at owner, and whether there is one. It finds records of a zone
 // that is not proven, too.
@@ -44,11 +62,14 @@ func (b Branch) Text(owner Name) (string, bool) {
 	}
 	var p path
 	p.setName(string(owner))
-	for _, a := range anchors(block(b)) {
+	at := firstAnchor(block(b))
+	for i := range u16(block(b), atAnchors) {
+		a, next := anchorAt(block(b), at)
+		at = next
 		if !owner.In(Name(a.name)) {
 			continue
 		}
-		n, ok := findNode(block(b), a.index, p.hash[p.count], p.name[:p.length-len(a.name)])
+		n, ok := findNode(block(b), i, p.hash[p.count], p.name[:p.length-len(a.name)])
 		if !ok {
 			continue
 		}

@@ -17,7 +17,7 @@ type builder struct {
 	pool       uint32
 	serial     uint32
 	anchors    []anchor
-	nodes      map[Name]*buildNode
+	nodes      buildNodes
 	inherited  bool // there are cuts or report nodes, which mark what lies below
 	attachment []byte
 }
@@ -29,6 +29,51 @@ type buildNode struct {
 	server string // with nodeServer
 	report int    // with nodeReport
 	sets   []RRset
+}
+
+// buildNodes finds nodes by name. A domain has about ten, which are compared one by
+// one and are in one piece; a platform zone may have thousands.
+type buildNodes struct {
+	list  []*buildNode
+	room  []buildNode
+	named map[Name]*buildNode // where there are more than fewNodes
+}
+
+const fewNodes = 16
+
+// at is the node of a name, or nil.
+func (s *buildNodes) at(n Name) *buildNode {
+	if s.named != nil {
+		return s.named[n]
+	}
+	for _, at := range s.list {
+		if at.name == n {
+			return at
+		}
+	}
+	return nil
+}
+
+// add adds a node whose name is not there.
+func (s *buildNodes) add(n buildNode) *buildNode {
+	if s.list == nil {
+		s.list, s.room = make([]*buildNode, 0, fewNodes), make([]buildNode, 0, fewNodes)
+	}
+	if len(s.room) == cap(s.room) {
+		s.room = make([]buildNode, 0, fewNodes)
+	}
+	s.room = append(s.room, n)
+	at := &s.room[len(s.room)-1]
+	s.list = append(s.list, at)
+	if s.named != nil {
+		s.named[n.name] = at
+	} else if len(s.list) > fewNodes {
+		s.named = make(map[Name]*buildNode)
+		for _, at := range s.list {
+			s.named[at.name] = at
+		}
+	}
+	return at
 }
 
 // anchorAt adds an anchor and the node at it, or finds them.
@@ -47,14 +92,10 @@ func (b *builder) anchorAt(kind anchorKind, platform uint32, n Name) *buildNode 
 // node is the node of a name at or below an anchor. The names between the two
 // exist from then on (RFC 8020).
 func (b *builder) node(anchor int, n Name) *buildNode {
-	if b.nodes == nil {
-		b.nodes = make(map[Name]*buildNode)
-	}
-	if at, ok := b.nodes[n]; ok {
+	if at := b.nodes.at(n); at != nil {
 		return at
 	}
-	at := &buildNode{name: n, anchor: anchor}
-	b.nodes[n] = at
+	at := b.nodes.add(buildNode{name: n, anchor: anchor})
 	if string(n) != b.anchors[anchor].name {
 		b.node(anchor, n.Parent()).flags |= nodeBelow
 	}
@@ -78,34 +119,32 @@ func (at *buildNode) has(t Type) bool {
 	return slices.ContainsFunc(at.sets, func(s RRset) bool { return s.Type == t })
 }
 
+// hashedNode is a node and the hash of its name.
+type hashedNode struct {
+	hash uint32
+	*buildNode
+}
+
 // sorted are the nodes by the hash of their names, then by name: the same for
 // the same names.
-func (b *builder) sorted() ([]*buildNode, []uint32) {
-	type hashed struct {
-		hash uint32
-		node *buildNode
-	}
+func (b *builder) sorted() []hashedNode {
 	var p path
-	list := make([]hashed, 0, len(b.nodes))
-	for n, at := range b.nodes {
-		p.setName(string(n))
-		list = append(list, hashed{nodeHash(p.hash[p.count]), at})
+	list := make([]hashedNode, 0, len(b.nodes.list))
+	for _, at := range b.nodes.list {
+		p.setName(string(at.name))
+		list = append(list, hashedNode{nodeHash(p.hash[p.count]), at})
 	}
-	slices.SortFunc(list, func(x, y hashed) int {
-		return cmp.Or(cmp.Compare(x.hash, y.hash), strings.Compare(string(x.node.name), string(y.node.name)))
+	slices.SortFunc(list, func(x, y hashedNode) int {
+		return cmp.Or(cmp.Compare(x.hash, y.hash), strings.Compare(string(x.name), string(y.name)))
 	})
-	nodes, hashes := make([]*buildNode, len(list)), make([]uint32, len(list))
-	for i, h := range list {
-		nodes[i], hashes[i] = h.node, h.hash
-	}
-	return nodes, hashes
+	return list
 }
 
 // maxAnchors bounds the anchors of one block, which are searched one by one.
 const maxAnchors = 64
 
 // guess is about the size of the block, so that it is allocated once.
-func (b *builder) guess(nodes []*buildNode) int {
+func (b *builder) guess(nodes []hashedNode) int {
 	size := blockHeader + len(b.attachment) + len(nodes)*(indexEntry+48)
 	for _, at := range nodes {
 		for _, s := range at.sets {
@@ -125,7 +164,7 @@ func (b *builder) build() (block, error) {
 	if b.inherited {
 		b.inherit()
 	}
-	nodes, hashes := b.sorted()
+	nodes := b.sorted()
 	out := make([]byte, blockHeader+len(nodes)*indexEntry, b.guess(nodes))
 	out[atForm], out[atFlags] = b.form, b.flags
 	le := binary.LittleEndian
@@ -141,9 +180,9 @@ func (b *builder) build() (block, error) {
 		out = append(out, a.name...)
 	}
 	for i, at := range nodes {
-		le.PutUint32(out[blockHeader+i*indexEntry:], hashes[i])
+		le.PutUint32(out[blockHeader+i*indexEntry:], at.hash)
 		le.PutUint32(out[blockHeader+i*indexEntry+4:], uint32(len(out)))
-		out = b.appendNode(out, at)
+		out = b.appendNode(out, at.buildNode)
 	}
 	le.PutUint32(out[atAttachment:], uint32(len(out)))
 	out = append(out, b.attachment...)
@@ -153,10 +192,10 @@ func (b *builder) build() (block, error) {
 // inherit marks what lies at and below cuts and report nodes, so that a look-up
 // sees it from any node of the way.
 func (b *builder) inherit() {
-	for _, at := range b.nodes {
+	for _, at := range b.nodes.list {
 		apex := Name(b.anchors[at.anchor].name)
 		for up := at.name; up != apex; up = up.Parent() {
-			above := b.nodes[up].flags
+			above := b.nodes.at(up).flags
 			if above&nodeCut != 0 {
 				at.flags |= nodeHidden
 			}
@@ -184,11 +223,11 @@ func (b *builder) appendNode(out []byte, at *buildNode) []byte {
 	}
 	slices.SortFunc(at.sets, func(x, y RRset) int { return cmp.Compare(x.Type, y.Type) })
 	for _, s := range at.sets {
-		r := wireRecords(s.Type, s.TTL, s.Data)
-		out = le.AppendUint16(out, uint16(r.t))
-		out = le.AppendUint16(out, r.count)
-		out = le.AppendUint16(out, uint16(len(r.wire)))
-		out = append(out, r.wire...)
+		out = le.AppendUint16(out, uint16(s.Type))
+		out = le.AppendUint16(out, uint16(len(s.Data)))
+		length := len(out)
+		out = appendRecords(le.AppendUint16(out, 0), s.Type, s.TTL, s.Data)
+		le.PutUint16(out[length:], uint16(len(out)-length-2))
 	}
 	return out
 }
@@ -198,7 +237,10 @@ const questionPointer = 0xc000 | headerSize
 
 // wireRecords makes records as a message has them.
 func wireRecords(t Type, ttl uint32, data [][]byte) records {
-	var out []byte
+	return records{wire: string(appendRecords(nil, t, ttl, data)), t: t, count: uint16(len(data))}
+}
+
+func appendRecords(out []byte, t Type, ttl uint32, data [][]byte) []byte {
 	be := binary.BigEndian
 	for _, d := range data {
 		out = be.AppendUint16(out, questionPointer)
@@ -208,7 +250,7 @@ func wireRecords(t Type, ttl uint32, data [][]byte) records {
 		out = be.AppendUint16(out, uint16(len(d)))
 		out = append(out, d...)
 	}
-	return records{wire: string(out), t: t, count: uint16(len(data))}
+	return out
 }
 
 // rrset reads prebuilt records back.
@@ -225,7 +267,7 @@ func (r records) rrset(owner Name) RRset {
 
 // namesRRset is an RRset whose data are names alone.
 func namesRRset(owner Name, t Type, ttl uint32, names []Name) RRset {
-	s := RRset{Owner: owner, Type: t, TTL: ttl}
+	s := RRset{Owner: owner, Type: t, TTL: ttl, Data: make([][]byte, 0, len(names))}
 	for _, n := range names {
 		s.Data = append(s.Data, []byte(n))
 	}

@@ -101,7 +101,7 @@ func (b *builder) checkCuts(sets []RRset) error {
 	if !b.inherited {
 		return nil
 	}
-	for _, at := range b.nodes {
+	for _, at := range b.nodes.list {
 		if err := b.checkHidden(at); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (b *builder) checkCuts(sets []RRset) error {
 
 // checkCut checks one RRset beside the others of its name.
 func (b *builder) checkCut(s RRset) error {
-	at := b.nodes[s.Owner]
+	at := b.nodes.at(s.Owner)
 	address := s.Type == TypeA || s.Type == TypeAAAA
 	switch {
 	case s.Type == TypeDS && at.flags&nodeCut == 0:
@@ -130,7 +130,7 @@ func (b *builder) checkHidden(at *buildNode) error {
 		return nil
 	}
 	for up := at.name.Parent(); string(up) != apex; up = up.Parent() {
-		above := b.nodes[up]
+		above := b.nodes.at(up)
 		if above.flags&nodeDNAME != 0 {
 			return fmt.Errorf("%s: hidden by the DNAME at %s (RFC 6672 section 2.4)", at.name, up)
 		}

@@ -136,6 +136,7 @@ func (n Name) String() string {
 		return "."
 	}
 	var b strings.Builder
+	b.Grow(len(n))
 	for rest := n; len(rest) > 1; rest = rest.Parent() {
 		for _, c := range []byte(rest.Label()) {
 			switch {

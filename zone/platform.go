@@ -89,7 +89,7 @@ func RenderPlatform(p PlatformPlan) (*Platform, error) {
 // will lie below.
 func (p *platformAnswers) renderServers(b *builder, plan *PlatformPlan) error {
 	if len(plan.NS) > 0 {
-		if err := b.nodes[plan.Apex].add(namesRRset(plan.Apex, TypeNS, TTLNS, plan.NS)); err != nil {
+		if err := b.nodes.at(plan.Apex).add(namesRRset(plan.Apex, TypeNS, TTLNS, plan.NS)); err != nil {
 			return err
 		}
 	}

@@ -65,7 +65,7 @@ func (b *builder) delegated(p *Plan) error {
 	}
 	apex := b.anchorAt(kind, p.Servers[0].Platform, p.Zone)
 	apex.flags |= nodeApex | nodeMail
-	var names []Name
+	names := make([]Name, 0, maxServers)
 	for _, s := range p.Servers {
 		if s.Name == "" || s.Name.In(p.Zone) || !serverLabel(s.Server) {
 			return fmt.Errorf("server name %q for %q: it must lie in a platform zone and name a server ns1, ns2, …", s.Name, s.Server)
@@ -177,7 +177,7 @@ func (b *builder) cname(p *Plan) error {
 		}
 	}
 	for _, k := range p.Keys {
-		at := b.nodes[k.Owner]
+		at := b.nodes.at(k.Owner)
 		if at == nil || !hasTarget(p.Targets.Keys, k.Owner) {
 			return fmt.Errorf("key %s: not one of the targets", k.Owner)
 		}
@@ -223,7 +223,7 @@ func hasTarget(list []Target, n Name) bool {
 // target adds the node of a target. Slots of one claim share an anchor: their
 // parent, T.dkim.P, where T is a token; any other target is its own anchor.
 func (b *builder) target(t Target) (*buildNode, error) {
-	if at, ok := b.nodes[t.Name]; ok && at.flags&nodeBelow != 0 || t.Name.Labels() < 3 {
+	if at := b.nodes.at(t.Name); at != nil && at.flags&nodeBelow != 0 || t.Name.Labels() < 3 {
 		return nil, fmt.Errorf("target %s: used twice, or not below a platform zone", t.Name)
 	}
 	parent := t.Name.Parent()
@@ -231,7 +231,7 @@ func (b *builder) target(t Target) (*buildNode, error) {
 		return b.anchorAt(anchorTarget, t.Platform, t.Name), nil
 	}
 	b.anchorAt(anchorTarget, t.Platform, parent)
-	at := b.node(b.nodes[parent].anchor, t.Name)
+	at := b.node(b.nodes.at(parent).anchor, t.Name)
 	at.flags |= nodeBelow
 	return at, nil
 }

@@ -343,7 +343,7 @@ func (p *textParser) finish() []RRset {
 	for _, s := range good {
 		err := b.checkCut(s.RRset)
 		if err == nil {
-			err = b.checkHidden(b.nodes[s.Owner])
+			err = b.checkHidden(b.nodes.at(s.Owner))
 		}
 		if err != nil {
 			p.fault(s.line, "%s", err)

@@ -11,14 +11,45 @@ import (
 // each, and what changed. It depends on nothing but its arguments. An entry
 // that cannot be applied at all (a defect or a divergence) panics.
 func (m Machine) Apply(index uint64, entries []Entry) (Machine, []Result, Delta) {
-	w := &writer{tables: m.tables().fork()}
-	w.index = index
+	a := m.Applier()
+	results := a.Apply(index, entries)
+	next, delta := a.Machine()
+	return next, results, delta
+}
+
+// Applier applies several log entries one after the other, as Apply would, and
+// makes one machine of them: they share the paths of the tables that they copy.
+type Applier struct{ w *writer }
+
+// Applier begins after a machine, which stays as it is.
+func (m Machine) Applier() *Applier {
+	return &Applier{&writer{tables: m.tables().fork()}}
+}
+
+// Apply applies the entries of one log entry.
+func (a *Applier) Apply(index uint64, entries []Entry) []Result {
+	w := a.w
+	w.index, w.rotated = index, 0
 	results := make([]Result, len(entries))
 	for i, e := range entries {
 		results[i] = w.apply(e)
 	}
-	return Machine{machine{w.tables}}, results, w.delta
+	return results
 }
+
+// Machine ends the applier: it gives the machine after all entries, and what they
+// changed together.
+func (a *Applier) Machine() (Machine, Delta) {
+	w := a.w
+	a.w = nil
+	return Machine{machine{w.tables}}, w.delta
+}
+
+// Index is that of the last entry.
+func (a *Applier) Index() uint64 { return a.w.index }
+
+// Checks says whether nodes compare their machines after the last entry.
+func (a *Applier) Checks() bool { return a.w.delta.check }
 
 // writer is a fork of the machine's tables while one batch is applied. Each
 // method named for a command checks everything first and then writes, so that a
@@ -153,7 +184,7 @@ func (w *writer) decide(c Command) Result {
 func (w *writer) put(old, d *Domain, ring keys.Ring) {
 	d.DueAt = w.dueAt(d, ring)
 	w.sawDomain(d)
-	meta := string(appendMeta(nil, d))
+	meta := string(appendMeta(make([]byte, 0, usualMeta+rrsetsSize(d.Records)), d))
 	w.setDomain(record{meta, d.Branch}) // one block for both
 	if old == nil || old.wakeAt() != d.wakeAt() {
 		if old != nil && old.wakeAt() != 0 {

@@ -39,7 +39,11 @@ func (w *writer) stepKey(c StepKey) Result {
 	if !sameStages(ring, next) {
 		w.touched(&d)
 	}
-	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
+	if slices.Equal(ring.Records(d.Algorithms), next.Records(d.Algorithms)) {
+		// As when a standby is confirmed: what is answered stays as it is.
+		d.Branch = old.Branch.With(d.Serial, next.Append(make([]byte, 0, usualRing)))
+		w.keepBranch(old, &d, ring, next)
+	} else if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
 	w.sawStep(&d, ring, next, c.Step)

@@ -107,11 +107,17 @@ func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
 		return invalid("domain", "%v", err)
 	}
 	d.Branch = branch
+	w.keepBranch(old, d, was, ring)
+	return nil
+}
+
+// keepBranch is keep of a claim whose branch is made, with no key that it did not
+// have.
+func (w *writer) keepBranch(old, d *Domain, was, ring keys.Ring) {
 	w.trackKeys(d.Token, was, ring)
 	w.tally(was, ring)
 	w.exposure(d, was, ring)
 	w.put(old, d, ring)
-	return nil
 }
 
 // link stores all that points at a new claim. The image reader calls it too, so

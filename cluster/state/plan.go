@@ -8,6 +8,10 @@ import (
 	"authd/zone"
 )
 
+// usualRing and usualMeta are the octets that the encoded keys of a claim, and the
+// rest of what is kept of it, hardly ever exceed.
+const usualRing, usualMeta = 768, 256
+
 // plan is what a claim should have in DNS. It depends on the claim, its ring and
 // two numbers that never change while the claim lives, so that a branch made
 // again from an image is the branch that was.
@@ -20,14 +24,16 @@ func (d *Domain) plan(tenant, pool uint32, ring keys.Ring) (zone.Plan, error) {
 		Serial:     d.Serial,
 		DMARC:      d.DMARC,
 		Reports:    d.Reports,
-		Attachment: ring.Append(nil),
+		Attachment: ring.Append(make([]byte, 0, usualRing)),
 	}
 	if d.Mode == zone.Delegated {
 		p.Zone, p.Servers, p.Proven, p.Records = d.Name, d.Servers, d.ProvenAt != 0, d.Records
 	} else {
 		p.Targets = d.Targets
 	}
-	for _, r := range ring.Records(d.Algorithms) {
+	records := ring.Records(d.Algorithms)
+	p.Keys = make([]zone.KeyRecord, 0, len(records))
+	for _, r := range records {
 		owner, err := d.keyOwner(r.Selector)
 		if err != nil {
 			return zone.Plan{}, err
@@ -44,6 +50,9 @@ func (d *Domain) plan(tenant, pool uint32, ring keys.Ring) (zone.Plan, error) {
 // keyOwner is the name at which DNS answers for a selector of the ring.
 func (d *Domain) keyOwner(selector string) (zone.Name, error) {
 	if d.Mode == zone.Delegated {
+		if !strings.Contains(selector, ".") {
+			return d.Name.Child(selector, "_domainkey")
+		}
 		// An imported selector may have several labels (RFC 6376 section 3.1).
 		return d.Name.Child(append(strings.Split(selector, "."), "_domainkey")...)
 	}

@@ -59,6 +59,7 @@ type run struct {
 	index      uint64
 	commands   int
 	refusals   int
+	together   *Applier           // all entries since the last publication, in one
 	everTokens map[Token]bool     // tokens of claims that ended
 	everBound  map[zone.Name]bool // and the names that were bound to them
 }
@@ -105,6 +106,9 @@ func (r *run) apply(entries []Entry) {
 	}
 	r.index++
 	before := r.machines[0]
+	if r.together == nil {
+		r.together = before.Applier()
+	}
 	var first []Result
 	for i := range r.machines {
 		entries, err := DecodeBatch(data)
@@ -123,6 +127,12 @@ func (r *run) apply(entries []Entry) {
 				}
 			}
 		}
+	}
+	if entries, err = DecodeBatch(data); err != nil {
+		r.t.Fatal(err)
+	}
+	if results := r.together.Apply(r.index, entries); fmt.Sprint(results) != fmt.Sprint(first) {
+		r.t.Fatalf("applied together with entries before it, entry %d gives %v, not %v", r.index, results, first)
 	}
 	r.checkSums()
 	r.commands += len(entries)
@@ -195,6 +205,14 @@ func (r *run) checkForEver(before Machine) {
 }
 
 func (r *run) publish() {
+	together, delta := r.together.Machine()
+	r.together = nil
+	if !bytes.Equal(image(r.t, together), image(r.t, r.machines[0])) || together.Sum() != r.machines[0].Sum() {
+		r.t.Fatal("entries applied together make another machine than one by one")
+	}
+	if delta.check = false; fmt.Sprint(delta) != fmt.Sprint(r.delta) {
+		r.t.Fatalf("entries applied together changed %v, one by one %v", delta, r.delta)
+	}
 	e := r.tree.Edit()
 	r.machines[0].Publish(e, r.published, r.delta)
 	e.Commit()
@@ -205,7 +223,9 @@ func (r *run) publish() {
 }
 
 func (r *run) finish() {
-	r.publish()
+	if r.together != nil {
+		r.publish()
+	}
 	want := image(r.t, r.machines[0])
 	for i, m := range r.machines {
 		if !bytes.Equal(image(r.t, m), want) {

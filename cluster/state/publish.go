@@ -50,6 +50,9 @@ func (d *Delta) serial(number uint32) {
 
 // Merge adds what another delta changed.
 func (d *Delta) Merge(other Delta) {
+	if d.domains == nil {
+		d.domains, other.domains = other.domains, nil
+	}
 	for t := range other.domains {
 		d.domain(t)
 	}
