@@ -32,7 +32,7 @@ func TestLabPairsLookLikeKeysAndCannotSign(t *testing.T) {
 		if len(p.Payload()) != len(sound.Payload()) || len(p.Compact()) != len(sound.Compact()) || p.public.rsa.N.BitLen() != minRSABits {
 			t.Fatalf("payload of %d octets, compact form of %d", len(p.Payload()), len(p.Compact()))
 		}
-		if p.Payload() != p.Public().Payload() {
+		if p.Payload() != p.public.Payload() {
 			t.Fatalf("the payload %s is not that of its public half", p.Payload())
 		}
 		if same, _ := again.Take(context.Background(), RSA2048); same.Payload() != p.Payload() {
