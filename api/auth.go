@@ -58,6 +58,7 @@ const maxSecret = 256
 // identify says who makes a request, or gives the one 401 there is. The hash of
 // 256 random bits can be looked up: how long that takes says nothing about the
 // bits. An expired token, one used from elsewhere and an unknown one look alike.
+// A node that has no state yet cannot tell, and says that instead.
 func identify(m state.Machine, r *http.Request, at time.Time) (identity, *Problem) {
 	address := clientAddress(r)
 	hash := sha256.Sum256([]byte(secret(r)))
@@ -66,6 +67,11 @@ func identify(m state.Machine, r *http.Request, at time.Time) (identity, *Proble
 		access = &state.AccessToken{} // compared all the same
 	}
 	same := subtle.ConstantTimeCompare(access.Hash[:], hash[:]) == 1
+	if m.Index() == 0 {
+		return identity{}, problem(http.StatusServiceUnavailable, codeNoLeader, "",
+			"this node has no state yet, so it knows no token: it waits until a majority of the founding nodes is up, or until it is added (operator raft add-peer); /ready says what it waits for").
+			with("Retry-After", "1")
+	}
 	if !usable(access, address, at) || !same || !ok {
 		return identity{}, problem(http.StatusUnauthorized, codeUnauthorized, "Authorization",
 			"send a token that is valid here and now: Authorization: Bearer authd_…").

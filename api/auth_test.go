@@ -44,6 +44,17 @@ func TestAbsentWrongExpiredAndForeignTokensLookAlike(t *testing.T) {
 	}
 }
 
+func TestNodeWithoutStateSaysSoAndNotThatTheTokenIsWrong(t *testing.T) {
+	h := newHouse(t)
+	h.replica.mu.Lock()
+	h.machine = state.Empty()
+	h.replica.mu.Unlock()
+	a := h.send(httptest.NewRequest("GET", "/v1/cluster", nil))
+	if a.Code != http.StatusServiceUnavailable || a.Header().Get("Retry-After") == "" || !strings.Contains(a.Body.String(), "no state yet") {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+}
+
 func TestTokenCountsWhereItMayBeUsed(t *testing.T) {
 	h := newHouse(t)
 	h.grant(state.AccessToken{Scope: "admin", Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}})

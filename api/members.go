@@ -34,6 +34,7 @@ type Member struct {
 	Serving bool   `json:"serving" doc:"Its DNS listeners are open."`
 	Applied uint64 `json:"applied" doc:"Index of its state; 0 where it did not answer."`
 	Healthy bool   `json:"healthy" doc:"It answered within a second."`
+	Problems []string `json:"problems" nullable:"false" doc:"What it says is wrong with it, as its /ready does."`
 	// Off is nil for a node in the serving set.
 	Off *OffNode `json:"off,omitempty" doc:"An operator took it out of the serving set: no change waits for it. Absent: it is in the set."`
 }
@@ -159,6 +160,7 @@ func (h *Handler) viewCluster(ctx context.Context) *clusterReply {
 		out.Nodes = append(out.Nodes, Member{
 			ID: s.ID, Address: s.Address, Voter: s.Voter, Leader: s.Leader,
 			Serving: s.Serving, Applied: s.Applied, Healthy: s.Healthy, Off: offOf(m, s.ID),
+			Problems: append([]string{}, s.Problems...),
 		})
 	}
 	return &clusterReply{out}

@@ -3,7 +3,11 @@ package cluster
 import (
 	"fmt"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"authd/keys"
 )
@@ -37,7 +41,8 @@ func (n *Node) Checks() []Check {
 	members := n.members()
 	add("member", dns|requests, when(len(members) > 0 && !contains(members, n.c.ID), "not a member of the cluster: add it again"))
 	add("serving", dns, n.offProblem())
-	add("leader", neither, when(n.Leader() == "", "no leader known: writes wait, DNS goes on"))
+	add("leader", neither, when(n.Leader() == "", "no leader known: writes wait, DNS goes on; bring back enough voters for a majority"))
+	add("peers", neither, n.silentProblem())
 	logProblem := when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir)
 	_, at := n.store.damages()
 	if logProblem == "" {
@@ -59,7 +64,98 @@ func (n *Node) Checks() []Check {
 	add("kek", requests, n.seals.problemNow())
 	add("mill", neither, n.millProblem())
 	add("epoch", neither, n.rival.problem())
+	add("audit", neither, strings.Join(n.trail.problems(), "; "))
+	add("evidence", neither, strings.Join(n.evidence.problems(), "; "))
+	add("reads", neither, strings.Join(n.journal.problems(), "; "))
 	return list
+}
+
+// maxSaid bounds what one check may say to another node.
+const maxSaid = 400
+
+// told are the checks that are not OK, as other nodes show them.
+func (n *Node) told() []string {
+	var list []string
+	for _, k := range n.Checks() {
+		if !k.OK {
+			text := k.Name + ": " + k.Detail
+			list = append(list, strings.ToValidUTF8(text[:min(len(text), maxSaid)], ""))
+		}
+	}
+	return list
+}
+
+// silence is what a leader knows of the nodes that its heartbeats do not reach.
+type silence struct {
+	mu    sync.Mutex
+	since map[string]time.Time // of the last contact, by node
+}
+
+// watchSilence keeps it. What an earlier leader knew does not count: the heartbeats
+// of a new one find it out within seconds.
+func (n *Node) watchSilence() {
+	const room = 64 // where it is full, the next failed heartbeat tells again
+	news := make(chan raft.Observation, room)
+	observer := raft.NewObserver(news, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation, raft.RaftState:
+			return true
+		}
+		return false
+	})
+	n.raft().RegisterObserver(observer)
+	defer n.raft().DeregisterObserver(observer)
+	for {
+		select {
+		case o := <-news:
+			n.silent.observe(o.Data, n.c.Now())
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *silence) observe(what any, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch o := what.(type) {
+	case raft.FailedHeartbeatObservation:
+		if s.since == nil {
+			s.since = make(map[string]time.Time)
+		}
+		if id := string(o.PeerID); s.since[id].IsZero() {
+			s.since[id] = now
+		}
+	case raft.ResumedHeartbeatObservation:
+		delete(s.since, string(o.PeerID))
+	case raft.RaftState:
+		s.since = nil
+	}
+}
+
+// silentFor is how long heartbeats must have failed before a node counts as away.
+const silentFor = 5 * time.Second
+
+// silentProblem names the nodes that this leader does not reach and that nobody
+// stated to be off.
+func (n *Node) silentProblem() string {
+	if !n.leads() {
+		return ""
+	}
+	m := n.Machine()
+	n.silent.mu.Lock()
+	defer n.silent.mu.Unlock()
+	var away []string
+	for _, o := range n.others() {
+		since, silent := n.silent.since[o.ID]
+		if _, off := m.Off(o.ID); silent && !off && n.c.Now().Sub(since) >= silentFor {
+			away = append(away, fmt.Sprintf("%s (%s) since %s", o.ID, o.Address, since.UTC().Format(time.RFC3339)))
+		}
+	}
+	if len(away) == 0 {
+		return ""
+	}
+	return "not reached: " + strings.Join(away, ", ") + "; start it again, or replace it, or state that it is off: authd operator raft set-serving"
 }
 
 // millProblem says what is wrong with what makes keys; empty: nothing, or it is not

@@ -176,6 +176,7 @@ type Node struct {
 	trail    *trail
 	checker  *checker
 	disk     *disk
+	silent   silence
 	journal  *journal
 	evidence *evidence
 	signers  fleetSigners

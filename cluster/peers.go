@@ -137,6 +137,8 @@ type statusReply struct {
 	// takes; 0: not known.
 	Ready int           `cbor:"44,keyasint,omitempty"`
 	Pace  time.Duration `cbor:"45,keyasint,omitempty"`
+	// Problems are its checks that are not OK.
+	Problems []string `cbor:"70,keyasint,omitempty"`
 
 	// asked and heard are between which times of this node's clock it was said.
 	asked, heard time.Time
@@ -163,6 +165,7 @@ func (n *Node) status(peer string) statusReply {
 		Fenced:    n.fence.err() != nil,
 		Wraps:     n.c.Keeper.Versions(),
 		DiskShort: n.disk.isShort(),
+		Problems:  n.told(),
 	}
 	r.Ready, r.Pace = n.ownPace()
 	if !n.start.fresh || n.raft() != nil {
@@ -261,6 +264,8 @@ type Status struct {
 	// Wraps are the versions of the key-encryption key that it holds; nil where it
 	// did not answer.
 	Wraps []uint16
+	// Problems are what it says is wrong with it.
+	Problems []string
 }
 
 // Members asks all nodes, for at most a second, how they are.
@@ -274,7 +279,7 @@ func (n *Node) Members(ctx context.Context) []Status {
 		r, ok := replies[m.ID]
 		all[i] = Status{
 			Member: m, Leader: m.ID == leader,
-			Healthy: ok && !r.Fenced, Serving: r.Serving, Applied: r.Applied, Wraps: r.Wraps,
+			Healthy: ok && !r.Fenced, Serving: r.Serving, Applied: r.Applied, Wraps: r.Wraps, Problems: r.Problems,
 		}
 	}
 	return all

@@ -32,6 +32,7 @@ func (n *Node) Start() error {
 	}
 	n.wg.Go(n.lead)
 	n.wg.Go(n.followLeaders)
+	n.wg.Go(n.watchSilence)
 	n.wg.Go(n.transport.suspicion.run)
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)

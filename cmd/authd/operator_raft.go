@@ -24,7 +24,14 @@ type raftCmd struct {
 
 type raftListCmd struct{ clientFlags }
 
-func (raftListCmd) Help() string { return "    authd operator raft list-peers\n" }
+func (raftListCmd) Help() string {
+	return `One look at the whole cluster: who leads, how far each node is, and below that what each says is
+wrong with it and what to do, as its /ready does. A node that is not healthy did not answer within a
+second, or is fenced off.
+
+    authd operator raft list-peers
+`
+}
 
 func (c *raftListCmd) Run(s *session) error {
 	var reply api.Cluster
@@ -47,6 +54,11 @@ func (c *raftListCmd) Run(s *session) error {
 				serving = "set off"
 			}
 			row(w, n.ID, n.Address, role, yesNo(n.Healthy), serving, n.Applied)
+		}
+		for _, n := range reply.Nodes {
+			for _, p := range n.Problems {
+				fmt.Fprintf(w, "%s: %s\n", n.ID, p)
+			}
 		}
 		for _, n := range reply.Nodes {
 			if n.Off != nil {

@@ -136,7 +136,7 @@ func (c *raftRecoverCmd) agreed(a *app, r *cluster.Recovery) error {
 		return nil
 	}
 	if id, err := ask("Type the id of this node to go on: "); id != r.Member.ID {
-		return errors.Join(errors.New("nothing was changed"), err)
+		return errors.Join(fmt.Errorf("nothing was changed: %q is not %s; type that id, or give --yes", id, r.Member.ID), err)
 	}
 	return nil
 }
