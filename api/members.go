@@ -27,13 +27,13 @@ type Cluster struct {
 
 // Member is one node.
 type Member struct {
-	ID      string `json:"id" example:"node-1"`
-	Address string `json:"address" example:"192.0.2.10:7301" doc:"Of the node link."`
-	Voter   bool   `json:"voter"`
-	Leader  bool   `json:"leader"`
-	Serving bool   `json:"serving" doc:"Its DNS listeners are open."`
-	Applied uint64 `json:"applied" doc:"Index of its state; 0 where it did not answer."`
-	Healthy bool   `json:"healthy" doc:"It answered within a second."`
+	ID       string   `json:"id" example:"node-1"`
+	Address  string   `json:"address" example:"192.0.2.10:7301" doc:"Of the node link."`
+	Voter    bool     `json:"voter"`
+	Leader   bool     `json:"leader"`
+	Serving  bool     `json:"serving" doc:"Its DNS listeners are open."`
+	Applied  uint64   `json:"applied" doc:"Index of its state; 0 where it did not answer."`
+	Healthy  bool     `json:"healthy" doc:"It answered within a second."`
 	Problems []string `json:"problems" nullable:"false" doc:"What it says is wrong with it, as its /ready does."`
 	// Off is nil for a node in the serving set.
 	Off *OffNode `json:"off,omitempty" doc:"An operator took it out of the serving set: no change waits for it. Absent: it is in the set."`
