@@ -42,6 +42,10 @@ type ListenConfig struct {
 	// CertFile and KeyFile are the certificate chain and its key in PEM, read
 	// again when they change; empty: plain HTTP, on loopback alone.
 	CertFile, KeyFile string
+	// Local is the path of a Unix socket that serves too, without TLS or token, to
+	// this node's own user; empty: none. That it cannot be opened is logged, and ends
+	// nothing: the disk may be full.
+	Local string
 	// Certificate, where set, is used in place of what those files hold.
 	Certificate func() *tls.Certificate
 	// Handler is a *Handler, or anything else. Required.
@@ -102,6 +106,7 @@ func Listen(c ListenConfig) (*Server, error) {
 		}
 		s.sockets = append(s.sockets, socket)
 	}
+	s.serveLocal(c)
 	shared := &connections{limits: l, from: map[netip.Addr]int{}, refused: func(string) {}}
 	if h, ok := c.Handler.(interface{ Refused(reason string) }); ok {
 		shared.refused = h.Refused
@@ -120,6 +125,22 @@ func Listen(c ListenConfig) (*Server, error) {
 		})
 	}
 	return s, nil
+}
+
+func (s *Server) serveLocal(c ListenConfig) {
+	if c.Local == "" {
+		return
+	}
+	socket, err := listenLocal(c.Local)
+	if err != nil {
+		c.Logger.Warn("commands on this machine need a token", "error", err)
+		return
+	}
+	s.serving.Go(func() {
+		if err := s.http.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
+			c.Logger.Error("the API stopped listening", "addr", c.Local, "error", err)
+		}
+	})
 }
 
 func listenOn(addr netip.AddrPort, secure bool) (net.Listener, error) {

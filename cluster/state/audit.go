@@ -18,7 +18,7 @@ type AuditEntry struct {
 	Seq     uint64    `json:"seq" doc:"Counts the changes from 1 on, without gaps."`
 	Index   uint64    `json:"index" doc:"Index of the log entry that made it."`
 	At      time.Time `json:"at" doc:"The cluster's time of the change."`
-	Actor   string    `json:"actor" doc:"Id of the access token, or rotator, bootstrap."`
+	Actor   string    `json:"actor" doc:"Id of the access token, local for who used a node's own socket, or rotator, bootstrap."`
 	Source  string    `json:"source,omitempty" doc:"Address of the client."`
 	Reason  string    `json:"reason,omitempty"`
 	Command string    `json:"command" example:"AddDomain" doc:"What was done."`

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,7 +23,7 @@ import (
 
 // clientFlags are the flags of every command that speaks to the API.
 type clientFlags struct {
-	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API (default ${default})."`
+	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API, or unix:DATA_DIR/api.sock on its machine, which needs no token (default ${default})."`
 	Token  string `env:"AUTHD_TOKEN" group:"api" help:"API token."`
 	CA     string `name:"ca" env:"AUTHD_CA" type:"existingfile" group:"api" placeholder:"FILE" help:"CA certificates that vouch for the node, in PEM (default: the system's)."`
 	Wait   bool   `group:"api" help:"After a change, return only once every serving node answers with it."`
@@ -72,6 +73,15 @@ const (
 )
 
 func newClient(addr, token, caFile string) (*client, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: 4, Proxy: http.ProxyFromEnvironment}
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		path = strings.TrimPrefix(path, "//")
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}
+		addr, token = "http://localhost", "" // the one in the environment may be the one that was lost
+	}
 	if !strings.Contains(addr, "://") {
 		addr = "http://" + addr
 	}
@@ -79,7 +89,6 @@ func newClient(addr, token, caFile string) (*client, error) {
 	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
 		return nil, usagef("--addr: %q is not an address such as http://127.0.0.1:8301", addr)
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 4, Proxy: http.ProxyFromEnvironment}
 	if caFile != "" {
 		text, err := os.ReadFile(caFile)
 		if err != nil {
@@ -284,12 +293,15 @@ func hasCode(err error, code string) bool {
 func remedy(err error) string {
 	switch {
 	case refusedWith(err, http.StatusUnauthorized):
-		return "give it with --token or AUTHD_TOKEN; authd dev writes both address and token to a file: . authd-dev/env"
+		return "give it with --token or AUTHD_TOKEN; authd dev writes both address and token to a file: . authd-dev/env\n" +
+			"  lost? as root on a node none is needed: --addr unix:/var/lib/authd/api.sock (its data_dir)"
 	case refusedWith(err, http.StatusForbidden):
 		return "this token's scope does not reach that far: use one with scope admin, or ask its holder"
 	case hasCode(err, "no_leader"):
 		return "which nodes are there, and who leads: authd operator raft list-peers"
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.EACCES):
+		return "the local socket is for the user that the node runs as, and root"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT) && strings.Contains(err.Error(), "unix"):
 		return "is a node running there? Give another with --addr or AUTHD_ADDR"
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

@@ -329,7 +329,7 @@ func (s *server) startAPI() error {
 	listen := api.ListenConfig{
 		Listen:   s.config.API.Listen,
 		CertFile: s.config.API.CertFile, KeyFile: s.config.API.KeyFile,
-		Handler: handler, Logger: s.logger,
+		Handler: handler, Logger: s.logger, Local: filepath.Join(s.config.DataDir, "api.sock"),
 	}
 	if s.config.API.CertFile == s.config.Link.CertFile {
 		listen.Certificate = s.identity.Certificate // one certificate for both is renewed for both
