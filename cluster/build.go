@@ -21,6 +21,8 @@ type start struct {
 	// need is the index that the machine must reach before it may serve; 0 where
 	// it is all that this node ever applied.
 	need uint64
+	// read is how long reading the snapshot took.
+	read time.Duration
 	// tailEntries and tailOctets are what lies in the log after the snapshot;
 	// took is how long applying it took.
 	tailEntries int
@@ -57,12 +59,12 @@ func (b *builder) build() (start, error) {
 	if err := b.discard(); err != nil {
 		return s, err
 	}
-	at := b.mark.get()
+	at, began := b.mark.get(), time.Now()
 	m, meta, found, err := b.snaps.newest(at.Index)
 	if err != nil {
 		return s, err
 	}
-	s.machine = state.Empty()
+	s.machine, s.read = state.Empty(), time.Since(began)
 	if found {
 		s.machine, s.members, b.snapshot = m, meta.Configuration, meta.Index
 	}

@@ -217,9 +217,12 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
 	}
 	tree := zone.NewTree()
+	began := time.Now()
 	e := tree.Edit()
 	n.start.machine.PublishAll(e)
 	e.Commit()
+	c.Logger.Info("state built", "index", n.start.machine.Index(), "domains", n.start.machine.DomainCount(), "read", n.start.read,
+		"tail", n.start.tailEntries, "replay", n.start.took, "published", time.Since(began))
 	n.fsm = newFSM(n.start.machine, tree, n.mark, n.fence, c.Logger)
 	n.snaps.written = n.store.continues
 	n.fsm.adopted = func(meta *raft.SnapshotMeta) error {

@@ -39,16 +39,21 @@ func (m *million) snapshotBesideWrites() {
 	own := m.windows(leader)
 	last := own[len(own)-1]
 	var idle, busy, beside []time.Duration
-	gap := time.Duration(0)
+	var gap, calm time.Duration
 	for i, c := range commits {
+		since := c.at.Sub(commits[max(i-1, 0)].at)
 		switch in := func(w window) bool { return c.at.After(w.from) && c.at.Before(w.to) }; {
 		case in(last):
 			busy = append(busy, c.took)
-			gap = max(gap, c.at.Sub(commits[max(i-1, 0)].at))
+			gap = max(gap, since)
+			if since > 30*time.Millisecond {
+				m.Logf("no commit for %s, %s into the snapshot", since, c.at.Sub(last.from))
+			}
 		case slices.ContainsFunc(all, in):
 			beside = append(beside, c.took)
 		default:
 			idle = append(idle, c.took)
+			calm = max(calm, since)
 		}
 	}
 	if len(idle) == 0 || len(busy) == 0 {
@@ -57,6 +62,7 @@ func (m *million) snapshotBesideWrites() {
 	m.row("the leader's snapshot, 8 clients writing, takes", "", last.to.Sub(last.from).Round(10*time.Millisecond).String())
 	m.row("VmRSS, most during it", "3.5 GiB", gib(peak))
 	m.row("longest gap between commits during it", "50 ms", gap.Round(100*time.Microsecond).String())
+	m.row("the same while no node makes one", "", calm.Round(100*time.Microsecond).String())
 	m.row("commit p99 during it", "2 × "+p99(idle).String(), p99(busy).String())
 	if len(beside) > 0 {
 		m.row("commit p99 during a follower's", "2 × "+p99(idle).String(), p99(beside).String())
@@ -245,5 +251,20 @@ func (m *million) tail(i int) string {
 		m.Fatalf("node %d has no metric %s", i, name)
 		return 0
 	}
-	return fmt.Sprintf("%.0f entries, %.0f MiB", value("authd_log_tail_entries"), value("authd_log_tail_bytes")/(1<<20))
+	return fmt.Sprintf("%.0f entries, %.0f MiB, in %s", value("authd_log_tail_entries"), value("authd_log_tail_bytes")/(1<<20), m.replayed(i))
+}
+
+// replayed is how long a node took to apply its tail, by its log.
+func (m *million) replayed(i int) time.Duration {
+	m.Helper()
+	text, err := os.ReadFile(m.run[i].log)
+	if err != nil {
+		m.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(text), `msg="state built"`)
+	took, err := time.ParseDuration(logField(line, " replay="))
+	if err != nil {
+		m.Fatalf("reading when node %d had built its state: %v", i, err)
+	}
+	return took.Round(10 * time.Millisecond)
 }
