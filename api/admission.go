@@ -13,6 +13,7 @@ const (
 const (
 	refusedConnections = "connections" // too many are open
 	refusedAddress     = "address"     // too many are open from one address
+	refusedWaiting     = "waiting"     // it was open without a request of a token, and another came
 	refusedRequests    = "requests"    // too many are under way
 	refusedBodies      = "bodies"      // too many octets are being read
 	refusedStreams     = "streams"     // too many change streams

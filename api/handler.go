@@ -223,6 +223,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("X-Authd-Index", strconv.FormatUint(m.Index(), 10))
 	head.Set("Cache-Control", "no-store")
 	head.Set("X-Content-Type-Options", "nosniff")
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		// The server reads what is left of a body before it replies, and would wait for
+		// anybody who does not send it.
+		head.Set("Connection", "close")
+	}
 	pattern := "none"
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -248,6 +253,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		req.who = who
+		head.Del("Connection")
+		vouch(r)
 	}
 	_, found := h.mux.Handler(r)
 	if found == "" {

@@ -26,6 +26,14 @@ type Limits struct {
 	Streams     int // of one HTTP/2 connection
 }
 
+// What one HTTP/2 connection may have the server keep for it before anybody has looked
+// at a token. The library would take frames of 1 MiB and keep as much beside.
+const (
+	frameOctets  = 16 << 10  // the least that RFC 9113 section 4.2 lets a server take
+	streamOctets = 64 << 10  // that a request sends ahead of who reads it
+	unreadOctets = 256 << 10 // the same of all requests of a connection
+)
+
 // DefaultLimits are what a slow or hostile client must not get past. The write
 // timeout leaves room for ?wait=served behind a slow proposal.
 func DefaultLimits() Limits {
@@ -77,7 +85,14 @@ func Listen(c ListenConfig) (*Server, error) {
 	s := &Server{}
 	s.http = http.Server{
 		Handler: c.Handler, ReadHeaderTimeout: l.Header, ReadTimeout: l.Read, WriteTimeout: l.Write, IdleTimeout: l.Idle,
-		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: l.Streams},
+		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: l.Streams, MaxReadFrameSize: frameOctets,
+			MaxReceiveBufferPerStream: streamOctets, MaxReceiveBufferPerConnection: unreadOctets,
+			// Write bounds a request's time, not that of a connection whose other end
+			// takes nothing more; a ping tells whether one is there at all.
+			WriteByteTimeout: l.Write, SendPingTimeout: l.Idle,
+		},
+		ConnContext: vouchable, ConnState: noteIdle,
 		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
 	if h, ok := c.Handler.(interface{ EndStreams() }); ok {
@@ -107,7 +122,7 @@ func Listen(c ListenConfig) (*Server, error) {
 		s.sockets = append(s.sockets, socket)
 	}
 	s.serveLocal(c)
-	shared := &connections{limits: l, from: map[netip.Addr]int{}, refused: func(string) {}}
+	shared := &connections{limits: l, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}, refused: func(string) {}}
 	if h, ok := c.Handler.(interface{ Refused(reason string) }); ok {
 		shared.refused = h.Refused
 	}
@@ -249,74 +264,4 @@ func (c *certificate) state() (end time.Time, fault error) {
 	defer c.mu.Unlock()
 	c.look()
 	return c.current.Leaf.NotAfter, c.fault
-}
-
-// connections counts those that are open, over all sockets.
-type connections struct {
-	limits  Limits
-	refused func(reason string)
-
-	mu   sync.Mutex // guards what follows; taken when a connection opens or closes
-	open int
-	from map[netip.Addr]int
-}
-
-// capped closes connections beyond the limits as soon as they are accepted.
-type capped struct {
-	net.Listener
-	*connections
-}
-
-// Accept implements net.Listener.
-func (l *capped) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		var client netip.Addr
-		if ap, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
-			client = ap.Addr().Unmap().WithZone("")
-		}
-		full := l.enter(client)
-		if full == "" {
-			return &cappedConn{Conn: c, leave: sync.OnceFunc(func() { l.leave(client) })}, nil
-		}
-		l.refused(full)
-		c.Close()
-	}
-}
-
-// enter counts a connection in, or says what there is too much of.
-func (l *connections) enter(client netip.Addr) (full string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.open >= l.limits.Connections:
-		return refusedConnections
-	case !client.IsLoopback() && l.from[client] >= l.limits.PerAddress:
-		return refusedAddress
-	}
-	l.open++
-	l.from[client]++
-	return ""
-}
-
-func (l *connections) leave(client netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open--
-	if l.from[client]--; l.from[client] == 0 {
-		delete(l.from, client)
-	}
-}
-
-type cappedConn struct {
-	net.Conn
-	leave func()
-}
-
-func (c *cappedConn) Close() error {
-	c.leave()
-	return c.Conn.Close()
 }

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -92,26 +93,78 @@ func TestSlowAndLargeHeadersAreCut(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheCapAreClosed(t *testing.T) {
+// Who shows no token makes room for who comes next, whether he sends his header slowly,
+// sends nothing or rests after a request; who has a request with one keeps his place.
+func TestConnectionsWithoutATokenMakeRoom(t *testing.T) {
+	h := newHouse(t)
 	l := DefaultLimits()
-	l.Connections = 2
-	_, addr := listening(t, ListenConfig{Limits: l})
-	first, second := dial(t, addr), dial(t, addr)
-	served(t, first)
-	served(t, second)
-	third := dial(t, addr)
-	if _, err := third.Read(make([]byte, 1)); err == nil {
-		t.Error("a third connection was served")
+	l.Connections = 3
+	_, addr := listening(t, ListenConfig{Limits: l, Handler: h.handler})
+	follow := func() net.Conn {
+		c := dial(t, addr)
+		fmt.Fprintf(c, "GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n\r\n", h.tokens["admin"])
+		return c
+	}
+	follows := func(c net.Conn) {
+		t.Helper()
+		if reply, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || reply.StatusCode != http.StatusOK {
+			t.Fatalf("%v %v", reply, err)
+		}
+	}
+	gone := func(what string, c net.Conn) {
+		t.Helper()
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("still open: %s", what)
+		}
+	}
+	first := follow()
+	follows(first)
+	slow := dial(t, addr)
+	fmt.Fprint(slow, "GET /ready HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+	rests := dial(t, addr)
+	served(t, rests) // so that the slow one was accepted before it
+	second := follow()
+	gone("a slow header", slow)
+	follows(second)
+	third := follow()
+	gone("one that rests", rests)
+	follows(third)
+	gone("one more, where all have requests", dial(t, addr))
+	text := h.ask("GET", "/metrics", "").Body.String()
+	for _, line := range []string{`authd_api_refused_total{reason="waiting"} 2`, `authd_api_refused_total{reason="connections"} 1`} {
+		if !strings.Contains(text, line) {
+			t.Errorf("no %s", line)
+		}
 	}
 	first.Close()
-	for deadline := time.Now().Add(5 * time.Second); ; {
-		fourth := dial(t, addr)
-		fmt.Fprint(fourth, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		if _, err := http.ReadResponse(bufio.NewReader(fourth), nil); err == nil {
-			break
+	eventually(t, "the place of a closed connection", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return false
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the place of a closed connection is not free")
+		defer c.Close()
+		fmt.Fprint(c, "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
+		_, err = http.ReadResponse(bufio.NewReader(c), nil)
+		return err == nil
+	})
+	third.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := io.Copy(io.Discard, third); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a stream was ended: %v", err)
+	}
+}
+
+// A body that never comes, of a request that needs none or lacks a token, is not
+// waited for.
+func TestBodiesOfStrangersAreNotWaitedFor(t *testing.T) {
+	h := newHouse(t)
+	l := DefaultLimits()
+	l.Read = time.Minute
+	_, addr := listening(t, ListenConfig{Limits: l, Handler: h.handler})
+	for _, to := range []string{"POST /v1/tenants", "GET /ready", "POST /none"} {
+		c := dial(t, addr)
+		fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", to)
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Errorf("%s: %v", to, err)
 		}
 	}
 }
@@ -119,21 +172,40 @@ func TestConnectionsBeyondTheCapAreClosed(t *testing.T) {
 // One address takes so many connections and not all of them; loopback, where
 // the node's own programs are, may.
 func TestOneAddressCannotTakeEveryConnection(t *testing.T) {
-	l := &connections{limits: Limits{Connections: 10, PerAddress: 2}, from: map[netip.Addr]int{}}
+	l := &connections{limits: Limits{Connections: 10, PerAddress: 2}, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}}
 	near, far, other := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	got := fmt.Sprintf("%q", []string{l.enter(far), l.enter(far), l.enter(far), l.enter(other), l.enter(near), l.enter(near), l.enter(near)})
-	if got != `["" "" "address" "" "" "" ""]` {
-		t.Error(got)
+	enter := func(client netip.Addr, since int64) (c, gone *cappedConn, full string) {
+		c = &cappedConn{all: l, client: client}
+		c.since.Store(since)
+		gone, full = l.enter(c)
+		return c, gone, full
 	}
-	l.leave(far)
-	if why := l.enter(far); why != "" {
-		t.Errorf("the place was not given back: %s", why)
+	const held = 0 // by a request
+	first, _, _ := enter(far, held)
+	waits, _, _ := enter(far, 20)
+	elder, _, _ := enter(other, 10)
+	if _, gone, full := enter(far, held); gone != waits || full != "" {
+		t.Errorf("%v makes room, %q", gone, full)
 	}
-	for range 4 {
-		l.enter(near)
+	if _, gone, full := enter(far, held); gone != nil || full != refusedAddress {
+		t.Errorf("%v makes room, %q", gone, full)
 	}
-	if why := l.enter(near); why != refusedConnections {
-		t.Errorf("more than all: %q", why)
+	l.forget(first)
+	l.forget(first)
+	if _, gone, full := enter(far, held); gone != nil || full != "" {
+		t.Errorf("its place was not given back: %v, %q", gone, full)
+	}
+	for range 7 {
+		enter(near, held)
+	}
+	if _, gone, full := enter(near, held); gone != elder || full != "" {
+		t.Errorf("%v makes room, %q", gone, full)
+	}
+	if _, gone, full := enter(near, held); gone != nil || full != refusedConnections {
+		t.Errorf("%v makes room, %q", gone, full)
+	}
+	if len(l.open) != 10 || l.from[far] != 2 || l.from[near] != 8 || l.from[other] != 0 {
+		t.Errorf("%d open, %v", len(l.open), l.from)
 	}
 }
 

@@ -37,7 +37,7 @@ func newMetrics(h *Handler) *metrics {
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "authd_api_refused_total", Help: "Connections closed and requests answered 429, by what there was too much of.",
 	}, []string{"reason"})
-	for _, reason := range []string{refusedConnections, refusedAddress, refusedRequests, refusedBodies, refusedStreams, refusedQueue} {
+	for _, reason := range []string{refusedConnections, refusedAddress, refusedWaiting, refusedRequests, refusedBodies, refusedStreams, refusedQueue} {
 		m.refused.WithLabelValues(reason) // from the start, so that a first one is seen as a change
 	}
 	r := prometheus.NewRegistry()

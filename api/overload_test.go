@@ -298,41 +298,77 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// An HTTP/2 connection may have so many requests under way (RFC 9113 section
-// 6.5.2, SETTINGS_MAX_CONCURRENT_STREAMS).
-func TestStreamsOfAConnectionAreBounded(t *testing.T) {
+// What a server of HTTP/2 lets a connection do it says first (RFC 9113 section 6.5.2).
+func TestAConnectionIsToldItsBounds(t *testing.T) {
+	_, settings := secondHTTP(t, ListenConfig{}, nil)
+	told := map[uint16]uint32{}
+	for ; len(settings) >= 6; settings = settings[6:] {
+		told[binary.BigEndian.Uint16(settings)] = binary.BigEndian.Uint32(settings[2:])
+	}
+	const maxStreams, window, maxFrame, maxHeader = 3, 4, 5, 6
+	if told[maxStreams] != uint32(DefaultLimits().Streams) || told[window] != streamOctets || told[maxFrame] != frameOctets ||
+		told[maxHeader] == 0 || told[maxHeader] > 2*uint32(DefaultLimits().HeaderBytes) {
+		t.Errorf("%v", told)
+	}
+}
+
+// A client of HTTP/2 that asks, gives the server leave to send for ever and takes
+// nothing off the wire is given up like one of HTTP/1: the deadline of its request alone
+// would wait for a write that never ends.
+func TestASlowReaderOfHTTP2IsCut(t *testing.T) {
+	l := DefaultLimits()
+	l.Write = 200 * time.Millisecond
+	ended := make(chan struct{})
+	block := make([]byte, 1<<20)
+	c := ListenConfig{Limits: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		defer close(ended)
+		for {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	})}
+	secondHTTP(t, c, []byte("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x7f\xff\xff\xff"+ // SETTINGS: the largest window
+		"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\x00\x00"+ // WINDOW_UPDATE of the connection
+		"\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x84\x87\x41\x01a")) // HEADERS: GET https://a/
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the server still writes to a client that does not read")
+	}
+}
+
+// secondHTTP begins a connection of HTTP/2 and gives the server's first settings.
+func secondHTTP(t *testing.T, config ListenConfig, frames []byte) (c net.Conn, settings []byte) {
+	t.Helper()
 	dir := t.TempDir()
-	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	writeCertificate(t, certFile, keyFile, "node-1")
-	_, addr := listening(t, ListenConfig{CertFile: certFile, KeyFile: keyFile})
+	config.CertFile, config.KeyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writeCertificate(t, config.CertFile, config.KeyFile, "node-1")
+	_, addr := listening(t, config)
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	var c net.Conn
 	c, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	if len(frames) == 0 {
+		frames = []byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00") // SETTINGS, none
+	}
+	if _, err := c.Write(append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), frames...)); err != nil {
+		t.Fatal(err)
+	}
 	var head [9]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil || head[3] != 4 {
 		t.Fatalf("%v %v", head, err)
 	}
-	settings := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
+	settings = make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
 	if _, err := io.ReadFull(c, settings); err != nil {
 		t.Fatal(err)
 	}
-	for ; len(settings) >= 6; settings = settings[6:] {
-		if binary.BigEndian.Uint16(settings) == 3 {
-			if n := binary.BigEndian.Uint32(settings[2:]); int(n) != DefaultLimits().Streams {
-				t.Errorf("%d streams", n)
-			}
-			return
-		}
-	}
-	t.Error("no bound is told")
+	return c, settings
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

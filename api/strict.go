@@ -41,7 +41,10 @@ func decode(data []byte, v any) error {
 	err := json.Unmarshal(data, v)
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return fieldFault(wrong.Field, "cannot be a %s", wrong.Value)
+		if wrong.Field == "" {
+			return fmt.Errorf("the body holds what cannot be taken: %s", bounded(wrong.Value))
+		}
+		return fieldFault(bounded(wrong.Field), "cannot be a %s", bounded(wrong.Value))
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -69,6 +70,25 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 // A long name above a long list costs once, not once an element.
+// A refusal quotes what it refuses, and never much of it.
+func TestRefusalsOfLargeValuesAreShort(t *testing.T) {
+	digits := strings.Repeat("9", 900_000)
+	for name, c := range map[string]struct {
+		text string
+		into any
+	}{
+		"a number":         {`{"count":` + digits + `}`, new(sample)},
+		"one of anything":  {`{"count":` + digits + `}`, new(any)},
+		"in place of text": {`{"name":` + digits + `}`, new(sample)},
+		"an exponent":      {`{"count":1e` + digits + `}`, new(sample)},
+		"a field":          {`{"tags":{"` + digits + `":1}}`, new(sample)},
+	} {
+		if err := decode([]byte(c.text), c.into); err == nil || len(err.Error()) > 500 {
+			t.Errorf("%s: an error of %d octets", name, len(fmt.Sprint(err)))
+		}
+	}
+}
+
 func TestDecodeIsLinear(t *testing.T) {
 	text := `{"tags":{"` + strings.Repeat("a", 1<<19) + `":[` + strings.Repeat("0,", 1<<18) + `0]}}`
 	var m runtime.MemStats

@@ -133,15 +133,18 @@ func (n *Node) admit(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	c.SetDeadline(time.Now().Add(joinTime))
+	// The request comes right behind the handshake; who keeps it back keeps others away.
+	c.SetDeadline(time.Now().Add(handshakeTime))
 	var ask joinAsk
-	if err := readFrameOf(bufio.NewReader(c), &ask, maxJoinFrame); err != nil {
-		n.logger.Warn("reading a request to join", "from", c.RemoteAddr().String(), "error", err)
+	err := readFrameOf(bufio.NewReader(c), &ask, maxJoinFrame)
+	c.SetDeadline(time.Now().Add(joinTime))
+	if err != nil {
+		n.link.refuse("reading a request to join", hostOf(c), "from", c.RemoteAddr().String(), "error", err)
 		return
 	}
 	reply, err := n.join(ctx, ask, c.RemoteAddr().String())
 	if err != nil {
-		n.logger.Warn("a node was not let in", "node", shortened(ask.ID), "from", c.RemoteAddr().String(), "error", err)
+		n.link.refuse("a node was not let in", hostOf(c), "node", shortened(ask.ID), "from", c.RemoteAddr().String(), "error", err)
 		reply = joinReply{Error: err.Error()}
 	} else {
 		n.logger.Info("node let in", "node", ask.ID, "from", c.RemoteAddr().String())

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,9 @@ const (
 const (
 	// handshakeTime is how long a connection may take to say who it is.
 	handshakeTime = 3 * time.Second
-	// maxStrangers bounds connections that have not yet said who they are.
+	// maxStrangers bounds connections that have not yet said who they are. The oldest
+	// makes room for another: a member says it in some milliseconds, and is kept away
+	// only by who opens this many connections in that time.
 	maxStrangers = 64
 	// maxPerPeer bounds the connections of one peer: Raft keeps three, and opens
 	// more for votes and snapshots; calls use one.
@@ -68,13 +71,13 @@ type link struct {
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	raft      chan net.Conn
-	strangers chan struct{}
 	joins     chan struct{}
 
-	// mu guards open and raftClosed.
+	// mu guards what follows.
 	mu         sync.Mutex
 	open       map[net.Conn]peerConn
 	raftClosed bool
+	strangers  []net.Conn // oldest first
 }
 
 type peerConn struct {
@@ -105,11 +108,10 @@ func newLink(c *tls.Config, logger *slog.Logger) (*link, error) {
 	return &link{
 		tls: t, logger: logger, network: tcp{},
 		ctx: ctx, cancel: cancel, patience: handshakeTime,
-		own:       func() incarnation { return incarnation{} },
-		raft:      make(chan net.Conn),
-		strangers: make(chan struct{}, maxStrangers),
-		joins:     make(chan struct{}, maxJoins),
-		open:      make(map[net.Conn]peerConn),
+		own:   func() incarnation { return incarnation{} },
+		raft:  make(chan net.Conn),
+		joins: make(chan struct{}, maxJoins),
+		open:  make(map[net.Conn]peerConn),
 	}, nil
 }
 
@@ -144,15 +146,29 @@ func (l *link) accept() {
 				}
 				continue
 			}
-			select {
-			case l.strangers <- struct{}{}:
-				l.wg.Add(1)
-				go l.welcome(c)
-			default:
-				c.Close()
-			}
+			l.meet(c)
+			l.wg.Add(1)
+			go l.welcome(c)
 		}
 	}()
+}
+
+// meet counts a stranger in, for whom the oldest may have to go.
+func (l *link) meet(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.strangers = append(l.strangers, c)
+	if len(l.strangers) > maxStrangers {
+		l.strangers[0].Close()
+		l.strangers = slices.Delete(l.strangers, 0, 1)
+	}
+}
+
+// met counts out who is none any more.
+func (l *link) met(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.strangers = slices.DeleteFunc(l.strangers, func(s net.Conn) bool { return s == c })
 }
 
 // welcome finds out who connects, and what for.
@@ -160,7 +176,7 @@ func (l *link) welcome(c net.Conn) {
 	defer l.wg.Done()
 	server := tls.Server(c, l.serverConfig())
 	peer, err := l.handshake(server, false)
-	<-l.strangers
+	l.met(c)
 	if err != nil {
 		l.refuse("node connection refused", hostOf(c), "from", c.RemoteAddr().String(), "error", err)
 		c.Close()

@@ -158,6 +158,36 @@ func TestSilentConnectionsAreBoundedAndDropped(t *testing.T) {
 	}
 }
 
+// Strangers who say nothing keep no member away, and fill neither memory
+// nor the log.
+func TestMembersGetThroughAFloodOfStrangers(t *testing.T) {
+	ca := newAuthority(t)
+	l := patientLink(t, time.Minute, ca.tls("node-1"), "node-1", "node-1", "node-2")
+	var log bytes.Buffer
+	l.logger = slog.New(slog.NewTextHandler(&log, nil))
+	const strangers = 3 * maxStrangers
+	for range strangers {
+		c, err := net.Dial("tcp", l.listener.Addr().String())
+		must(t, err)
+		defer c.Close()
+	}
+	b := testLink(t, ca.tls("node-2"), "node-2", "node-1", "node-2")
+	if who, err := ask(t, b, l, "node-1"); err != nil || who != "node-2" {
+		t.Errorf("%q, %v", who, err)
+	}
+	eventually(t, "those who made room", func() bool { return l.refused.Load() > strangers-maxStrangers })
+	l.mu.Lock()
+	waiting := len(l.strangers)
+	l.mu.Unlock()
+	must(t, l.Close())
+	if waiting != maxStrangers-1 || len(l.strangers) != 0 {
+		t.Errorf("%d strangers wait, %d after the end", waiting, len(l.strangers))
+	}
+	if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > 20 {
+		t.Errorf("%d lines of log", lines)
+	}
+}
+
 func TestOnePeerHasABoundedNumberOfConnections(t *testing.T) {
 	ca := newAuthority(t)
 	a := testLink(t, ca.tls("node-1"), "node-1", "node-1", "node-2")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,12 @@ const (
 	// flushAt is how many octets of replies to pipelined queries are collected
 	// before they are written.
 	flushAt = 16 << 10
+
+	// streamBuffer is asked for both buffers of a connection; the kernel takes twice that.
+	// Left alone it gives a reader that does not read megabytes of them, and there may be
+	// thousands of such. A resolver a tenth of a second away gets a thousand answers a
+	// second through it.
+	streamBuffer = 64 << 10
 
 	// drainAccept is how long a closing listener takes connections that were
 	// established before it closed; what is left then is reset by the kernel.
@@ -51,7 +58,27 @@ func (s *Server) openTCP(address netip.AddrPort) (*tcpListener, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := boundBuffers(l); err != nil {
+		l.Close()
+		return nil, err
+	}
 	return &tcpListener{server: s, listener: l, counters: s.count("tcp", address)}, nil
+}
+
+// boundBuffers bounds what the kernel keeps for each connection that comes from a
+// listener: they begin with its settings.
+func boundBuffers(l *net.TCPListener) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = errors.Join(
+			os.NewSyscallError("setsockopt SO_SNDBUF", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, streamBuffer)),
+			os.NewSyscallError("setsockopt SO_RCVBUF", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, streamBuffer)))
+	})
+	return errors.Join(err, failed)
 }
 
 func (l *tcpListener) port() uint16 {
@@ -128,7 +155,7 @@ const (
 // waitsSince is the state of a connection that waits for octets since a time
 // after the server's start: for a message, or in the middle of one.
 func waitsSince(d time.Duration, midway, served bool) int64 {
-	state := int64(d) << 2
+	state := int64(d) << waitsBits
 	if midway {
 		state |= waitsMidway
 	}
@@ -141,25 +168,32 @@ func waitsSince(d time.Duration, midway, served bool) int64 {
 const (
 	waitsMidway = 1 // in the middle of a message
 	waitsServed = 2 // had an answer before
+	waitsReader = 4 // for its client to take what it asked for
+	waitsBits   = 3
 )
 
 // idle says whether a connection in a state waits for a message.
-func idle(state int64) bool { return state >= 0 && state&waitsMidway == 0 }
+func idle(state int64) bool { return state >= 0 && state&(waitsMidway|waitsReader) == 0 }
 
 // spare is how soon a waiting connection makes room, lowest first: one that has
 // nothing to lose, having had its answers or never asked for any; one that stopped
-// in the middle of a message; last those that came only now and may be as good as
-// the newcomer. patience is since when a client would have sent its message.
+// in the middle of a message, or does not read; then those that came only now and may
+// be as good as the newcomer. One whose replies are being written only now is not to
+// spare at all. patience is since when a client would have sent its message.
 func spare(state int64, patience time.Duration) int {
-	old := time.Duration(state>>2) <= patience
+	old := time.Duration(state>>waitsBits) <= patience
 	switch {
 	case idle(state) && (old || state&waitsServed != 0):
 		return 0
 	case old:
 		return 1
+	case state&waitsReader != 0:
+		return spareNever
 	}
 	return 2
 }
+
+const spareNever = 3
 
 // admit starts serving a connection. Where there are too many, of its prefix or
 // of all, one that waits makes room; it is turned away only where all are being
@@ -254,6 +288,9 @@ func (s *Server) choose(set map[*tcpConn]struct{}) (chosen *tcpConn, state int64
 			continue
 		}
 		rank := spare(at, patience)
+		if rank == spareNever {
+			continue
+		}
 		if chosen == nil || rank < best || rank == best && at < state {
 			chosen, state, best = c, at, rank
 		}
@@ -275,7 +312,7 @@ func (s *Server) closeIdle() {
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		state := c.state.Load()
-		if idle(state) && state&waitsServed == 0 && time.Since(s.guard.started)-time.Duration(state>>2) < drainFirst {
+		if idle(state) && state&waitsServed == 0 && time.Since(s.guard.started)-time.Duration(state>>waitsBits) < drainFirst {
 			c.conn.SetReadDeadline(time.Now().Add(drainFirst))
 			continue
 		}
@@ -364,26 +401,29 @@ func (s *Server) answerBuffered(c *tcpConn) bool {
 			c.skip -= pass
 		}
 		if len(x.out) >= flushAt {
-			ok = c.flush(x, s.limits.write) && ok
+			ok = s.flush(c, x) && ok
 		}
 	}
 	if at > 0 {
 		c.have = copy(c.buffer[:], c.buffer[at:c.have])
 		c.began = time.Now()
 	}
-	return c.flush(x, s.limits.write) && ok
+	return s.flush(c, x) && ok
 }
 
 // flush writes the replies collected. A reader that does not take them in time
-// loses the connection.
-func (c *tcpConn) flush(x *tcpExchange, limit time.Duration) bool {
+// loses the connection, and sooner where its place is wanted.
+func (s *Server) flush(c *tcpConn, x *tcpExchange) bool {
 	if len(x.out) == 0 {
 		return true
 	}
-	c.conn.SetWriteDeadline(time.Now().Add(limit))
+	began := time.Now()
+	state := waitsSince(began.Sub(s.guard.started), false, true) | waitsReader
+	c.state.Store(state)
+	c.conn.SetWriteDeadline(began.Add(s.limits.write))
 	_, err := c.conn.Write(x.out)
 	x.out = x.out[:0]
-	return err == nil
+	return c.state.CompareAndSwap(state, connBusy) && err == nil
 }
 
 // linger ends a connection from our side without losing replies under way.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // crowd is a server on loopback whose clients can come from any of its
@@ -100,6 +101,54 @@ func TestStalledMessagesMakeRoomAfterIdleConnections(t *testing.T) {
 		conn.Write(query[:5]) // from now on stalled as well
 		ended(t, gone)
 		waitFor(t, func() bool { return s.busy() == 3 && len(s.snapshot()) == 3 })
+	}
+}
+
+// Who asks and does not read keeps no place that another wants, and what the kernel
+// keeps for him is bounded.
+func TestReaderThatDoesNotReadMakesRoom(t *testing.T) {
+	l := defaultLimits()
+	l.connections, l.stall, l.write, l.queries = 1, 20*time.Millisecond, time.Minute, 1<<20
+	s := serve(t, l, "127.0.0.1")
+	conn := dial(t, "tcp", s.Addresses()[0])
+	conn.(*net.TCPConn).SetReadBuffer(4096)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for query := framed(numbered(t, "huge.p-dns.test.", 1)); ; {
+			if _, err := conn.Write(query); err != nil {
+				return
+			}
+		}
+	}()
+	waitFor(t, func() bool {
+		all := s.snapshot()
+		if len(all) == 0 {
+			return false
+		}
+		state := all[0].state.Load()
+		return state >= 0 && state&waitsReader != 0 && time.Since(s.guard.started)-time.Duration(state>>waitsBits) > l.stall
+	})
+	raw, err := s.snapshot()[0].conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, option := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
+		if err := control(raw, func(fd int) error {
+			if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option); err != nil || n != 2*streamBuffer {
+				t.Errorf("option %d is %d, %v", option, n, err)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	other := dial(t, "tcp", s.Addresses()[0])
+	other.Write(framed(numbered(t, "short.p-dns.test.", 2)))
+	mustRead(t, other)
+	<-asked
+	if got := s.Stats().Connections; got != (ConnectionStats{Open: 1, Accepted: 2, Evicted: 1}) {
+		t.Errorf("counted %+v", got)
 	}
 }
 
