@@ -328,3 +328,91 @@ func TestKeysThatOperatorsBringAreRefusedWhereThereIsNoPlace(t *testing.T) {
 		}
 	}
 }
+
+// Who asks for a key that signs no more has an old signature: that, and nothing
+// else, is counted.
+func TestOnlyKeysThatSignNoMoreAreWatched(t *testing.T) {
+	late := int64(someTime + 10_000)
+	r := stepped(t, readyPair(t, Slots), late, Step{Kind: StepActivate, Key: 2})
+	watched := func(r Ring) (selectors string) {
+		for _, record := range r.Records([]Algorithm{RSA2048}) {
+			if record.Watched {
+				selectors += record.Selector + " "
+			}
+		}
+		return selectors
+	}
+	if got := watched(readyPair(t, Slots)); got != "" {
+		t.Errorf("an active key, a standby and an empty slot: %sis watched", got)
+	}
+	if got := watched(r); got != "k1 " {
+		t.Errorf("a draining key: %q", got)
+	}
+	if r, err := r.Revoke(1, late); err != nil || watched(r) != "k1 " {
+		t.Errorf("a revoked key: %q, %v", watched(r), err)
+	}
+}
+
+// Nobody asks a domain that leaves to go on: queries do not keep its keys.
+func TestQueriesDoNotKeepTheKeysOfADomainThatLeaves(t *testing.T) {
+	p, late := DefaultPolicy(), int64(someTime+10_000)
+	r := readyPair(t, Minted).Retire(late)
+	end := late + seconds(p.SignerHold+p.DrainFloor)
+	if until, err := r.RevocableAt(1, end, p, &Evidence{Complete: true, AskedAt: end - 1}); err != nil || until != end {
+		t.Errorf("revocable at %d, %v", until-end, err)
+	}
+}
+
+// The key that an emergency replaces drains where that was asked for, also where
+// another key that signs elsewhere has the third slot.
+func TestEmergencyThatDrainsSparesTheKeyItReplaces(t *testing.T) {
+	late := int64(someTime + 10_000)
+	r, err := readyPair(t, Slots).Bring(&Material{Algorithm: RSA2048, Payload: "v=DKIM1; k=rsa; p=elsewhere", PublicOnly: true, Imported: true}, late)
+	if err != nil || len(r.Keys) != SlotCount {
+		t.Fatalf("%d keys, %v", len(r.Keys), err)
+	}
+	if r, err = r.Emergency(RSA2048, 1, FateDrain, late); err != nil {
+		t.Fatal(err)
+	}
+	if k, _ := r.ByID(1); k.Stage != Draining {
+		t.Errorf("it is %s", k.Stage)
+	}
+}
+
+// What is said of the next key's time comes true where nothing is in the way.
+func TestOutlookIsWhenTheNextKeyIsReady(t *testing.T) {
+	for mode, freed := range map[RingMode]map[string]int64{Minted: nil, Slots: {"k2": someTime + 900, "k3": someTime + 700}} {
+		r, err := Start(mode, 0, someTime, []Material{testMaterial(1, RSA2048, map[RingMode]string{Minted: "s1"}[mode])}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Freed = freed
+		said := r.Outlook(RSA2048, someTime)
+		_, due, ok := r.Next(DefaultPolicy())
+		m := testMaterial(2, RSA2048, map[RingMode]string{Minted: "s2"}[mode])
+		if !ok {
+			t.Fatalf("%s: nothing is planned", mode)
+		}
+		if r, err = r.Take(Step{Kind: StepPublish, Algorithm: RSA2048}, due, DefaultPolicy(), &m); err != nil {
+			t.Fatal(err)
+		}
+		r = stepped(t, r, due, Step{Kind: StepConfirm, Key: 2})
+		if k, _ := r.Standby(RSA2048); k.ReadyAt() != said {
+			t.Errorf("%s: said %d, ready %d seconds on", mode, said-someTime, k.ReadyAt()-someTime)
+		}
+	}
+	// Where every slot holds a key, the first to be free is the one that was revoked.
+	full := stepped(t, readyPair(t, Slots), someTime+10_000, Step{Kind: StepActivate, Key: 2})
+	full, err := full.Bring(&Material{Algorithm: RSA2048, Payload: "v=DKIM1; k=rsa; p=elsewhere", PublicOnly: true, Imported: true}, someTime+10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if full, err = full.Revoke(1, someTime+10_000); err != nil {
+		t.Fatal(err)
+	}
+	said, free := full.Outlook(RSA2048, someTime+10_000), full.Freed["k1"]
+	full = stepped(t, full, free, Step{Kind: StepRemove, Key: 1})
+	if again := full.Outlook(RSA2048, free); said != again || said <= free {
+		t.Errorf("said %d, once the slot was free %d", said-free, again-free)
+	}
+}

@@ -87,7 +87,7 @@ func (r Ring) retired(a Algorithm) int {
 		return -1
 	}
 	return slices.IndexFunc(r.Keys, func(k Key) bool {
-		return k.Algorithm == a && k.Stage == Draining && k.DrainedAt == r.RetiredAt && k.ActivatedAt != 0
+		return k.Algorithm == a && k.Stage == Draining && k.DrainedAt == r.RetiredAt
 	})
 }
 

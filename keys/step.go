@@ -129,7 +129,7 @@ func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 	}
 	switch {
 	case !ok:
-		return standby.ReadyAt(), r.RetiredAt == 0
+		return standby.ReadyAt(), true // a ring that leaves has no standby
 	case active.PublicOnly || r.Mode == Slots && r.elsewhere(standby.Algorithm) > 0:
 		return 0, false
 	}

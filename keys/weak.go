@@ -85,7 +85,7 @@ func powerOf65537(residue, p int64) bool {
 
 // checkRSAPrivate refuses halves that do not match and primes that are not, or
 // that lie so close together that Fermat's method finds them.
-func checkRSAPrivate(n, e, p, q *big.Int) error {
+func checkRSAPrivate(n, p, q *big.Int) error {
 	if p.Sign() <= 0 || q.Sign() <= 0 || new(big.Int).Mul(p, q).Cmp(n) != 0 {
 		return errors.New("rsa halves do not match: the primes do not multiply to the modulus")
 	}
@@ -94,14 +94,9 @@ func checkRSAPrivate(n, e, p, q *big.Int) error {
 	if gap.CmpAbs(new(big.Int).Lsh(big.NewInt(1), uint(n.BitLen()/2-100))) <= 0 {
 		return errors.New("rsa primes are too close together, so that the key is easily factored: make a new key")
 	}
-	one := big.NewInt(1)
 	for _, prime := range []*big.Int{p, q} {
 		if !prime.ProbablyPrime(4) {
 			return errors.New("rsa prime is not prime")
-		}
-		phi := new(big.Int).Sub(prime, one)
-		if new(big.Int).GCD(nil, nil, e, phi).Cmp(one) != 0 {
-			return errors.New("rsa public exponent does not fit the primes")
 		}
 	}
 	return nil
