@@ -40,6 +40,9 @@ func TestAuditPagesMakeOneChain(t *testing.T) {
 	}
 	count := uint64(0)
 	for {
+		if len(page.Items) > 3 {
+			t.Errorf("%d on a page of 3", len(page.Items))
+		}
 		for _, e := range page.Items {
 			if hash = e.Next(hash); hash.String() != e.Hash {
 				t.Fatalf("change %d does not follow", e.Seq)
@@ -100,6 +103,11 @@ func TestChangesThatAreForgottenAreGone(t *testing.T) {
 		if a := h.ask("GET", path, ""); a.Code != http.StatusGone || a.problem.Code != codeGone || !strings.Contains(a.problem.Detail, "from 4 to") {
 			t.Errorf("%s: %d %s", path, a.Code, a.Body)
 		}
+	}
+	r := newRequest("GET", "/v1/events", "")
+	r.Header.Set("Authorization", "Bearer "+h.tokens["admin"])
+	if h.handler.follow(r, &stream{seq: 3}) {
+		t.Error("a stream that fell behind goes on as if it had missed nothing")
 	}
 	page := read[AuditPage](h, h.must(200, "GET", "/v1/audit?limit=1", ""))
 	if page.First != page.Items[0].Seq || page.Last-page.First+1 != state.MaxAudit {
@@ -212,11 +220,14 @@ func TestHeartbeatMovesThePlaceOn(t *testing.T) {
 	h.must(200, "POST", "/v1/tenants/globex/suspend", "")
 	head, _ := h.Machine().AuditHead()
 	for f.lines.Scan() {
-		if f.lines.Text() == fmt.Sprintf("id: %d", head) {
-			return
-		}
 		if strings.HasPrefix(f.lines.Text(), "data:") {
 			t.Fatalf("sees %s", f.lines.Text())
+		}
+		if f.lines.Text() == fmt.Sprintf("id: %d", head) {
+			if f.lines.Scan(); f.lines.Text() != "" { // what an event says comes behind its id
+				t.Errorf("sees %s", f.lines.Text())
+			}
+			return
 		}
 	}
 	t.Error("the stream ended")
@@ -232,6 +243,28 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 		}
 	}
 	for f.next() != nil { // the end comes, or the deadline of the request fails it
+	}
+	if err := f.lines.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A backup that is restored begins another history: whoever followed the first is
+// sent away, and told when it comes back.
+func TestStreamEndsWhereTheStateGoesBack(t *testing.T) {
+	h, s := newStreamHouse(t)
+	before := h.Machine()
+	h.must(201, "POST", "/v1/tenants", `{"id":"one"}`)
+	head, _ := h.Machine().AuditHead()
+	f := h.following(s, "admin", fmt.Sprintf("?after=%d", head-1), "")
+	if e := f.next(); e == nil || e.Seq != head {
+		t.Fatalf("%+v", e)
+	}
+	h.mu.Lock()
+	h.machine = before
+	h.mu.Unlock()
+	if e := f.next(); e != nil {
+		t.Errorf("%+v", e)
 	}
 	if err := f.lines.Err(); err != nil {
 		t.Error(err)
@@ -258,10 +291,13 @@ func TestStreamsEndWhenTheServerStops(t *testing.T) {
 
 func TestStreamsAreBounded(t *testing.T) {
 	h, s := newStreamHouse(t)
+	var open []*follower
 	for range maxTokenStreams {
-		if f := h.following(s, "admin", "?after=0", ""); f.next() == nil {
+		f := h.following(s, "admin", "?after=0", "")
+		if f.next() == nil {
 			t.Fatal("no stream")
 		}
+		open = append(open, f)
 	}
 	f := h.following(s, "admin", "", "")
 	if f.reply.StatusCode != http.StatusTooManyRequests || f.reply.Header.Get("Retry-After") == "" {
@@ -269,6 +305,17 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 	if f := h.following(s, "tenant:acme", "", ""); f.reply.StatusCode != 200 {
 		t.Errorf("another token: %d", f.reply.StatusCode)
+	}
+	for _, f := range open {
+		f.cancel()
+	}
+	for soon := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if f := h.following(s, "admin", "", ""); f.reply.StatusCode == 200 {
+			break
+		}
+		if time.Now().After(soon) {
+			t.Fatal("streams that ended still count")
+		}
 	}
 	for i := range maxStreams {
 		h.handler.streams.enter(fmt.Sprint(i))
@@ -314,9 +361,22 @@ func TestTimelineHasKeysAndChanges(t *testing.T) {
 	if last.Command != "StepKey" || last.Key == "" || last.Reason != "exercise" || last.Summary != "activate by hand" {
 		t.Errorf("%+v", last)
 	}
+	addresses := 0
 	for _, e := range line.Changes {
 		if e.Subject != d.Token {
 			t.Errorf("of another: %+v", e)
 		}
+		if e.Source != "" {
+			addresses++
+		}
+	}
+	seen := read[Timeline](h, h.as("read", "GET", "/v1/domains/send.customer.example/timeline", ""))
+	for _, e := range seen.Changes {
+		if e.Source != "" {
+			t.Errorf("who reads sees from where it was changed: %+v", e)
+		}
+	}
+	if addresses == 0 || len(seen.Changes) != len(line.Changes) {
+		t.Errorf("an admin sees %d addresses, who reads %d of %d changes", addresses, len(seen.Changes), len(line.Changes))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"authd/cluster/state"
 )
@@ -71,7 +72,19 @@ func TestTokenCountsWhereItMayBeUsed(t *testing.T) {
 	}
 }
 
-// The matrix of scopes: who may call what.
+// A token ends at its second.
+func TestTokenIsGoodUntilItExpires(t *testing.T) {
+	h := newHouse(t)
+	h.grant(state.AccessToken{Scope: "admin", ExpiresAt: h.at + 600})
+	for after, want := range map[int64]int{599: 200, 600: 401} {
+		h.now = time.Unix(h.at+after, 0)
+		if a := h.ask("GET", "/v1/cluster", ""); a.Code != want {
+			t.Errorf("%d s on: %d, not %d", after, a.Code, want)
+		}
+	}
+}
+
+// The matrix of scopes: what the calls come to.
 func TestScopesAllowWhatTheyAreFor(t *testing.T) {
 	h := newHouse(t)
 	d := h.live("acme", "send.customer.example")

@@ -257,4 +257,9 @@ func TestRepeatedSlashesAreCollapsedWithoutRedirect(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.Code, a.Body)
 		}
 	}
+	for _, path := range []string{"/v1/domains/../tenants", "/v1/./tenants", "/v1/domains/%2e%2e/tenants"} {
+		if a := h.ask("GET", path, ""); a.Code != http.StatusNotFound || a.Header().Get("Location") != "" {
+			t.Errorf("%s: %d, on to %q", path, a.Code, a.Header().Get("Location"))
+		}
+	}
 }

@@ -107,6 +107,31 @@ func TestImportOfTheSameDomainTwiceIsRefusedOnce(t *testing.T) {
 	}
 }
 
+// What is there already is the same tenant's claim in the same mode, unless it leaves.
+func TestImportTellsWhatIsThereFromWhatIsLikeIt(t *testing.T) {
+	h := importing(t)
+	h.live("acme", "send.customer.example")
+	leaving := h.live("acme", "send.leaving.example")
+	h.must(http.StatusOK, "DELETE", "/v1/domains/"+leaving.Token, "")
+	item := func(tenant, domain, mode string) string {
+		return fmt.Sprintf(`{"tenant":%q,"domain":%q,"mode":%q,"pool":"ed"}`, tenant, domain, mode)
+	}
+	body := `{"items":[` + strings.Join([]string{
+		item("acme", "send.customer.example", "delegated"), item("acme", "send.customer.example", "cname"),
+		item("globex", "send.customer.example", "delegated"), item("acme", "send.leaving.example", "delegated"),
+	}, ",") + `]}`
+	out := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import", body))
+	for i, want := range []string{"exists", "added", "added", "refused"} {
+		if out.Results[i].Status != want {
+			t.Errorf("item %d: %+v, want %s", i+1, out.Results[i], want)
+		}
+	}
+	many := `{"items":[` + strings.Repeat("{},", maxItems) + `{}]}`
+	if a := h.ask("POST", "/v1/import", many); a.Code != http.StatusUnprocessableEntity || a.problem.Field != "items" {
+		t.Errorf("one item too many: %d %.200s", a.Code, a.Body)
+	}
+}
+
 func TestImportBringsTargetsAndKeys(t *testing.T) {
 	h := newHouse(t)
 	item := ImportItem{Line: 1, Tenant: "initech", NewDomain: NewDomain{

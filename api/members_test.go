@@ -32,6 +32,16 @@ func TestClusterShowsItsNodes(t *testing.T) {
 	}
 }
 
+func TestJoinTokensAreGoodForAWeekAtMost(t *testing.T) {
+	h := newHouse(t)
+	for life, want := range map[string]int{"": 201, "1s": 201, "168h": 201, "168h0m1s": 422, "999ms": 422, "-1h": 422, "soon": 422} {
+		a := h.ask("POST", "/v1/cluster/invitations", `{"id":"node-4","address":"192.0.2.14:7301","life":"`+life+`"}`)
+		if a.Code != want || want == 422 && a.problem.Field != "life" {
+			t.Errorf("%q: %d %s", life, a.Code, a.Body)
+		}
+	}
+}
+
 func TestVerificationIsSwitchedOffOnlyInDev(t *testing.T) {
 	h := newHouse(t)
 	h.handler.config.Dev = true

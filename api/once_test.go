@@ -95,6 +95,32 @@ func TestAnotherTokensKeyIsAnother(t *testing.T) {
 	}
 }
 
+// A key is of one request: the same body sent elsewhere, or otherwise, is not
+// passed off as done.
+func TestKeyIsOfOneMethodPathAndQuery(t *testing.T) {
+	h := newHouse(t)
+	d := h.live("acme", "send.customer.example")
+	for name, c := range map[string]struct{ first, other [2]string }{
+		"another path":   {[2]string{"POST", "/v1/tenants/acme/suspend"}, [2]string{"POST", "/v1/tenants/globex/suspend"}},
+		"another verb":   {[2]string{"POST", "/v1/tenants/acme/resume"}, [2]string{"POST", "/v1/tenants/acme/suspend"}},
+		"another method": {[2]string{"PUT", "/v1/pools/empty"}, [2]string{"DELETE", "/v1/pools/empty"}},
+		"another query":  {[2]string{"DELETE", "/v1/domains/" + d.Token + "?reason=a"}, [2]string{"DELETE", "/v1/domains/" + d.Token + "?reason=a&now=true"}},
+	} {
+		if a := h.keyed(name, c.first[0], c.first[1], "{}"); a.Code >= 300 {
+			t.Fatalf("%s: %d %s", name, a.Code, a.Body)
+		}
+		if a := h.keyed(name, c.other[0], c.other[1], "{}"); a.Code != http.StatusUnprocessableEntity || a.problem.Field != state.OnceField {
+			t.Errorf("%s: %d %s", name, a.Code, a.Body)
+		}
+	}
+	r := httptest.NewRequest("POST", "/v1/tenants", strings.NewReader(`{"id":"two-keys"}`))
+	r.Header.Set("Authorization", "Bearer "+h.tokens["admin"])
+	r.Header["Idempotency-Key"] = []string{"a", "b"}
+	if a := h.send(r); a.Code != http.StatusUnprocessableEntity || a.problem.Field != state.OnceField {
+		t.Errorf("two keys: %d %s", a.Code, a.Body)
+	}
+}
+
 // The reply is lost; the retry gives the same claim.
 func TestRetryAfterAnUnknownOutcomeGivesTheSameClaim(t *testing.T) {
 	h := newHouse(t)

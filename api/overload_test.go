@@ -57,6 +57,24 @@ func TestNobodyTakesMoreThanIsLeftForOthers(t *testing.T) {
 	}
 }
 
+// A request whose body finds no room leaves no place taken.
+func TestRequestTurnedAwayForItsBodyHoldsNothing(t *testing.T) {
+	a := newAdmission()
+	if _, full := a.enter("acme", maxBodies+1); full != refusedBodies {
+		t.Fatalf("full: %q", full)
+	}
+	if a.requests.used != 0 || a.bodies.used != 0 || len(a.requests.by) > 0 {
+		t.Errorf("%+v, %+v", a.requests, a.bodies)
+	}
+	leave, full := a.enter("acme", 7)
+	if full != "" || a.requests.used != 1 || a.bodies.used != 7 {
+		t.Fatalf("%q, %+v, %+v", full, a.requests, a.bodies)
+	}
+	if leave(); a.requests.used != 0 || a.bodies.used != 0 {
+		t.Errorf("%+v, %+v", a.requests, a.bodies)
+	}
+}
+
 // One tenant's flood, through as many tokens as it has, neither starves another nor
 // changes anything where it is refused.
 func TestOneTenantsFloodLeavesRoomForAnother(t *testing.T) {

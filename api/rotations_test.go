@@ -219,8 +219,20 @@ func TestTenantRotatesAndSeesItsOwnDomainsAlone(t *testing.T) {
 	if a := h.as("tenant:acme", "POST", "/v1/rotations", `{"scope":{"domains":["b.example"]},"reason":"x"}`); a.Code != http.StatusNotFound {
 		t.Errorf("another's domain: %d %s", a.Code, a.Body)
 	}
+	cursor := ""
+	mixed := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"domains":["a.example","b.example"]},"reason":"plain"}`))
+	if a := h.as("tenant:acme", "GET", "/v1/rotations/"+mixed.ID, ""); a.Code != http.StatusNotFound {
+		t.Errorf("one of its own domains and another's: %d %s", a.Code, a.Body)
+	}
 	if list := read[FleetRotationList](h, h.as("tenant:acme", "GET", "/v1/rotations", "")); len(list.Items) != 1 {
 		t.Errorf("%+v", list)
+	}
+	for page, want := range []string{mixed.ID, other.ID, own.ID} {
+		list := read[FleetRotationList](h, h.must(http.StatusOK, "GET", "/v1/rotations?limit=1&cursor="+cursor, ""))
+		if len(list.Items) != 1 || list.Items[0].ID != want || (list.Next == "") != (page == 2) {
+			t.Errorf("page %d: %+v", page, list)
+		}
+		cursor = list.Next
 	}
 }
 

@@ -106,6 +106,17 @@ func TestVaultClientsFindMountsListsAndTheirToken(t *testing.T) {
 	if got := slices.Sorted(slices.Values(append(first.Data.Keys, rest.Data.Keys...))); !slices.Equal(got, want) {
 		t.Errorf("in pages: %v", got)
 	}
+	if a := h.as("tenant:globex", "GET", "/v1/dkim?list=true", ""); a.Code != http.StatusOK || !strings.Contains(a.Body.String(), "other.example") || strings.Contains(a.Body.String(), "customer") {
+		t.Errorf("a tenant lists %d %s", a.Code, a.Body)
+	}
+	for _, limit := range []string{"0", "-1", "100001", "x"} {
+		if status, _ := h.vault("GET", "/v1/dkim?list=true&limit="+limit); status != http.StatusBadRequest {
+			t.Errorf("limit %s: %d", limit, status)
+		}
+	}
+	if status, doc := h.vault("GET", "/v1/secret/data/dkim/other.example/k1/more"); status != http.StatusNotFound {
+		t.Errorf("a path below a selector: %d %+v", status, doc.Data)
+	}
 	if status, doc := h.vault("LIST", "/v1/dkim/other.example/"); status == http.StatusOK {
 		t.Errorf("a selector without a name: %+v", doc.Data)
 	}
