@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"authd/keys"
-	"authd/zone"
 )
 
 // Apply gives the machine after the entries of one log entry, with a result
@@ -208,14 +207,9 @@ func (d *Domain) wakeAt() int64 {
 	return d.DueAt
 }
 
-// touched advances the counters of what a visible change of a claim shows in:
-// the domain's own, and that of every platform zone with a name of its.
-func (w *writer) touched(d *Domain) {
-	d.Serial++
-	if d.Mode == zone.CNAME {
-		w.bumpPlatforms(d)
-	}
-}
+// touched advances a claim's own counter, for a visible change. Those of the
+// platform zones with names of it keepBranch advances, once nothing is refused any more.
+func touched(d *Domain) { d.Serial++ }
 
 // bumpPlatforms advances the counters of the platform zones that hold names of a
 // claim.

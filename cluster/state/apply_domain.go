@@ -451,7 +451,7 @@ func (w *writer) putDomainRecord(c PutDomainRecord) Result {
 		result.Refusal = r
 		return result
 	}
-	w.touched(&d)
+	touched(&d)
 	var err error
 	ring := old.Ring()
 	if d.Branch, err = w.render(&d, ring); err != nil {

@@ -42,7 +42,7 @@ func (w *writer) replaceKey(c ReplaceKey) Result {
 	}
 	d := *old
 	if !sameStages(ring, next) {
-		w.touched(&d)
+		touched(&d)
 	}
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result

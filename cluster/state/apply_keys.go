@@ -37,7 +37,7 @@ func (w *writer) stepKey(c StepKey) Result {
 	}
 	d := *old
 	if !sameStages(ring, next) {
-		w.touched(&d)
+		touched(&d)
 	}
 	if slices.Equal(ring.Records(d.Algorithms), next.Records(d.Algorithms)) {
 		// As when a standby is confirmed: what is answered stays as it is.
@@ -154,7 +154,7 @@ func (w *writer) revokeKey(c RevokeKey) Result {
 		return result
 	}
 	d := *old
-	w.touched(&d)
+	touched(&d)
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
@@ -234,10 +234,7 @@ func (w *writer) bringKey(c BringKey) Result {
 		return result
 	}
 	d := *old
-	if result.Refusal = w.checkMaterial(&d, ring, next); result.Refusal != nil {
-		return result // before anything counts the change
-	}
-	w.touched(&d)
+	touched(&d)
 	if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}

@@ -33,7 +33,7 @@ func (w *writer) leaveDomain(c LeaveDomain) Result {
 	policy := w.policy(old)
 	d.State, d.LeavingAt = Leaving, w.time
 	d.GoneAt = w.time + max(leavingFor, int64((policy.SignerHold+policy.DrainFloor).Seconds()))
-	w.touched(&d)
+	touched(&d)
 	if r := w.keep(old, &d, was, ring); r != nil {
 		return Result{Token: c.Token, Refusal: r}
 	}
@@ -64,7 +64,7 @@ func (w *writer) restoreDomain(c RestoreDomain) Result {
 			d.State, d.GoneAt = Pending, w.time+pendingFor
 		}
 	}
-	w.touched(&d)
+	touched(&d)
 	if r := w.keep(old, &d, was, ring); r != nil {
 		if old.ProvenAt != d.ProvenAt {
 			w.owned.drop(d.Name, d.Token)
@@ -114,6 +114,9 @@ func (w *writer) keep(old, d *Domain, was, ring keys.Ring) *Refusal {
 // keepBranch is keep of a claim whose branch is made, with no key that it did not
 // have.
 func (w *writer) keepBranch(old, d *Domain, was, ring keys.Ring) {
+	if d.Mode == zone.CNAME && d.Serial != old.Serial {
+		w.bumpPlatforms(d)
+	}
 	w.trackKeys(d.Token, was, ring)
 	w.tally(was, ring)
 	w.exposure(d, was, ring)

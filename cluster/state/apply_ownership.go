@@ -30,7 +30,7 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 	if c.Attested {
 		d.AttestedBy = w.entry.Actor + ": " + w.entry.Reason
 	}
-	w.touched(&d)
+	touched(&d)
 	if owner != nil {
 		// The zone goes on with another claim's answers: its serial must not fall.
 		if pool, was := w.zoneSerial(&d), w.zoneSerial(owner); int32(was-pool) >= 0 {
@@ -152,7 +152,7 @@ func (w *writer) disown(old *Domain) {
 	if d.State == Live {
 		d.State, d.GoneAt = Pending, w.time+pendingFor
 	}
-	w.touched(&d)
+	touched(&d)
 	ring := old.Ring()
 	branch, err := w.render(&d, ring)
 	if err != nil {

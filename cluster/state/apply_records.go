@@ -29,7 +29,7 @@ func (w *writer) setDomainRecords(c SetDomainRecords) Result {
 	if slices.EqualFunc(old.Records, d.Records, equalRRsets) {
 		return result
 	}
-	w.touched(&d)
+	touched(&d)
 	var err error
 	ring := old.Ring()
 	if d.Branch, err = w.render(&d, ring); err != nil {

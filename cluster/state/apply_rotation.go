@@ -378,7 +378,7 @@ func (w *writer) keepRotated(r *Rotation, old *Domain, ring, next keys.Ring, tol
 	}
 	d := *old
 	if !stays {
-		w.touched(&d)
+		touched(&d)
 	}
 	w.about.domains, w.about.key = w.about.domains[:0], ""
 	if refusal := w.keep(old, &d, ring, next); refusal != nil {
