@@ -225,19 +225,6 @@ func TestNextStandbyTakesTheSlotThatIsFreeFirst(t *testing.T) {
 	}
 }
 
-// What nodes say together is what the worst of them says.
-func TestMergedEvidenceIsNoBetterThanItsParts(t *testing.T) {
-	good, bad := Evidence{Complete: true, Switched: true}, Evidence{AskedAt: 7, HandedOutAt: 9}
-	for name, got := range map[string]Evidence{"good with bad": good.Merge(bad), "bad with good": bad.Merge(good)} {
-		if got != bad {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-	if got := good.Merge(good); got != good {
-		t.Errorf("%+v", got)
-	}
-}
-
 // An emergency that is asked for again does not begin its ten minutes anew, and a
 // plain rotation does not take away its urgency.
 func TestRepeatedWishesChangeNothing(t *testing.T) {

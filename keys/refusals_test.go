@@ -138,7 +138,7 @@ func TestPublicHalvesAreRefusedWhereTheyAreNotOne(t *testing.T) {
 
 func TestKeysOfManyPrimesAndHugeExponentsAreRefused(t *testing.T) {
 	var key pkcs1Key
-	block, _ := pem.Decode(fromPrimes(t, big.NewInt(65539), big.NewInt(65543), 65537))
+	block, _ := pem.Decode(fromPrimes(t, big.NewInt(65539), big.NewInt(65543)))
 	if err := unmarshalAll(block.Bytes, &key); err != nil {
 		t.Fatal(err)
 	}
