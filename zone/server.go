@@ -83,23 +83,28 @@ type limits struct {
 	idle        time.Duration // between messages
 	write       time.Duration // for a reader to take what it asked for
 	last        time.Duration // drainLast, but in tests
+	turns       int           // connections that are answered at the same time
 }
 
 func defaultLimits() limits {
-	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second, last: drainLast}
+	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second, last: drainLast, turns: 2 * runtime.GOMAXPROCS(0)}
 }
 
 // Server answers queries from sockets. Per address it has one UDP socket for
 // each worker and one TCP listener, all with SO_REUSEPORT. A successor is given
 // these very sockets (Socket).
 type Server struct {
-	config     ServerConfig
-	limits     limits
-	addresses  []netip.AddrPort
-	workers    []*udpWorker
-	listeners  []*tcpListener
-	counters   []*counters
-	exchanges  sync.Pool // of *tcpExchange
+	config    ServerConfig
+	limits    limits
+	addresses []netip.AddrPort
+	workers   []*udpWorker
+	listeners []*tcpListener
+	counters  []*counters
+	exchanges sync.Pool // of *tcpExchange
+	// turns has room for as many connections as are answered at once. Thousands that all
+	// have questions would wait for a processor otherwise, and what else the process does,
+	// Raft and the API, behind all of them.
+	turns      chan struct{}
 	guard      *guard
 	responders atomic.Uint32 // made so far
 
@@ -153,12 +158,12 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 // newServer makes a server without sockets.
 func newServer(c ServerConfig, l limits) *Server {
 	s := &Server{
-		config: c, limits: l, stopped: make(chan struct{}),
+		config: c, limits: l, stopped: make(chan struct{}), turns: make(chan struct{}, l.turns),
 		conns: map[*tcpConn]struct{}{}, prefixes: map[uint64]map[*tcpConn]struct{}{},
 		guard: &guard{limiter: newLimiter(c.RateLimit), started: time.Now(), keepalive: uint16(l.idle / (time.Second / 10)), census: c.Census},
 	}
 	s.exchanges.New = func() any {
-		return &tcpExchange{responder: s.responder(), out: make([]byte, 0, flushAt+lengthSize+MaxTCP)}
+		return &tcpExchange{responder: s.responder(), out: make([]byte, 0, 2*flushAt)} // grows for a reply that needs more
 	}
 	return s
 }

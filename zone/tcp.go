@@ -369,8 +369,9 @@ func (s *Server) read(c *tcpConn) bool {
 }
 
 // answerBuffered answers every whole message in the buffer; false ends the
-// connection.
+// connection. It takes its turn, but for writing, which may wait for the reader.
 func (s *Server) answerBuffered(c *tcpConn) bool {
+	s.turns <- struct{}{}
 	x := s.exchanges.Get().(*tcpExchange)
 	began, asked := time.Now(), c.asked
 	x.responder.begin(began)
@@ -401,13 +402,16 @@ func (s *Server) answerBuffered(c *tcpConn) bool {
 			c.skip -= pass
 		}
 		if len(x.out) >= flushAt {
+			<-s.turns
 			ok = s.flush(c, x) && ok
+			s.turns <- struct{}{}
 		}
 	}
 	if at > 0 {
 		c.have = copy(c.buffer[:], c.buffer[at:c.have])
 		c.began = time.Now()
 	}
+	<-s.turns
 	return s.flush(c, x) && ok
 }
 

@@ -4,10 +4,12 @@ package zone
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -104,17 +106,15 @@ func TestStalledMessagesMakeRoomAfterIdleConnections(t *testing.T) {
 	}
 }
 
-// Who asks and does not read keeps no place that another wants, and what the kernel
-// keeps for him is bounded.
-func TestReaderThatDoesNotReadMakesRoom(t *testing.T) {
-	l := defaultLimits()
-	l.connections, l.stall, l.write, l.queries = 1, 20*time.Millisecond, time.Minute, 1<<20
-	s := serve(t, l, "127.0.0.1")
-	conn := dial(t, "tcp", s.Addresses()[0])
+// stuck is a connection that asks for ever and reads nothing, once the server waits for
+// it to read.
+func stuck(t *testing.T, s *Server) (conn net.Conn, ended chan struct{}) {
+	t.Helper()
+	conn = dial(t, "tcp", s.Addresses()[0])
 	conn.(*net.TCPConn).SetReadBuffer(4096)
-	asked := make(chan struct{})
+	ended = make(chan struct{})
 	go func() {
-		defer close(asked)
+		defer close(ended)
 		for query := framed(numbered(t, "huge.p-dns.test.", 1)); ; {
 			if _, err := conn.Write(query); err != nil {
 				return
@@ -127,8 +127,18 @@ func TestReaderThatDoesNotReadMakesRoom(t *testing.T) {
 			return false
 		}
 		state := all[0].state.Load()
-		return state >= 0 && state&waitsReader != 0 && time.Since(s.guard.started)-time.Duration(state>>waitsBits) > l.stall
+		return state >= 0 && state&waitsReader != 0 && time.Since(s.guard.started)-time.Duration(state>>waitsBits) > s.limits.stall
 	})
+	return conn, ended
+}
+
+// Who asks and does not read keeps no place that another wants, and what the kernel
+// keeps for him is bounded.
+func TestReaderThatDoesNotReadMakesRoom(t *testing.T) {
+	l := defaultLimits()
+	l.connections, l.stall, l.write, l.queries = 1, 20*time.Millisecond, time.Minute, 1<<20
+	s := serve(t, l, "127.0.0.1")
+	_, gone := stuck(t, s)
 	raw, err := s.snapshot()[0].conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -146,10 +156,44 @@ func TestReaderThatDoesNotReadMakesRoom(t *testing.T) {
 	other := dial(t, "tcp", s.Addresses()[0])
 	other.Write(framed(numbered(t, "short.p-dns.test.", 2)))
 	mustRead(t, other)
-	<-asked
+	<-gone
 	if got := s.Stats().Connections; got != (ConnectionStats{Open: 1, Accepted: 2, Evicted: 1}) {
 		t.Errorf("counted %+v", got)
 	}
+}
+
+// Connections are answered in turns, and each gives its turn back: while it waits for
+// its reader, and however it ends.
+func TestConnectionsTakeTurns(t *testing.T) {
+	l := defaultLimits()
+	l.turns, l.stall, l.write, l.queries = 1, 20*time.Millisecond, time.Minute, 1<<20
+	s := serve(t, l, "127.0.0.1")
+	conn, gone := stuck(t, s)
+	ask := func() {
+		t.Helper()
+		other := dial(t, "tcp", s.Addresses()[0])
+		other.Write(framed(numbered(t, "short.p-dns.test.", 2)))
+		mustRead(t, other)
+	}
+	ask() // while one waits for its reader
+	broken := dial(t, "tcp", s.Addresses()[0])
+	broken.Write([]byte{0, 1, 0}) // gets no reply
+	ended(t, broken)
+	conn.Close()
+	<-gone
+	waitFor(t, func() bool { return len(s.turns) == 0 })
+	ask()
+	s.turns <- struct{}{} // as if another were answered
+	waits := dial(t, "tcp", s.Addresses()[0])
+	waits.Write(framed(numbered(t, "short.p-dns.test.", 3)))
+	waitFor(t, func() bool { return s.busy() == 1 })
+	waits.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := waits.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("answered out of turn: %v", err)
+	}
+	waits.SetReadDeadline(time.Now().Add(patience))
+	<-s.turns
+	mustRead(t, waits)
 }
 
 // The acceptance in short; crowd_lab_test.go has it in full.
