@@ -156,7 +156,7 @@ func (m *million) startsBehindTails() {
 	m.importUntil(func() bool { return imported.Load() >= importLong }, &imported)
 	m.row(fmt.Sprintf("bulk import of %d domains, beside nothing else", imported.Load()), "", time.Since(began).Round(100*time.Millisecond).String())
 	m.run[1].end(syscall.SIGKILL)
-	m.row("first right answer, right after a bulk import", "10 s", m.start(1).String())
+	m.row("first right answer, right after a bulk import", "10 s", m.starts(1))
 	m.row("the tail it replayed", "", m.tail(1))
 
 	m.importUntil(func() bool { return m.written(1) > 9*m.size(1)/10 || time.Since(began) > 5*time.Minute }, &imported)
@@ -164,7 +164,7 @@ func (m *million) startsBehindTails() {
 		m.Fatal("node 1 began no snapshot")
 	}
 	m.run[1].end(syscall.SIGKILL)
-	m.row("first right answer, behind the longest tail", "10 s", m.start(1).String())
+	m.row("first right answer, behind the longest tail", "10 s", m.starts(1))
 	m.row("the tail it replayed", "", m.tail(1))
 }
 
