@@ -226,10 +226,11 @@ func TestPlatformZonesThatAreRefused(t *testing.T) {
 	for owner, typ := range map[string]Type{
 		"x.test": TypeTXT, "ns1.p.example": TypeTXT, "ns9.p.example": TypeTXT, "x.ns2.p.example": TypeTXT, "dkim.p.example": TypeTXT,
 		"x.bounce.p.example": TypeTXT, "y.x.click.p.example": TypeTXT, "dmarc.p.example": TypeTXT, "spf.p.example": TypeTXT, "p.example": TypeNS,
+		"p.EXAMPLE": TypeDNAME,
 	} {
 		p := testPlatform(t)
 		value := "x"
-		if typ == TypeNS {
+		if typ == TypeNS || typ == TypeDNAME {
 			value = "x.test."
 		}
 		p.Records = []RRset{set(t, owner, typ, 300, value)}
