@@ -276,10 +276,8 @@ func TestCertificateThatCannotBeRenewedIsTold(t *testing.T) {
 		if got := n.certificateProblem(); !strings.Contains(got, at.want) || (got == "") != (at.want == "") {
 			t.Errorf("%s from the end: %q", at.after, got)
 		}
-		for _, check := range n.Checks() {
-			if check.Name == "certificate" && (check.OK != (at.want == "") || check.Blocks) {
-				t.Errorf("%s from the end: /ready says %+v", at.after, check)
-			}
+		if check := checkOf(n, "certificate"); check.Name == "" || check.OK != (at.want == "") || check.Blocks {
+			t.Errorf("%s from the end: /ready says %+v", at.after, check)
 		}
 	}
 }

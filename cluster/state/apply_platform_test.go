@@ -53,10 +53,14 @@ func TestEveryVisibleChangeOfAPlatformZoneAdvancesItsSerial(t *testing.T) {
 	apex := name("p-dns.test")
 	serial := func() uint32 {
 		p, _ := w.m.Platform(apex)
+		shown := ""
 		for _, s := range w.m.PlatformServed(p) {
-			if s.Type == zone.TypeSOA && !strings.Contains(s.Values()[0], fmt.Sprint(p.Serial)) {
-				t.Fatalf("the SOA shows %s, the counter is %d", s.Values()[0], p.Serial)
+			if s.Type == zone.TypeSOA {
+				shown = s.Values()[0]
 			}
+		}
+		if !strings.Contains(shown, fmt.Sprint(p.Serial)) {
+			t.Fatalf("the SOA shows %q, the counter is %d", shown, p.Serial)
 		}
 		return p.Serial
 	}
@@ -243,10 +247,14 @@ func TestPoolChangeIsOneObject(t *testing.T) {
 		t.Errorf("the index differs: %v", diff)
 	}
 	d, _ := next.Domain(tok(1))
+	answered := ""
 	for _, set := range next.Served(d) {
-		if set.Owner == d.Targets.Bounce.Name && set.Type == zone.TypeTXT && !strings.Contains(set.Values()[0], "203.0.113") {
-			t.Errorf("the bounce target answers %v", set.Values())
+		if set.Owner == d.Targets.Bounce.Name && set.Type == zone.TypeTXT {
+			answered = set.Values()[0]
 		}
+	}
+	if !strings.Contains(answered, "203.0.113") {
+		t.Errorf("the bounce target answers %q", answered)
 	}
 }
 
