@@ -52,14 +52,14 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{t, cert, key, pool}
 }
 
-// tls is the configuration of a node with a certificate for name.
-func (a *authority) tls(name string) *tls.Config {
+// tls is the configuration of a node with a certificate for name, and for others.
+func (a *authority) tls(name string, others ...string) *tls.Config {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(a.t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		DNSNames:  []string{name},
+		DNSNames:  append([]string{name}, others...),
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: a.cert.NotAfter,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,9 +24,15 @@ func testLink(t *testing.T, c *tls.Config, id string, members ...string) *link {
 
 func patientLink(t *testing.T, patience time.Duration, c *tls.Config, id string, members ...string) *link {
 	t.Helper()
+	return linkWith(t, c, func(l *link) { l.patience = patience }, members...)
+}
+
+// linkWith is one end that is changed before it listens.
+func linkWith(t *testing.T, c *tls.Config, change func(*link), members ...string) *link {
+	t.Helper()
 	l, err := newLink(c, slog.New(slog.DiscardHandler))
 	must(t, err)
-	l.patience = patience
+	change(l)
 	l.member = func(id string) bool {
 		for _, m := range members {
 			if m == id {
@@ -99,6 +106,46 @@ func TestAnotherNodeAtTheAddressIsRefused(t *testing.T) {
 	b := testLink(t, ca.tls("node-2"), "node-2", "node-1", "node-2", "node-3")
 	if _, err := ask(t, a, b, "node-3"); err == nil || !errors.Is(err, errNotSent) {
 		t.Errorf("asking node-3 at node-2's address: %v, want it not sent", err)
+	}
+}
+
+// A certificate that has a node's name among others is not that node's.
+func TestPeerSpeaksForTheFirstNameOfItsCertificateAlone(t *testing.T) {
+	ca := newAuthority(t)
+	a := testLink(t, ca.tls("node-1"), "node-1", "node-1", "node-2", "node-3")
+	b := testLink(t, ca.tls("node-3", "node-2"), "node-3", "node-1", "node-2", "node-3")
+	if who, err := ask(t, a, b, "node-3"); err != nil || who != "node-1" {
+		t.Errorf("%q, %v", who, err)
+	}
+	if _, err := ask(t, a, b, "node-2"); err == nil || !errors.Is(err, errNotSent) {
+		t.Errorf("asking node-2 where node-3 has its name too: %v, want it not sent", err)
+	}
+}
+
+// Nodes of two incarnations of a cluster do not talk, and each is told why; one
+// that has no state yet belongs to either.
+func TestNodesOfAnotherIncarnationAreRefused(t *testing.T) {
+	ca := newAuthority(t)
+	end := func(id string, of incarnation, told *atomic.Int32) *link {
+		return linkWith(t, ca.tls(id), func(l *link) {
+			l.own = func() incarnation { return of }
+			l.outdated, l.superseded = func(error) { told.Add(1) }, func(error) { told.Add(1) }
+		}, "node-1", "node-2")
+	}
+	for name, c := range map[string]struct {
+		one, other incarnation
+		ok         bool
+	}{
+		"the same":          {incarnation{1, true}, incarnation{1, true}, true},
+		"one without state": {incarnation{1, true}, incarnation{0, false}, true},
+		"an earlier one":    {incarnation{1, true}, incarnation{0, true}, false},
+		"a later one":       {incarnation{1, true}, incarnation{2, true}, false},
+	} {
+		var told atomic.Int32
+		_, err := ask(t, end("node-1", c.one, &told), end("node-2", c.other, &told), "node-2")
+		if (err == nil) != c.ok || (told.Load() > 0) == c.ok {
+			t.Errorf("%s: %v, told %d times", name, err, told.Load())
+		}
 	}
 }
 
