@@ -60,6 +60,19 @@ func TestAuditFileIsVerified(t *testing.T) {
 	}
 }
 
+func TestGapsAndEmptyFilesAreFound(t *testing.T) {
+	if _, err := verified(t, nil); err == nil {
+		t.Error("an empty file is a whole chain")
+	}
+	if err := (&verifier{}).files(nil); err == nil || !strings.Contains(err.Error(), "no changes") {
+		t.Errorf("no files: %v", err)
+	}
+	lines := auditLines(t)
+	if _, err := verified(t, append(lines[:1:1], lines[3:]...)); err == nil || !strings.Contains(err.Error(), "a gap after change 3 follows change 1") {
+		t.Errorf("changes in front of a gap were taken away: %v", err)
+	}
+}
+
 func TestEveryAlteredOctetOfAnAuditFileIsFound(t *testing.T) {
 	lines := auditLines(t)[:3]
 	for n, line := range lines {

@@ -91,6 +91,12 @@ func TestConfigRefusals(t *testing.T) {
 		"unknown log level":     {[]string{"[dns]\n", "[log]\nlevel = \"loud\"\n[dns]\n"}, `log.level: "loud" is not`},
 		"unknown log format":    {[]string{"[dns]\n", "[log]\nformat = \"xml\"\n[dns]\n"}, `log.format: "xml" is not`},
 		"secret is not there":   {[]string{`"kek"`, `"kek2"`}, "keys.kek_file: "},
+		"negative catch-up":     {[]string{"[dns]\n", "[dns]\ncatch_up = \"-1s\"\n"}, "dns.catch_up: -1s is negative"},
+		"negative timeout":      {[]string{"[dns]\n", "[verify]\ntimeout = \"-1s\"\n[dns]\n"}, "verify.timeout: -1s is negative"},
+		"member twice":          {[]string{`{ id = "node-1"`, `{ id = "node-1", address = "127.0.0.1:7309" }, { id = "node-1"`}, `bootstrap.members[1].id: "node-1" is there twice`},
+		"half a token hash":     {[]string{tokenHash("authd_test"), tokenHash("authd_test")[:32]}, "bootstrap.admin_token_hash: not the 64 hex digits"},
+		"id that ends in a -":   {[]string{`id       = "node-1"`, `id = "node-"`}, `id: "node-" may only have`},
+		"long id":               {[]string{`id       = "node-1"`, `id = "` + strings.Repeat("n", 64) + `"`}, "must have 1 to 63 characters"},
 		"negative garbage rate": {[]string{"[dns]\n", "[runtime]\ngc_percent = -1\n[dns]\n"}, "runtime.gc_percent: -1 is negative"},
 	} {
 		t.Run(name, func(t *testing.T) {

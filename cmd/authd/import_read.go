@@ -140,7 +140,7 @@ func (r *importRow) check(seen map[string]int) error {
 	if len(r.item.Keys) > 0 && r.item.Keys[0].PrivateKey == "" {
 		return errors.New("selector: without a key_file it says nothing; leave it out")
 	}
-	key := r.item.Tenant + "\x00" + string(name)
+	key := r.item.Tenant + "\x00" + r.item.Mode + "\x00" + string(name) // a tenant may have both modes of one name
 	if first, repeated := seen[key]; repeated {
 		return fmt.Errorf("domain: %s of tenant %s is on line %d already", name.Host(), r.item.Tenant, first)
 	}
