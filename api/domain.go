@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"time"
 
 	"authd/cluster/state"
@@ -40,7 +41,8 @@ type Record struct {
 	Type   string `json:"type" example:"NS"`
 	Value  string `json:"value"`
 	TTL    uint32 `json:"ttl"`
-	Status string `json:"status" enum:"found,waiting,unchecked" doc:"found: the parent delegates here; waiting: that is not proven yet; unchecked: nobody asks."`
+	Host   string `json:"host" example:"send" doc:"The name without the registrable domain, as DNS panels that append that want it entered."`
+	Status string `json:"status" enum:"found,waiting,unchecked" doc:"found: the parent delegates here; waiting: that is not proven yet; unchecked: only verify asks."`
 }
 
 // Key is one DKIM key of a domain.
@@ -85,15 +87,19 @@ type Attestation struct {
 	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why the delegation counts as proven; kept with the domain."`
 }
 
-// Verification is what the parent's servers said.
+// Verification is what the customer's own servers said.
 type Verification struct {
-	Proven  bool     `json:"proven" doc:"The parent delegates to this claim, and that is committed."`
+	Proven  bool     `json:"proven" doc:"The parent delegates to this claim, and that is committed. CNAME mode needs no proof: always false."`
 	Detail  string   `json:"detail"`
 	Parent  string   `json:"parent" example:"customer.example." doc:"The zone above."`
 	Servers []string `json:"servers" nullable:"false" doc:"Who was asked."`
 	NS      []string `json:"ns" nullable:"false" doc:"What they delegate to."`
 	Seen    []string `json:"seen" nullable:"false" doc:"Tokens of claims among it."`
 	Domain  Domain   `json:"domain"`
+
+	Complete bool            `json:"complete" doc:"Each record that the customer must add is there."`
+	Records  []CheckedRecord `json:"records" nullable:"false" doc:"Each of them, with what is there and the mistake that was made."`
+	Notes    []string        `json:"notes" nullable:"false" doc:"What else in the customer's DNS will be in the way: DS records, foreign NS records, CAA, DMARC."`
 }
 
 func viewDomain(m state.Machine, d *state.Domain) Domain {
@@ -117,9 +123,17 @@ func viewDomain(m state.Machine, d *state.Domain) Domain {
 		out.Proven, status = proof(m, d)
 	}
 	for _, r := range d.CustomerRecords() {
-		out.Records = append(out.Records, Record{r.Name, r.Type, r.Value, r.TTL, status})
+		out.Records = append(out.Records, Record{r.Name, r.Type, r.Value, r.TTL, hostOf(d, r.Name), status})
 	}
 	return out
+}
+
+// hostOf is what to enter as the name in a panel that appends the registrable domain.
+func hostOf(d *state.Domain, name string) string {
+	if host, ok := strings.CutSuffix(name, "."+d.Registrable.Host()); ok && d.Registrable != "" {
+		return host
+	}
+	return name
 }
 
 // proof says why a delegated domain is answered, and what is known of the

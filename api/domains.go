@@ -69,7 +69,7 @@ func (h *Handler) registerDomains() {
 	add(h, op("leave-domain", http.MethodDelete, "/v1/domains/{domain}", "Let a domain leave: it stops signing now, and is gone after 14 days"), tenant, h.leaveDomain)
 	add(h, op("restore-domain", http.MethodPost, "/v1/domains/{domain}/restore", "Take a leaving domain back, with the same token"), tenant, h.restoreDomain)
 	add(h, op("attest-domain", http.MethodPost, "/v1/domains/{domain}/attest", "Count a delegated domain as proven, on an admin's word"), adminOnly, h.attestDomain)
-	add(h, op("verify-domain", http.MethodPost, "/v1/domains/{domain}/verify", "Ask the parent's own servers now whether they delegate to this claim"), tenant, h.verifyDomain)
+	add(h, op("verify-domain", http.MethodPost, "/v1/domains/{domain}/verify", "Ask the customer's own servers now for the records that they must add"), tenant, h.verifyDomain)
 }
 
 // domain finds a claim by its token or name. Claims of others do not exist for
@@ -342,10 +342,6 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if d.Mode != zone.Delegated {
-		return nil, problem(http.StatusConflict, codeConflict, "domain",
-			"%s is in CNAME mode, which needs no proof: it owns nothing but its targets", d.Name.Host())
-	}
 	if first, done, err := h.again(ctx, in.Wait); done {
 		return h.provenBefore(first.Token, err)
 	}
@@ -354,10 +350,12 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	}
 	bounded, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
+	if d.Mode == zone.CNAME {
+		return h.lookOver(bounded, d)
+	}
 	found, err := h.prober.Ask(bounded, d.Name)
 	if err != nil {
-		return nil, problem(http.StatusBadGateway, codeUnasked, "",
-			"nobody could be asked about %s, so nothing was changed: %s", d.Name.Host(), err)
+		return nil, unasked(d, err)
 	}
 	out := Verification{Parent: found.Parent.String(), Servers: append([]string{}, found.Servers...), NS: []string{}, Seen: []string{}}
 	for _, n := range found.NS {
@@ -366,6 +364,13 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	seen := tokensIn(req.machine, found)
 	for _, t := range seen {
 		out.Seen = append(out.Seen, t.String())
+	}
+	// Beside the proof, what keeps it from coming or from being of use.
+	if c, _, err := h.checkDomain(bounded, d); err == nil {
+		out.take(c)
+	} else {
+		out.Records, out.Notes = unknownRecords(d), []string{}
+		h.logger.Info("a customer's records could not be looked at", "domain", d.Name.Host(), "error", err)
 	}
 	if err := h.prove(ctx, in.Wait, in.Reason.Reason, d, seen, &out); err != nil {
 		return nil, err
@@ -376,6 +381,46 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	}
 	out.Domain = now.Body
 	return &struct{ Body Verification }{out}, nil
+}
+
+// lookOver checks the records of a claim in CNAME mode, which needs no proof.
+func (h *Handler) lookOver(ctx context.Context, d *state.Domain) (*struct{ Body Verification }, error) {
+	c, sight, err := h.checkDomain(ctx, d)
+	if err != nil {
+		return nil, unasked(d, err)
+	}
+	now, err := h.domainNow(d.Token)
+	if err != nil {
+		return nil, err
+	}
+	out := Verification{
+		Parent: sight.Zone.String(), Servers: append([]string{}, sight.Servers...), NS: []string{}, Seen: []string{}, Domain: now.Body,
+	}
+	out.take(c)
+	right := 0
+	for _, r := range c.records {
+		if r.Status == "found" {
+			right++
+		}
+	}
+	out.Detail = fmt.Sprintf("%d of %d records are in the zone %s; CNAME mode needs no proof", right, len(c.records), c.zone.Host())
+	return &struct{ Body Verification }{out}, nil
+}
+
+func (v *Verification) take(c *checkup) {
+	v.Records, v.Notes, v.Complete = c.records, append([]string{}, c.notes...), c.complete()
+}
+
+func unknownRecords(d *state.Domain) []CheckedRecord {
+	list := []CheckedRecord{}
+	for _, r := range d.CustomerRecords() {
+		list = append(list, CheckedRecord{Name: r.Name, Type: r.Type, Value: r.Value, Status: "unknown", Found: []string{}})
+	}
+	return list
+}
+
+func unasked(d *state.Domain, err error) *Problem {
+	return problem(http.StatusBadGateway, codeUnasked, "", "nobody could be asked about %s, so nothing was changed: %s", d.Name.Host(), err)
 }
 
 // provenBefore is the reply to a verification that the same request committed.
@@ -390,6 +435,7 @@ func (h *Handler) provenBefore(t state.Token, err error) (*struct{ Body Verifica
 	return &struct{ Body Verification }{Verification{
 		Proven: true, Detail: "the same request found the delegation to this claim before; the servers were not asked again",
 		Servers: []string{}, NS: []string{}, Seen: []string{t.String()}, Domain: now.Body,
+		Records: []CheckedRecord{}, Notes: []string{},
 	}}, nil
 }
 

@@ -25,8 +25,8 @@ func TestAddedDomainSaysWhatTheCustomerMustAdd(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	want := []Record{
-		{"send.customer.example", "NS", d.Token + ".ns1.p-dns.test.", 86400, "waiting"},
-		{"send.customer.example", "NS", d.Token + ".ns2.p-dns.test.", 86400, "waiting"},
+		{"send.customer.example", "NS", d.Token + ".ns1.p-dns.test.", 86400, "send", "waiting"},
+		{"send.customer.example", "NS", d.Token + ".ns2.p-dns.test.", 86400, "send", "waiting"},
 	}
 	if len(d.Records) != 2 || d.Records[0] != want[0] || d.Records[1] != want[1] {
 		t.Errorf("records %+v", d.Records)
@@ -254,7 +254,7 @@ func TestVerifyThatCouldNotAskChangesNothing(t *testing.T) {
 		t.Error("something changed")
 	}
 	c := h.claim("acme", "customer.example", "cname")
-	if a := h.ask("POST", "/v1/domains/"+c.Token+"/verify", ""); a.Code != http.StatusConflict {
+	if a := h.ask("POST", "/v1/domains/"+c.Token+"/verify", ""); a.Code != http.StatusBadGateway || a.problem.Code != "could_not_ask" {
 		t.Errorf("CNAME mode: %d %s", a.Code, a.Body)
 	}
 }

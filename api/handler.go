@@ -66,9 +66,10 @@ type Replica interface {
 
 var _ Replica = (*cluster.Node)(nil)
 
-// Prober asks the parent of a domain for its delegation: *probe.Prober.
+// Prober asks customers' own servers: *probe.Prober.
 type Prober interface {
 	Ask(ctx context.Context, domain zone.Name) (probe.Delegation, error)
+	Look(ctx context.Context, within zone.Name, questions []probe.Question) (probe.Sight, error)
 }
 
 // Config is what New needs.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ type domainCmd struct {
 	Remove  domainRemoveCmd  `cmd:"" help:"Let a domain leave; it can come back for 14 days."`
 	Restore domainRestoreCmd `cmd:"" help:"Bring back a leaving domain."`
 	Attest  domainAttestCmd  `cmd:"" help:"Count a delegated domain as proven without asking its parent."`
-	Verify  domainVerifyCmd  `cmd:"" help:"Ask the parent's name servers for the delegation now."`
+	Verify  domainVerifyCmd  `cmd:"" help:"Ask the customer's name servers now for the records they must add."`
 	Records domainRecordsCmd `cmd:"" help:"Extra records inside a delegated domain."`
 
 	Queries domainQueriesCmd `cmd:"" help:"Count a domain's DNS queries on one node for a while, and show them."`
@@ -147,10 +148,26 @@ func printDomain(w io.Writer, d *api.Domain) {
 	for _, r := range d.Records {
 		fmt.Fprintf(w, "%s\t%d\tIN\t%s\t%s\n", absolute(r.Name), r.TTL, r.Type, r.Value)
 	}
+	if hosts := hostsOf(d.Records); hosts != "" {
+		fmt.Fprintf(w, "\nMost DNS panels append %s by themselves: there the names are %s.\n"+
+			"Proxying is off for all of them (\"DNS only\"), and no DS records. Is it right? authd domain verify %s\n", d.Registrable, hosts, d.Domain)
+	}
 	if len(d.Keys) > 0 {
 		fmt.Fprintln(w)
 		printKeys(w, d.Keys)
 	}
+}
+
+// hostsOf are the names to enter where a panel appends the registrable domain; empty
+// where nobody knows what it appends.
+func hostsOf(records []api.Record) string {
+	var hosts []string
+	for _, r := range records {
+		if r.Host != r.Name && !slices.Contains(hosts, r.Host) {
+			hosts = append(hosts, r.Host)
+		}
+	}
+	return strings.Join(hosts, ", ")
 }
 
 // absolute is a name with its final dot, as zone files need it: without, it would
@@ -276,8 +293,9 @@ type domainVerifyCmd struct {
 }
 
 func (domainVerifyCmd) Help() string {
-	return `Asks every name server of the zone above the domain whether its NS records carry this claim's
-token, and commits what they say.
+	return `Asks the name servers of the customer's zone, no cache, whether each record that the customer must
+add is there, and says which of the usual mistakes was made where it is not. In delegated mode, what
+they say of the NS records proves the claim, and is committed.
 
     authd domain verify send.customer.example
 `
@@ -289,16 +307,37 @@ func (c *domainVerifyCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.show(raw, func(w io.Writer) {
-		fmt.Fprintln(w, v.Detail)
-		fmt.Fprintf(w, "asked\t%s\nit delegates to\t%s\n", strings.Join(v.Servers, " "), strings.Join(v.NS, " "))
-	}); err != nil {
+	if err := s.show(raw, func(w io.Writer) { printVerification(w, &v) }); err != nil {
 		return err
 	}
-	if !v.Proven {
+	switch {
+	case v.Domain.Mode == "delegated" && !v.Proven:
 		return fmt.Errorf("%s is not proven: its owner must add the records that authd domain show %s prints", c.Domain, c.Domain)
+	case len(v.Records) > 0 && !v.Complete:
+		return fmt.Errorf("%s: not all records are as authd domain show %s prints them", c.Domain, c.Domain)
 	}
 	return nil
+}
+
+func printVerification(w io.Writer, v *api.Verification) {
+	fmt.Fprintf(w, "%s\nasked %s\n", v.Detail, strings.Join(v.Servers, " "))
+	if len(v.Records) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, r := range v.Records {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Status, absolute(r.Name), r.Type, r.Value)
+	}
+	for _, r := range v.Records {
+		switch {
+		case r.Hint != "":
+			fmt.Fprintf(w, "%s: %s\n", r.Name, r.Hint)
+		case r.Status == "wrong":
+			fmt.Fprintf(w, "%s: found %s\n", r.Name, strings.Join(r.Found, ", "))
+		}
+	}
+	for _, n := range v.Notes {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
 }
 
 // domainRecordsCmd is `authd domain records`.

@@ -262,9 +262,10 @@ type reply struct {
 	err error
 }
 
+func addrPort(s server, port uint16) netip.AddrPort { return netip.AddrPortFrom(s.address, port) }
+
 func (p *Prober) askServer(ctx context.Context, s server, parent, domain zone.Name) reply {
-	address := netip.AddrPortFrom(s.address, p.config.ServerPort)
-	m, err := p.exchange(ctx, address, domain, dns.TypeNS, false)
+	m, err := p.exchange(ctx, addrPort(s, p.config.ServerPort), domain, dns.TypeNS, false)
 	if err != nil {
 		return reply{err: err}
 	}
