@@ -70,7 +70,7 @@ func identify(m state.Machine, r *http.Request, at time.Time) (identity, *Proble
 	if local(r) && secret(r) == "" {
 		return identity{id: localID, scope: state.ScopeAdmin, source: localID}, nil
 	}
-	if m.Index() == 0 {
+	if unfounded(m) {
 		return identity{}, problem(http.StatusServiceUnavailable, codeNoLeader, "",
 			"this node has no state yet, so it knows no token: it waits until a majority of the founding nodes is up, or until it is added (operator raft add-peer); /ready says what it waits for").
 			with("Retry-After", "1")
@@ -85,6 +85,15 @@ func identify(m state.Machine, r *http.Request, at time.Time) (identity, *Proble
 		who.tenant = id
 	}
 	return who, nil
+}
+
+// unfounded says whether there is no token at all yet: the first comes with the
+// founding of the cluster.
+func unfounded(m state.Machine) bool {
+	for range m.AccessTokens() {
+		return false
+	}
+	return true
 }
 
 // secret is the token of a request, from Authorization or, as Vault's clients

@@ -304,6 +304,9 @@ func remedy(err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT) && strings.Contains(err.Error(), "unix"):
 		return "is a node running there? Give another with --addr or AUTHD_ADDR"
 	}
+	if host, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "its certificate does not name " + host.Host + ": ask it by a name or address that it does; a node that moved gets another with a join token (operator raft add-peer, operator join)"
+	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "give the CA that vouches for the node with --ca or AUTHD_CA"
 	}
