@@ -66,6 +66,7 @@ func (h *Handler) registerDKIM() {
 			"The token may also come in X-Vault-Token.",
 		Responses: map[string]*huma.Response{
 			"200": {Description: "Keys, or none", Content: jsonContent(document)},
+			"403": {Description: "No token, or not for this", Content: jsonContent(h.schema(vaultErrors{}))},
 			"404": {Description: "Unknown domain", Content: jsonContent(h.schema(vaultErrors{}))},
 		},
 	}, signer|tenant, func(w http.ResponseWriter, r *http.Request) { h.document(w, r, []string{r.PathValue("domain")}, false) })

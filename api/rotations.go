@@ -218,6 +218,15 @@ func (s FleetScope) parse(req *request) (state.RotationScope, error) {
 	if own := req.who.tenant; own != "" && (s.All || s.Pool != "" || s.Tenant != "" && s.Tenant != own) {
 		return out, forbidden("scope", "a token of tenant %s rotates its own domains alone: use the scope {\"tenant\":%q}", own, own)
 	}
+	if !s.All && s.Pool == "" && s.Tenant == "" && len(s.Domains) == 0 {
+		return out, invalid("scope", "it names nothing: give one of tenant, pool, domains, or all")
+	}
+	if _, ok := req.machine.Tenant(s.Tenant); s.Tenant != "" && !ok {
+		return out, invalid("scope.tenant", "there is no tenant %q", bounded(s.Tenant))
+	}
+	if _, ok := req.machine.Pool(s.Pool); s.Pool != "" && !ok {
+		return out, invalid("scope.pool", "there is no pool %q", bounded(s.Pool))
+	}
 	for i, text := range s.Domains {
 		d, err := req.domain(text)
 		if p := asProblem(err); p != nil {

@@ -246,9 +246,10 @@ func TestFleetRotationsThatCannotBeAreRefused(t *testing.T) {
 		field, says string
 	}{
 		"no scope":           {`{"reason":"x"}`, 422, "scope", "missing"},
-		"an empty scope":     {`{"scope":{}}`, 422, "scope", "no domain is in it"},
+		"an empty scope":     {`{"scope":{}}`, 422, "scope", "give one of"},
 		"two scopes":         {`{"scope":{"all":true,"tenant":"acme"}}`, 422, "scope", "2 are given"},
-		"an unknown tenant":  {`{"scope":{"tenant":"nobody"}}`, 422, "scope", "no domain is in it"},
+		"an unknown tenant":  {`{"scope":{"tenant":"nobody"}}`, 422, "scope.tenant", "no tenant \"nobody\""},
+		"an unknown pool":    {`{"scope":{"pool":"nothing"}}`, 422, "scope.pool", "no pool \"nothing\""},
 		"an unknown domain":  {`{"scope":{"domains":["a.example","nobody.example"]}}`, 404, "scope.domains", "domain 2 of the list"},
 		"calm revocation":    {`{"scope":{"all":true},"old":"revoke"}`, 422, "old", "emergency alone"},
 		"calm leaked store":  {`{"scope":{"all":true},"compromised":"store"}`, 422, "compromised", "emergency"},

@@ -82,6 +82,18 @@ type KeyDocument struct {
 	Stage string `json:"stage" enum:"active,draining"`
 }
 
+// KeySecret is the document of one selector in the envelope of KV version 1.
+type KeySecret struct {
+	RequestID     string      `json:"request_id"`
+	LeaseID       string      `json:"lease_id"`
+	Renewable     bool        `json:"renewable"`
+	LeaseDuration int         `json:"lease_duration"`
+	Data          KeyDocument `json:"data"`
+	WrapInfo      any         `json:"wrap_info"`
+	Warnings      any         `json:"warnings"`
+	Auth          any         `json:"auth"`
+}
+
 func (h *Handler) registerVault() {
 	get := func(id, path, summary string, document *huma.Schema, handle http.HandlerFunc) {
 		h.addRaw(huma.Operation{
@@ -93,7 +105,7 @@ func (h *Handler) registerVault() {
 			},
 		}, signer|tenant, handle)
 	}
-	plain, versioned := h.schema(Secret{}), h.schema(vaultReply{})
+	plain, versioned := h.schema(KeySecret{}), h.schema(vaultReply{})
 	get("list-signing", "/v1/dkim", "List the domains with signing keys (?list=true, or the method LIST; ?limit= and ?after= go on)", versioned,
 		func(w http.ResponseWriter, r *http.Request) { h.listed(w, r, nil) })
 	get("signing-key", "/v1/dkim/{domain}/{selector}", "One selector's key, while signers may use it (HashiCorp Vault KV version 1)", plain,

@@ -40,7 +40,7 @@ func (m managedNames) check(apex Name, s RRset) error {
 		taken = true
 	}
 	if taken {
-		return fmt.Errorf("%s %s is managed: its records follow from the pool and the keys", s.Owner, s.Type)
+		return fmt.Errorf("%s %s is managed: its records follow from the pool and the keys; change the pool, or choose another name", s.Owner, s.Type)
 	}
 	return nil
 }
