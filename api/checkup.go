@@ -100,7 +100,7 @@ func (c *checkup) questions() []probe.Question {
 		ask(c.domain.Name, "DS")
 	}
 	ask(c.organisation(), "CAA")
-	ask(below(c.organisation(), "_dmarc"), "TXT")
+	ask(childOf(c.organisation(), "_dmarc"), "TXT")
 	return list
 }
 
@@ -279,7 +279,7 @@ func (c *checkup) mail() {
 	if !org.In(c.zone) {
 		return // the servers that were asked know nothing of it
 	}
-	if a := c.seen[probe.Question{Name: below(org, "_dmarc"), Type: "TXT"}]; a.Asked {
+	if a := c.seen[probe.Question{Name: childOf(org, "_dmarc"), Type: "TXT"}]; a.Asked {
 		policy := ""
 		for _, r := range a.Records {
 			if text := unquoted(r.Value); r.Type == "TXT" && strings.HasPrefix(text, "v=DMARC1") {
@@ -333,7 +333,7 @@ func nameOf(text string) zone.Name {
 	return n
 }
 
-func below(n zone.Name, label string) zone.Name {
+func childOf(n zone.Name, label string) zone.Name {
 	child, err := n.Child(label)
 	if err != nil {
 		return ""
