@@ -62,6 +62,7 @@ func (n *Node) Checks() []Check {
 	add("clock", neither, n.rotator.clock.health())
 	add("certificate", neither, n.certificateProblem())
 	add("kek", requests, n.seals.problemNow())
+	add("kek_file", neither, n.keeperProblem())
 	add("mill", neither, n.millProblem())
 	add("epoch", neither, n.rival.problem())
 	add("audit", neither, strings.Join(n.trail.problems(), "; "))
@@ -167,6 +168,16 @@ func (n *Node) millProblem() string {
 	}
 	if err := s.Fault(); err != nil {
 		return fmt.Sprintf("no keys are made: %v; %d are ready, then adding domains and rotations wait", err, n.c.Source.Ready())
+	}
+	return ""
+}
+
+// keeperProblem says that the file of key-encryption keys is not what it was read as.
+func (n *Node) keeperProblem() string {
+	if k, ok := n.c.Keeper.(keys.Faulty); ok {
+		if err := k.Fault(); err != nil {
+			return fmt.Sprintf("keys.kek_file does not read any more: %v; this node goes on with what it held, and would not start again: copy the file of another node", err)
+		}
 	}
 	return ""
 }

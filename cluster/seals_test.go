@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"crypto/rand"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -75,5 +78,40 @@ func TestReadyTellsThatNoKeysAreMade(t *testing.T) {
 	c.startAll()
 	if k := checkOf(c.leader(), "mill"); k.OK || k.Blocks || k.API || !strings.Contains(k.Detail, "no entropy today") {
 		t.Errorf("%+v", k)
+	}
+}
+
+// A node lives on with the keys that it read, but would not start again.
+func TestReadyTellsThatTheFileOfKeysIsGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kek")
+	if err := keys.NewKeeperFile(path, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newTestCluster(t, 1)
+	if c.keeper, err = keys.OpenKeeper(path); err != nil {
+		t.Fatal(err)
+	}
+	c.startAll()
+	n := c.leader()
+	for _, x := range []struct {
+		content []byte
+		ok      bool
+	}{{good, true}, {[]byte("not a key at all\n"), false}, {nil, false}, {good, true}} {
+		if x.content == nil {
+			err = os.Remove(path)
+		} else {
+			err = os.WriteFile(path, x.content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := checkOf(n, "kek_file")
+		if k.OK != x.ok || k.Blocks || k.API || !x.ok && !strings.Contains(k.Detail, "copy the file of another node") {
+			t.Errorf("%q: %+v", x.content, k)
+		}
 	}
 }

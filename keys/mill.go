@@ -31,9 +31,10 @@ type Paced interface {
 	Pace() time.Duration
 }
 
-// Faulty is a Source that can fail as a whole.
+// Faulty is a Source, or a Keeper, that can fail as a whole.
 type Faulty interface {
-	// Fault is why no pairs are made at the moment; nil: they are, or enough are ready.
+	// Fault is why no pairs are made at the moment, or what was held will not be there
+	// at the next start; nil: all is well, or enough are ready.
 	Fault() error
 }
 

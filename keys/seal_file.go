@@ -22,6 +22,8 @@ type fileKeeper struct {
 	mu   sync.Mutex // guards what follows
 	held *memoryKeeper
 	seen fs.FileInfo
+	// fault is why the file could not be read the last time; nil: it could.
+	fault error
 }
 
 // OpenKeeper reads key-encryption keys from a file: lines "version base64(32
@@ -44,13 +46,24 @@ func (k *fileKeeper) now(again bool) *memoryKeeper {
 		return k.held
 	}
 	info, err := os.Stat(k.path)
+	k.fault = err
 	if err != nil || os.SameFile(info, k.seen) && info.ModTime().Equal(k.seen.ModTime()) && info.Size() == k.seen.Size() {
 		return k.held
 	}
-	if held, seen, err := readKeeper(k.path); err == nil {
+	held, seen, err := readKeeper(k.path)
+	if k.fault = err; err == nil {
 		k.held, k.seen = held, seen
 	}
 	return k.held
+}
+
+// Fault implements Faulty: the file is gone or does not read any more, so that the
+// keys held would be missing at the next start.
+func (k *fileKeeper) Fault() error {
+	k.now(true)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.fault
 }
 
 // Seal implements Keeper.
