@@ -42,7 +42,7 @@ Example:
     authd operator init ./mail-dns \
         --node node-1=192.0.2.11:7301,node-2=192.0.2.12:7301,node-3=192.0.2.13:7301
     scp -r ./mail-dns/node-1/. root@192.0.2.11:/etc/authd/
-    ssh root@192.0.2.11 systemctl start authd
+    ssh root@192.0.2.11 'chown -R authd: /etc/authd; systemctl start authd'
 `
 }
 
@@ -84,7 +84,7 @@ func (c *operatorInitCmd) Run(a *app) error {
 	}
 	if fresh {
 		fmt.Fprintf(a.stdout, "\nfirst admin token: %s/admin.token\n"+
-			"copy each node's directory to its machine as /etc/authd, start authd there, then:\n"+
+			"copy each node's directory to its machine as /etc/authd, owned by the user that authd runs as\n(chown -R authd: /etc/authd), start authd there, then:\n"+
 			"  authd operator raft list-peers --addr https://HOST:%d --ca %s/ca.pem --token \"$(cat %s/admin.token)\"\n",
 			c.Dir, c.APIPort, c.Dir, c.Dir)
 	}
