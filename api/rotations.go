@@ -58,6 +58,7 @@ type FleetRotation struct {
 	RolledBack  int         `json:"rolled_back"`
 	NotBack     int         `json:"not_rolled_back" doc:"Domains whose key before is revoked, too old to come back, or the same as now."`
 	Standbys    FleetRefill `json:"standbys" doc:"New standbys of the domains that switched."`
+	Makers      []FleetMade `json:"keys_made" nullable:"false" doc:"Keys made for it, next keys and standbys, by the node whose mill made them."`
 	Canary      FleetCanary `json:"canary"`
 	// What an emergency comes to, as for one domain.
 	ExposureEndsAt *time.Time `json:"exposure_ends_at" doc:"Of an emergency: when the last cache has let go of the last old record, as it is planned now; until then a signature by one of the old keys may verify. Null while domains still sign with theirs."`
@@ -75,6 +76,12 @@ type FleetRefill struct {
 	Refilled int        `json:"refilled"`
 	Of       int        `json:"of"`
 	ETA      *time.Time `json:"eta" doc:"When the last key of a standby is expected to be made, as the mill goes now; a slot that is not free yet takes longer. Null when there is none to make, and in lists."`
+}
+
+// FleetMade is how many keys one node made.
+type FleetMade struct {
+	Node string `json:"node" doc:"Empty: nodes past the first sixteen."`
+	Keys int    `json:"keys"`
 }
 
 // FleetCanary is where a rotation is in its stages.
@@ -395,10 +402,10 @@ func viewRotation(m state.Machine, r *state.Rotation) FleetRotation {
 		Reason: r.Reason, Actor: r.Actor, StartedAt: moment(r.StartedAt), EndedAt: maybe(r.EndedAt),
 		Total: int(max(r.Total, r.Begun)), Done: int(r.Begun - r.Waiting),
 		Switched: int(r.Switched), Waiting: int(r.Waiting), Skipped: int(r.Skipped), Dropped: int(r.Dropped),
-		RolledBack: int(r.Returned), NotBack: int(r.Kept), Unheard: []string{},
+		RolledBack: int(r.Returned), NotBack: int(r.Kept), Unheard: []string{}, Makers: []FleetMade{},
 		Standbys:   FleetRefill{Refilled: int(r.Refilled), Of: int(r.Refilled + r.Refilling)},
 		Canary:     FleetCanary{Stages: []int{}, Stage: int(r.Stage) + 1, HeldSince: maybe(r.HeldAt)},
-		ExpectedAt: maybe(r.Expected), OffPercent: expectedError(r), ETA: maybe(eta(m.Time(), r)),
+		ExpectedAt: maybe(r.Expected), OffPercent: expectedError(r), ETA: maybe(r.ETA(m.Time())),
 	}
 	if r.Store {
 		out.Compromised = "store"
@@ -409,6 +416,9 @@ func viewRotation(m state.Machine, r *state.Rotation) FleetRotation {
 	}
 	if r.Back {
 		out.Direction, out.Total, out.Done = "rollback", int(r.Begun), int(r.Returned+r.Kept)
+	}
+	for _, k := range r.Makers {
+		out.Makers = append(out.Makers, FleetMade{Node: k.Node, Keys: int(k.Keys)})
 	}
 	for _, share := range r.Canary {
 		out.Canary.Stages = append(out.Canary.Stages, int(share))

@@ -9,16 +9,11 @@ import (
 )
 
 const (
-	// usualPace is the time for a key where the mill has not measured it yet.
+	// usualPace is the time for a key where no mill has measured it yet.
 	usualPace = 45 * time.Millisecond
-	// stepTime is what publication and its confirmation take beside, in seconds.
-	stepTime = 2
 	// sampled bounds how many rings are looked into for an estimate: of more
 	// domains the others are taken for like them.
 	sampled = 20_000
-	// fewMade is how many keys have to have been made before the progress says more
-	// than the estimate from the start.
-	fewMade = 50
 )
 
 // outlook counts a rotation's domains and says when the last of them is expected
@@ -57,7 +52,7 @@ func (h *Handler) outlook(ctx context.Context, spec *state.RotationSpec) error {
 	spec.Tail = max(kept, made)
 	wait := kept
 	if missing > 0 || made > 0 {
-		wait = max(kept, int64(milled(missing-ready, pace)/time.Second)+made+stepTime)
+		wait = max(kept, int64(milled(missing-ready, pace)/time.Second)+made+state.SwitchTime)
 	}
 	spec.Expected = asked.StartedAt + max(wait, 1)
 	return nil
@@ -82,39 +77,12 @@ func ahead(r keys.Ring, a keys.Algorithm, spec *state.RotationSpec, p policy, no
 	return !published, max(0, at-now)
 }
 
-// milled is how long the mill takes for some keys.
+// milled is how long the mills take for some keys.
 func milled(keys int, pace time.Duration) time.Duration {
 	if pace == 0 {
 		pace = usualPace
 	}
 	return time.Duration(max(0, keys)) * pace
-}
-
-// eta is when the last domain will have switched as things go; 0 where nothing
-// is waited for, or the rotation rests.
-func eta(now int64, r *state.Rotation) int64 {
-	lacking := int64(outstanding(r) + r.Waiting - r.Keyed)
-	if r.Back || r.State != state.RotationRunning || lacking+int64(r.Keyed) == 0 {
-		return 0
-	}
-	made := int64(r.Switched+r.Keyed) - int64(r.Ready)
-	switch {
-	case !r.Store: // hardly any key has to be made
-	case lacking == 0:
-		return max(now, r.KeyedAt+r.Tail+stepTime)
-	case made >= fewMade:
-		// Those who lack a key get it one by one, and sign Tail later.
-		return now + (lacking*(now-r.StartedAt)+made-1)/made + r.Tail + stepTime
-	}
-	return max(r.Expected, now)
-}
-
-// outstanding is how many domains are not begun.
-func outstanding(r *state.Rotation) uint32 {
-	if r.Walked || r.Ended() {
-		return 0
-	}
-	return max(r.Total, r.Begun) - r.Begun
 }
 
 // expectedError is how far off the first estimate was, in percent of the time that
@@ -131,15 +99,15 @@ func expectedError(r *state.Rotation) *int {
 // refillETA is when the last standby is expected to have been made too: keys for
 // domains that wait come first.
 func (h *Handler) refillETA(ctx context.Context, now int64, r *state.Rotation) *time.Time {
-	standbys := outstanding(r) + r.Waiting + r.Refilling
+	standbys := r.Outstanding() + r.Waiting + r.Refilling
 	if r.Back || r.State != state.RotationRunning && r.State != state.RotationDone || standbys == 0 {
 		return nil
 	}
 	missing := standbys
 	if r.Store {
-		missing += outstanding(r) + r.Waiting - r.Keyed
+		missing += r.Outstanding() + r.Waiting - r.Keyed
 	}
 	ready, pace := h.replica.KeyPace(ctx)
-	at := moment(max(eta(now, r), now+int64(milled(int(missing)-ready, pace)/time.Second)+stepTime))
+	at := moment(max(r.ETA(now), now+int64(milled(int(missing)-ready, pace)/time.Second)+state.SwitchTime))
 	return &at
 }

@@ -15,7 +15,7 @@ func urgent(r *state.Rotation) bool { return (r.Emergency || r.Drill) && !r.Back
 // replacing is how many domains of a rotation still sign with the key that it is
 // to replace.
 func replacing(r *state.Rotation) uint32 {
-	return r.Waiting + outstanding(r)
+	return r.Waiting + r.Outstanding()
 }
 
 // fleetExposure is when the last cache has let go of the last old record; nil

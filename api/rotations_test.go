@@ -147,7 +147,7 @@ func TestFleetOfALeakedStoreStatesWhenFromThePaceOfTheMill(t *testing.T) {
 	}
 	r := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"all":true},"emergency":true,"compromised":"store","old":"revoke","reason":"leaked"}`))
 	// Two keys are ready, the others take 50 ms each; then the negative TTL.
-	if want := r.StartedAt.Unix() + (n-2)*50/1000 + keys.GapMinted + stepTime; r.ExpectedAt == nil || r.ExpectedAt.Unix() < want-2 || r.ExpectedAt.Unix() > want+2 {
+	if want := r.StartedAt.Unix() + (n-2)*50/1000 + keys.GapMinted + state.SwitchTime; r.ExpectedAt == nil || r.ExpectedAt.Unix() < want-2 || r.ExpectedAt.Unix() > want+2 {
 		t.Errorf("expected at %v, want about %d", r.ExpectedAt, want)
 	}
 	h.advance()

@@ -40,6 +40,7 @@ const (
 	callEvidence callKind = 30
 	callWaiting  callKind = 31
 	callHanded   callKind = 32
+	callPairs    callKind = 70
 )
 
 type callRequest struct {

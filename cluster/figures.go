@@ -200,6 +200,16 @@ type Figures struct {
 	Epoch             uint32        // of the cluster: how often it was recovered from one node
 	LogDamaged        uint64        // how often a damaged entry of the log was met that the snapshot covers
 	LinkRefused       uint64        // connections and messages of other nodes that were turned away
+	Keys              KeyCounts
+}
+
+// KeyCounts are what became of RSA pairs on a node since it started.
+type KeyCounts struct {
+	Ready int    // at the moment
+	Made  uint64 // by its own mill
+	// Given are those it gave to other nodes, Taken those it took of them, and Refused
+	// how often it took one for no good.
+	Given, Taken, Refused uint64
 }
 
 // Figures reads them.
@@ -214,6 +224,10 @@ func (n *Node) Figures() Figures {
 		f.ClockAhead = time.Duration(n.c.Now().Unix()-m.Time()) * time.Second
 	}
 	f.LogDamaged, _ = n.store.damages()
+	f.Keys = KeyCounts{Ready: n.c.Source.Ready(), Given: n.mills.given.Load(), Taken: n.mills.taken.Load(), Refused: n.mills.refused.Load()}
+	if n.mills.pool != nil {
+		f.Keys.Made = n.mills.pool.Made()
+	}
 	n.mark.mu.Lock()
 	f.MarkBehind = n.mark.value.Index - min(n.mark.synced.Index, n.mark.value.Index)
 	n.mark.mu.Unlock()

@@ -1,11 +1,11 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"authd/cluster/state"
 	"authd/keys"
@@ -89,6 +89,7 @@ func (n *Node) Materials(ctx context.Context, t state.Token, algorithms []keys.A
 		if list[i], err = n.seal(t, place, p); err != nil {
 			return nil, err
 		}
+		list[i].Maker = cmp.Or(p.Maker(), n.c.ID)
 	}
 	return list, nil
 }
@@ -102,31 +103,6 @@ func (n *Node) Import(t state.Token, id uint32, selector string, p *keys.Pair) (
 	m, err := n.seal(t, keys.Place{ID: id, Selector: selector}, p)
 	m.Imported = true
 	return m, err
-}
-
-// paceTime is how long the leader is waited for.
-const paceTime = time.Second
-
-// KeyPace says how many RSA keys the leader has ready, which makes those of
-// rotations, and how long it takes for each further one; 0 where it does not know.
-// What this node would take stands for a leader that does not say.
-func (n *Node) KeyPace(ctx context.Context) (ready int, pace time.Duration) {
-	if leader := n.Leader(); leader != "" && leader != n.c.ID {
-		ctx, cancel := context.WithTimeout(ctx, paceTime)
-		defer cancel()
-		var r statusReply
-		if err := n.peers.call(ctx, leader, callStatus, struct{}{}, &r); err == nil {
-			return r.Ready, r.Pace
-		}
-	}
-	return n.ownPace()
-}
-
-func (n *Node) ownPace() (ready int, pace time.Duration) {
-	if s, ok := n.c.Source.(keys.Paced); ok {
-		pace = s.Pace()
-	}
-	return n.c.Source.Ready(), pace
 }
 
 // seal seals a pair for a place, minting its selector where the place has none.

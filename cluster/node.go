@@ -173,6 +173,7 @@ type Node struct {
 	seals    seals
 	peers    peers
 	rotator  *rotator
+	mills    *mills
 	trail    *trail
 	checker  *checker
 	disk     *disk
@@ -234,6 +235,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.seals.node = n
 	n.fsm.spent, n.snaps.rests = n.tail.applied, n.tail.rests
 	n.rotator = newRotator(n)
+	n.mills = newMills(n)
 	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}
 	n.asker = zone.NewAsker(tree)
 	if n.tuning.ask == nil {

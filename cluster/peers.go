@@ -98,6 +98,8 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 			n.transport.reach.heard(raft.ServerID(peer))
 		}
 		return n.status(peer), nil
+	case callPairs:
+		return answer(body, func(a pairsAsk) (pairsReply, error) { return n.mills.give(ctx, peer, a) })
 	case callConfirm:
 		return answer(body, func(a confirmAsk) (confirmReply, error) { return n.confirm(ctx, a) })
 	case callSum:
@@ -139,6 +141,8 @@ type statusReply struct {
 	Pace  time.Duration `cbor:"45,keyasint,omitempty"`
 	// Problems are its checks that are not OK.
 	Problems []string `cbor:"70,keyasint,omitempty"`
+	// Mill is what its mill does for other nodes.
+	Mill millStatus `cbor:"64,keyasint,omitempty"`
 
 	// asked and heard are between which times of this node's clock it was said.
 	asked, heard time.Time
@@ -167,7 +171,7 @@ func (n *Node) status(peer string) statusReply {
 		DiskShort: n.disk.isShort(),
 		Problems:  n.told(),
 	}
-	r.Ready, r.Pace = n.ownPace()
+	r.Ready, r.Pace, r.Mill = n.mills.status()
 	if !n.start.fresh || n.raft() != nil {
 		r.Members = n.members()
 	}

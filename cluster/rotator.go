@@ -14,6 +14,9 @@ const (
 	// tasks that wait for a node.
 	pageTasks = 256
 	maxPages  = 64
+	// beyondPages is how many pages a round goes on past more keys to be made than it
+	// takes: what else is due waits behind all of those of a leaked store.
+	beyondPages = 4
 	// roundSteps and roundKeys bound what one round proposes. Few keys at a time,
 	// because each may have to be made first.
 	roundSteps    = 64
@@ -50,7 +53,9 @@ type rotator struct {
 	kick    chan struct{}
 	confirm chan confirmation
 	drain   chan confirmation
-	from    state.Task // where the next round begins; of the rotator's goroutine
+	// Of the rotator's goroutine: where the next round begins, and where it goes on
+	// beyond the keys to be made.
+	from, beyond state.Task
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -134,6 +139,9 @@ type work struct {
 	publish  []state.Task // need a key
 	confirms confirmation // need the members
 	drains   confirmation // need what the members saw
+	// busy are the claims in publish: one key at a time, since each is sealed for the
+	// next place in its ring.
+	busy map[state.Token]bool
 }
 
 // round proposes what is due and says whether there was anything.
@@ -191,31 +199,19 @@ func keyTaken(t state.Task, refusal *state.Refusal) bool {
 func (r *rotator) find(m state.Machine) (w work) {
 	w.confirms.index, w.drains.index = m.Index(), m.Index()
 	now := r.node.c.Now().Unix()
-	busy := make(map[state.Token]bool) // one key at a time: each is sealed for the next place in its ring
+	w.busy = make(map[state.Token]bool)
 	last := r.from
 	for range maxPages {
 		page := m.DueAfter(last, pageTasks, now)
 		for _, t := range page {
-			switch {
-			case r.rests(t):
-			case !t.Expire && t.Step.Kind == keys.StepRevoke:
-				if len(w.drains.tasks) < maxTold {
-					w.drains.tasks = append(w.drains.tasks, t)
-				}
-			case !t.Expire && t.Step.Kind == keys.StepConfirm:
-				if len(w.confirms.tasks) < roundConfirms {
-					w.confirms.tasks = append(w.confirms.tasks, t)
-				}
-			case !t.Expire && t.Step.Kind == keys.StepPublish:
-				if len(w.publish) < roundKeys && !busy[t.Token] {
-					busy[t.Token] = true
-					w.publish = append(w.publish, t)
-				}
-			default:
-				w.steps = append(w.steps, t)
-			}
+			r.sort(&w, t)
 		}
-		if len(page) < pageTasks || len(w.steps) >= roundSteps || len(w.publish) >= roundKeys {
+		done := len(page) < pageTasks || len(w.steps) >= roundSteps
+		if !done && len(w.publish) >= roundKeys {
+			r.findBeyond(m, now, page[len(page)-1], &w)
+			done = true
+		}
+		if done {
 			r.from = state.Task{}
 			return w
 		}
@@ -224,6 +220,51 @@ func (r *rotator) find(m state.Machine) (w work) {
 	// More wait than one round looks at: the next goes on behind them.
 	r.from = last
 	return w
+}
+
+// findBeyond goes on behind a task, and in the next rounds behind where it came to,
+// while there are more keys to be made than a round takes: those wait for a mill,
+// and what is due behind them does not.
+func (r *rotator) findBeyond(m state.Machine, now int64, last state.Task, w *work) {
+	if r.beyond.Behind(last) {
+		last = r.beyond
+	}
+	for range beyondPages {
+		page := m.DueAfter(last, pageTasks, now)
+		for _, t := range page {
+			r.sort(w, t)
+		}
+		if len(page) < pageTasks {
+			r.beyond = state.Task{}
+			return
+		}
+		if last = page[len(page)-1]; len(w.steps) >= roundSteps {
+			break
+		}
+	}
+	r.beyond = last
+}
+
+// sort puts a task where it belongs, if there is room for it.
+func (r *rotator) sort(w *work, t state.Task) {
+	switch {
+	case r.rests(t):
+	case !t.Expire && t.Step.Kind == keys.StepRevoke:
+		if len(w.drains.tasks) < maxTold {
+			w.drains.tasks = append(w.drains.tasks, t)
+		}
+	case !t.Expire && t.Step.Kind == keys.StepConfirm:
+		if len(w.confirms.tasks) < roundConfirms {
+			w.confirms.tasks = append(w.confirms.tasks, t)
+		}
+	case !t.Expire && t.Step.Kind == keys.StepPublish:
+		if len(w.publish) < roundKeys && !w.busy[t.Token] {
+			w.busy[t.Token] = true
+			w.publish = append(w.publish, t)
+		}
+	default:
+		w.steps = append(w.steps, t)
+	}
 }
 
 // publish makes the key of a standby.

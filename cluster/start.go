@@ -36,6 +36,7 @@ func (n *Node) Start() error {
 	n.wg.Go(n.transport.suspicion.run)
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)
+	n.wg.Go(n.mills.run)
 	n.wg.Go(n.evidence.run)
 	n.wg.Go(n.keepSnapshots)
 	n.wg.Go(n.keepAudit)

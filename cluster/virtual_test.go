@@ -33,6 +33,7 @@ type virtual struct {
 	files  map[string]IdentityConfig
 	log    *lastLines
 	began  time.Time
+	many   bool // so many domains that not every machine is looked at
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -231,7 +232,9 @@ func (v *virtual) start(ids ...string) {
 		v.mu.Lock()
 		v.running[id] = n
 		v.mu.Unlock()
-		v.watchers.Go(func() { v.watch(n) })
+		if !v.many {
+			v.watchers.Go(func() { v.watch(n) })
+		}
 	}
 }
 

@@ -27,8 +27,29 @@ type Source interface {
 // Paced is a Source that knows how long a pair takes.
 type Paced interface {
 	// Pace is the time for one RSA pair beyond those that are ready, as measured under
-	// the load of late; 0 where it is not known yet.
-	Pace() time.Duration
+	// the load of late, and work how much of it a processor takes; 0 where it is not
+	// known yet.
+	Pace() (pace, work time.Duration)
+}
+
+// Shared is a Source of RSA pairs that gives to those of other nodes and takes from
+// them.
+type Shared interface {
+	Source
+	// Makes says whether it makes pairs itself, and Made how many it has made.
+	Makes() bool
+	Made() uint64
+	// Starved has an item after a pair was asked for and none was ready.
+	Starved() <-chan struct{}
+	// Lack is how many pairs of others it has room for; 0 where none was asked for in
+	// vain of late.
+	Lack() int
+	// Put adds a pair that another node made, waiting for room until ctx is done.
+	Put(ctx context.Context, p *Pair) error
+	// Spare says how many pairs it would give away: those beyond half of its stock.
+	Spare() int
+	// TakeSpare gives one of them, if there is any.
+	TakeSpare() (*Pair, bool)
 }
 
 // Faulty is a Source, or a Keeper, that can fail as a whole.
@@ -41,9 +62,10 @@ type Faulty interface {
 // MillConfig is what StartMill needs.
 type MillConfig struct {
 	// Command starts the child: this binary and the arguments that make it call
-	// RunMill. Required.
+	// RunMill. Required where it makes any.
 	Command []string
-	// Stock is how many ready RSA pairs are kept, at most MaxStock. 0 means 64.
+	// Stock is how many ready RSA pairs are kept, at most MaxStock. 0: the mill makes
+	// none, and has what other nodes give.
 	Stock int
 	// Logger is required.
 	Logger *slog.Logger
@@ -52,8 +74,13 @@ type MillConfig struct {
 // MaxStock bounds the pool of ready pairs.
 const MaxStock = 500
 
+// DefaultStock is the Stock where nobody chose one.
+const DefaultStock = 64
+
 const (
-	defaultStock = 64
+	// starvedTime is how long a mill that had no pair ready takes those of others. A
+	// rotation of many domains asks each second.
+	starvedTime = 10 * time.Second
 
 	// A child that dies is started again after firstPause, and twice as long each
 	// time that it dies without having made a pair.
@@ -77,15 +104,18 @@ const (
 type Mill struct{ millState }
 
 type millState struct {
-	config MillConfig
-	stock  chan *Pair
-	cancel context.CancelFunc
-	done   chan struct{} // closed when the child is gone for good
+	config  MillConfig
+	stock   chan *Pair
+	starved chan struct{} // has an item once a pair was wanted that was not there
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when the child is gone for good
 
 	mu      sync.Mutex    // guards what follows; taken by the keeper of the child and by Take
 	lastErr error         // why the last child ended; nil since the next has made a pair
 	last    time.Time     // of the last pair stocked, or of the start
+	made    uint64        // pairs by all children
 	full    bool          // a pair waits for room: none needs to be made
+	wanted  time.Time     // when a pair was last wanted that was not there
 	silence time.Duration // millSilence, but in tests
 	pace    pace
 }
@@ -95,27 +125,27 @@ var errMillClosed = errors.New("the mill is closed")
 
 // StartMill starts the child. The first pair takes about 50 ms of one core.
 func StartMill(c MillConfig) (*Mill, error) {
-	if len(c.Command) == 0 {
+	if len(c.Command) == 0 && c.Stock > 0 {
 		return nil, errors.New("starting mill: Command is empty")
 	}
 	if c.Logger == nil {
 		return nil, errors.New("starting mill: Logger is nil")
 	}
 	if c.Stock < 0 || c.Stock > MaxStock {
-		return nil, fmt.Errorf("starting mill: Stock is %d, want 1 to %d, or 0 for %d", c.Stock, MaxStock, defaultStock)
+		return nil, fmt.Errorf("starting mill: Stock is %d, want 1 to %d, or 0 to make none", c.Stock, MaxStock)
 	}
+	room := c.Stock
 	if c.Stock == 0 {
-		c.Stock = defaultStock
-	}
-	if _, err := exec.LookPath(c.Command[0]); err != nil {
+		room = DefaultStock
+	} else if _, err := exec.LookPath(c.Command[0]); err != nil {
 		return nil, fmt.Errorf("starting mill: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mill{millState{
 		config: c, cancel: cancel,
 		done: make(chan struct{}), silence: millSilence,
-		stock: make(chan *Pair, c.Stock),
-		last:  time.Now(),
+		stock: make(chan *Pair, room), starved: make(chan struct{}, 1),
+		last: time.Now(),
 	}}
 	go m.keep(ctx)
 	return m, nil
@@ -125,6 +155,9 @@ func StartMill(c MillConfig) (*Mill, error) {
 func (m *Mill) Take(ctx context.Context, a Algorithm) (*Pair, error) {
 	if a != RSA2048 {
 		return fresh(a)
+	}
+	if p, ok := m.TryTake(a); ok {
+		return p, nil
 	}
 	select {
 	case p := <-m.stock:
@@ -163,8 +196,15 @@ func (m *Mill) TryTake(a Algorithm) (*Pair, bool) {
 	case p := <-m.stock:
 		return p, true
 	default:
-		return nil, false
 	}
+	m.mu.Lock()
+	m.wanted = time.Now()
+	m.mu.Unlock()
+	select {
+	case m.starved <- struct{}{}:
+	default:
+	}
+	return nil, false
 }
 
 // Ready implements Source.
@@ -177,7 +217,7 @@ func (m *Mill) Fault() error {
 	switch {
 	case m.lastErr != nil:
 		return fmt.Errorf("the mill's child ended: %w", m.lastErr)
-	case !m.full && time.Since(m.last) > m.silence:
+	case m.Makes() && !m.full && time.Since(m.last) > m.silence:
 		return fmt.Errorf("the mill's child has made nothing for %s", time.Since(m.last).Round(time.Second))
 	}
 	return nil
@@ -193,6 +233,9 @@ func (m *Mill) Close() error {
 // keep runs one child after the other until the mill is closed.
 func (m *Mill) keep(ctx context.Context) {
 	defer close(m.done)
+	if !m.Makes() {
+		<-ctx.Done()
+	}
 	pause := firstPause
 	for ctx.Err() == nil {
 		made, err := m.runChild(ctx)
@@ -274,6 +317,7 @@ func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error
 		m.mu.Lock()
 		m.pace.add(spent, time.Now())
 		m.lastErr, m.full = nil, true
+		m.made++
 		m.mu.Unlock()
 		select {
 		case m.stock <- p:
@@ -287,10 +331,61 @@ func (m *Mill) stockUp(ctx context.Context, from io.Reader) (made int, err error
 }
 
 // Pace implements Paced.
-func (m *Mill) Pace() time.Duration {
+func (m *Mill) Pace() (pace, work time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.pace.at(time.Now())
+	return m.pace.at(time.Now()), m.pace.work
+}
+
+// Makes implements Shared.
+func (m *Mill) Makes() bool { return m.config.Stock > 0 }
+
+// Made implements Shared.
+func (m *Mill) Made() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.made
+}
+
+// Starved implements Shared.
+func (m *Mill) Starved() <-chan struct{} { return m.starved }
+
+// Lack implements Shared.
+func (m *Mill) Lack() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wanted.IsZero() || time.Since(m.wanted) > starvedTime {
+		return 0
+	}
+	return cap(m.stock) - len(m.stock)
+}
+
+// Put implements Shared.
+func (m *Mill) Put(ctx context.Context, p *Pair) error {
+	select {
+	case m.stock <- p:
+		return nil
+	case <-m.done:
+		return errMillClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Spare implements Shared.
+func (m *Mill) Spare() int { return max(0, len(m.stock)-cap(m.stock)/2) }
+
+// TakeSpare implements Shared.
+func (m *Mill) TakeSpare() (*Pair, bool) {
+	if m.Spare() == 0 {
+		return nil, false
+	}
+	select {
+	case p := <-m.stock:
+		return p, true
+	default:
+		return nil, false
+	}
 }
 
 // RunMill is the child: it lowers its priority and writes pairs to standard

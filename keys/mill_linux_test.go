@@ -389,10 +389,10 @@ func TestStartMillRefusesWhatCannotWork(t *testing.T) {
 		config MillConfig
 		want   string
 	}{
-		"no command":   {MillConfig{Logger: logger}, "Command is empty"},
+		"no command":   {MillConfig{Logger: logger, Stock: 1}, "Command is empty"},
 		"no logger":    {MillConfig{Command: []string{self(t)}}, "Logger is nil"},
 		"stock":        {MillConfig{Command: []string{self(t)}, Logger: logger, Stock: MaxStock + 1}, "Stock is 501"},
-		"no such file": {MillConfig{Command: []string{"/nonexistent/authd"}, Logger: logger}, "/nonexistent/authd"},
+		"no such file": {MillConfig{Command: []string{"/nonexistent/authd"}, Logger: logger, Stock: 1}, "/nonexistent/authd"},
 	} {
 		if m, err := StartMill(test.config); err == nil {
 			_ = m.Close()
@@ -440,5 +440,57 @@ func TestMillRefusesMalformedFrames(t *testing.T) {
 		if _, _, err := readPair(bytes.NewReader(b)); err == nil {
 			t.Errorf("%s: it was read", name)
 		}
+	}
+}
+
+// TestMillGivesAwayWhatIsBeyondHalfOfItsStock, and one that makes none has what
+// others give.
+func TestMillGivesAwayWhatIsBeyondHalfOfItsStock(t *testing.T) {
+	m, _ := startMill(t, "mill-real", 4)
+	if m.Lack() != 0 || !m.Makes() {
+		t.Errorf("lacks %d, makes %t", m.Lack(), m.Makes())
+	}
+	for m.Ready() < 4 {
+		select {
+		case <-soon(t).Done():
+			t.Fatalf("%d ready", m.Ready())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	empty, _ := startMill(t, "mill-real", 0)
+	if empty.Makes() || empty.Fault() != nil || empty.Spare() != 0 {
+		t.Errorf("a mill of nothing: %t, %v, %d", empty.Makes(), empty.Fault(), empty.Spare())
+	}
+	if _, ok := empty.TryTake(RSA2048); ok || empty.Lack() != DefaultStock || len(empty.Starved()) != 1 {
+		t.Errorf("it lacks %d", empty.Lack())
+	}
+	p, ok := m.TakeSpare()
+	if !ok {
+		t.Fatal("none of a full stock is spare")
+	}
+	if err := empty.Put(soon(t), p.From("node-2")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := empty.Take(soon(t), RSA2048); err != nil || got.Payload() != p.Payload() || got.Maker() != "node-2" || p.Maker() != "" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if m.Made() < 4 || empty.Made() != 0 {
+		t.Errorf("made %d and %d", m.Made(), empty.Made())
+	}
+	// Half of it stays, whoever asks.
+	for range 100 {
+		before := m.Ready()
+		if _, ok := m.TakeSpare(); ok && before <= 2 {
+			t.Fatalf("of %d one was given", before)
+		}
+	}
+	full, _ := startMill(t, "mill-silent", 1)
+	if err := full.Put(soon(t), p); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := full.Put(ctx, p); !errors.Is(err, context.Canceled) {
+		t.Errorf("a full stock took another: %v", err)
 	}
 }

@@ -61,6 +61,7 @@ type pair struct {
 	public  Public
 	payload string
 	reveal  func() *secret
+	maker   string // the node that made it; empty: this one
 }
 
 type secret struct {
@@ -72,6 +73,16 @@ type secret struct {
 func newPair(public Public, s secret) *Pair {
 	return &Pair{pair{public: public, payload: public.Payload(), reveal: func() *secret { return &s }}}
 }
+
+// From is the same pair, of another node's making.
+func (p *Pair) From(maker string) *Pair {
+	q := *p
+	q.maker = maker
+	return &q
+}
+
+// Maker is the node that made the pair; empty: this one.
+func (p *Pair) Maker() string { return p.maker }
 
 // Generate makes a pair from the random source. An RSA pair costs 35 to 50 ms
 // of one core, an Ed25519 pair microseconds. Since Go 1.26 crypto/rsa takes its
@@ -156,6 +167,24 @@ func Restore(payload string, compact []byte) (*Pair, error) {
 		return nil, fmt.Errorf("restoring pair: %w", err)
 	}
 	return newRSA(key), nil
+}
+
+// Admit is Restore for a pair that another node made: the halves must match and be
+// of an RSA key as Generate makes them, the primes must be prime and far apart, and
+// the pair must sign. It takes a twentieth of what the key took.
+func Admit(payload string, compact []byte) (*Pair, error) {
+	p, err := Restore(payload, compact)
+	if err != nil {
+		return nil, err
+	}
+	key := p.reveal().rsa
+	if key == nil || key.N.BitLen() != minRSABits || p.Payload() != payload {
+		return nil, fmt.Errorf("admitting pair: want RSA of %d bits in the form that is published", minRSABits)
+	}
+	if err := checkRSAPrivate(key.N, key.Primes[0], key.Primes[1], ownPrime); err != nil {
+		return nil, fmt.Errorf("admitting pair: %w", err)
+	}
+	return p, p.Check()
 }
 
 // checkMessage is what Check signs. Its header fields are those that a signer of

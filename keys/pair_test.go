@@ -365,3 +365,48 @@ func TestEd25519IsMadeFromTheRandomSourceGiven(t *testing.T) {
 		t.Error("a source that ends early gives a key")
 	}
 }
+
+// TestPairOfAnotherNodeIsAdmittedOnlyWhole: what no mill of ours makes is refused,
+// even where its halves match.
+func TestPairOfAnotherNodeIsAdmittedOnlyWhole(t *testing.T) {
+	good, other := generate(t, RSA2048), generate(t, RSA2048)
+	if p, err := Admit(good.Payload(), good.Compact()); err != nil || !bytes.Equal(p.Compact(), good.Compact()) {
+		t.Fatal(err)
+	}
+	of := func(p, q *big.Int) (string, []byte) {
+		public := Public{Algorithm: RSA2048, rsa: &rsa.PublicKey{N: new(big.Int).Mul(p, q), E: 65537}}
+		return public.Payload(), p.Bytes()
+	}
+	prime := func(bits int) *big.Int {
+		p, err := rand.Prime(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := good.reveal().rsa.Primes[0]
+	near := new(big.Int).Add(p, big.NewInt(2))
+	for !near.ProbablyPrime(0) {
+		near.Add(near, big.NewInt(2))
+	}
+	type half struct {
+		payload string
+		compact []byte
+	}
+	joinHalf := func(payload string, compact []byte) half { return half{payload, compact} }
+	ed := generate(t, Ed25519)
+	for name, h := range map[string]half{
+		"halves that do not match": {good.Payload(), other.Compact()},
+		"primes close together":    joinHalf(of(p, near)),
+		"a longer key":             joinHalf(of(prime(1100), prime(1100))),
+		"a shorter key":            joinHalf(of(prime(900), prime(900))),
+		"three primes":             joinHalf(of(p, new(big.Int).Mul(prime(512), prime(512)))),
+		"Ed25519":                  {ed.Payload(), ed.Compact()},
+		"no private half":          {good.Payload(), nil},
+		"another form":             {good.Payload() + ";", good.Compact()},
+	} {
+		if _, err := Admit(h.payload, h.compact); err == nil {
+			t.Errorf("%s: admitted", name)
+		}
+	}
+}

@@ -115,7 +115,7 @@ func parsePKCS1(der []byte) (*Pair, error) {
 	if err := checkRSAPublic(key.N, key.E); err != nil {
 		return nil, err
 	}
-	if err := checkRSAPrivate(key.N, key.P, key.Q); err != nil {
+	if err := checkRSAPrivate(key.N, key.P, key.Q, strangersPrime); err != nil {
 		return nil, err
 	}
 	private, err := rsaFromPrime(&rsa.PublicKey{N: key.N, E: int(key.E.Int64())}, key.P)

@@ -135,6 +135,9 @@ type Material struct {
 	// sealed material made for another ID: nobody could ever open it. It may be 0
 	// where nothing is sealed.
 	ID uint32 `cbor:"7,keyasint"`
+	// Maker is the node that made the key, for the counts of a rotation; a ring does
+	// not keep it.
+	Maker string `cbor:"8,keyasint,omitempty"`
 }
 
 const (

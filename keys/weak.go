@@ -85,7 +85,7 @@ func powerOf65537(residue, p int64) bool {
 
 // checkRSAPrivate refuses halves that do not match and primes that are not, or
 // that lie so close together that Fermat's method finds them.
-func checkRSAPrivate(n, p, q *big.Int) error {
+func checkRSAPrivate(n, p, q *big.Int, isPrime func(*big.Int) bool) error {
 	if p.Sign() <= 0 || q.Sign() <= 0 || new(big.Int).Mul(p, q).Cmp(n) != 0 {
 		return errors.New("rsa halves do not match: the primes do not multiply to the modulus")
 	}
@@ -95,11 +95,20 @@ func checkRSAPrivate(n, p, q *big.Int) error {
 		return errors.New("rsa primes are too close together, so that the key is easily factored: make a new key")
 	}
 	for _, prime := range []*big.Int{p, q} {
-		if !prime.ProbablyPrime(4) {
+		if !isPrime(prime) {
 			return errors.New("rsa prime is not prime")
 		}
 	}
 	return nil
+}
+
+// strangersPrime says whether a number that anybody may have chosen is prime.
+func strangersPrime(p *big.Int) bool { return p.ProbablyPrime(4) }
+
+// ownPrime says whether a number that a mill of ours gave is prime: it finds what a
+// broken one makes, in a twentieth of the time (Fermat's test to the base 2).
+func ownPrime(p *big.Int) bool {
+	return new(big.Int).Exp(big.NewInt(2), new(big.Int).Sub(p, big.NewInt(1)), p).Cmp(big.NewInt(1)) == 0
 }
 
 // checkPoint refuses what is no point of the curve (RFC 8032 section 5.1.3) and

@@ -46,6 +46,9 @@ func (w *writer) stepKey(c StepKey) Result {
 	} else if result.Refusal = w.keep(old, &d, ring, next); result.Refusal != nil {
 		return result
 	}
+	if c.Material != nil && c.Material.Maker != "" {
+		w.madeBy(plain(c.Material.Maker, maxMaker), ring, next)
+	}
 	w.sawStep(&d, ring, next, c.Step)
 	result.Changed = true
 	return result

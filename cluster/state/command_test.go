@@ -30,7 +30,7 @@ var pinned = map[Code]string{
 func examples() []Command {
 	text, labels, names := "x", map[string]string{"b": "2", "a": "1"}, []zone.Name{name("customer.test")}
 	m := material(1, "2601-aaaaaa", "AAAA")
-	m.PublicOnly, m.Imported = true, true
+	m.PublicOnly, m.Imported, m.Maker = true, true, "node-2"
 	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	return []Command{
 		SetSettings{Settings{VerificationOff: true, ClusterID: "c"}},

@@ -16,6 +16,11 @@ type Task struct {
 	wake int64 // where the claim stands in the queue
 }
 
+// Behind says whether a task's claim stands behind another's in the queue.
+func (t Task) Behind(other Task) bool {
+	return dueKey(t.wake, t.Token) > dueKey(other.wake, other.Token)
+}
+
 // DueAfter lists at most limit tasks due at a time, the earliest first, from the
 // claim behind a task's on, so that tasks which cannot be done now (a confirmation
 // that waits for a node) do not hide the others. The zero Task is the beginning. A

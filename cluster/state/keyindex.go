@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"strings"
+
+	"authd/keys"
 )
 
 // keyIndex finds the claims that publish a public key, of all keys that DNS
@@ -127,6 +129,17 @@ func (t *tables) holders(h keyHash) (list []Token) {
 		return true
 	})
 	return list
+}
+
+// Publishes says whether a claim has a public key, given in the form that ours have.
+func (m Machine) Publishes(payload string) bool {
+	t := m.tables()
+	for _, token := range t.holders(hashOfKey(payload)) {
+		if d, ok := t.find(token); ok && sharesKey(d, keys.Key{Payload: payload}) {
+			return true
+		}
+	}
+	return false
 }
 
 // startingWith is the token of the claim whose token begins so; the zero one

@@ -53,6 +53,13 @@ type Rotation struct {
 	// last of these was.
 	Keyed   uint32 `cbor:"43,keyasint"`
 	KeyedAt int64  `cbor:"44,keyasint"`
+	// Lap and LapBefore are how many were keyed or had switched at two moments, from
+	// which its pace of late follows: a mill may end, or come.
+	Lap       RotationLap `cbor:"45,keyasint"`
+	LapBefore RotationLap `cbor:"46,keyasint"`
+	// Makers are how many keys each node made for it, next keys and standbys, in order
+	// of the nodes; never changed in place.
+	Makers []KeyMaker `cbor:"47,keyasint"`
 	// Exposed is when the last cache lets go of the last key that it replaced, as
 	// planned when that was replaced, or put off since. A key that is revoked sooner
 	// does not bring it forward.
@@ -83,6 +90,18 @@ type RotationSpec struct {
 	Tail int64 `cbor:"16,keyasint"`
 	// Ready is how many keys the mill had ready.
 	Ready uint32 `cbor:"17,keyasint"`
+}
+
+// RotationLap is how far a rotation was at a moment.
+type RotationLap struct {
+	At   int64  `cbor:"1,keyasint"`
+	Made uint32 `cbor:"2,keyasint"` // domains that had their next key
+}
+
+// KeyMaker is how many keys a node made for a rotation.
+type KeyMaker struct {
+	Node string `cbor:"1,keyasint"` // empty: of nodes that found no room in the list
+	Keys uint32 `cbor:"2,keyasint"`
 }
 
 // RotationScope is one of its fields.

@@ -1,6 +1,21 @@
 package state
 
-import "authd/keys"
+import (
+	"slices"
+	"strings"
+
+	"authd/keys"
+)
+
+const (
+	// lapTime is how many seconds a lap of a rotation takes at least, and lapKeys how
+	// many keys are made in it: the estimate goes back one to two of them.
+	lapTime = 30
+	lapKeys = 100
+	// maxMakers bounds the nodes whose keys a rotation counts apart.
+	maxMakers = 16
+	maxMaker  = 64 // octets of a node's name
+)
 
 // inPart is how far a ring is in a rotation.
 type inPart uint8
@@ -74,8 +89,39 @@ func (w *writer) tallyKeyed(was, is keys.Ring) {
 		w.editRotation(was.Rotation, func(r *Rotation) { r.Keyed-- })
 	}
 	if after {
-		w.editRotation(is.Rotation, func(r *Rotation) { r.Keyed, r.KeyedAt = r.Keyed+1, w.time })
+		w.editRotation(is.Rotation, func(r *Rotation) { r.keyMade(w.time) })
 	}
+}
+
+// keyMade counts a domain whose next key was made.
+func (r *Rotation) keyMade(at int64) {
+	r.Keyed, r.KeyedAt = r.Keyed+1, at
+	if r.Lap.At == 0 {
+		r.Lap = RotationLap{r.StartedAt, r.Ready}
+		r.LapBefore = r.Lap
+	}
+	if made := r.Keyed + r.Switched; at >= r.Lap.At+lapTime && made >= r.Lap.Made+lapKeys {
+		r.LapBefore, r.Lap = r.Lap, RotationLap{at, made}
+	}
+}
+
+// madeBy counts a key of a rotation that a node made.
+func (w *writer) madeBy(node string, was, is keys.Ring) {
+	w.editRotation(max(was.Rotation, is.Rotation), func(r *Rotation) { r.Makers = withMaker(r.Makers, node) })
+}
+
+// withMaker counts one key more of a node, in a list of its own.
+func withMaker(list []KeyMaker, node string) []KeyMaker {
+	at, found := slices.BinarySearchFunc(list, node, func(m KeyMaker, node string) int { return strings.Compare(m.Node, node) })
+	if !found && len(list) >= maxMakers && node != "" {
+		return withMaker(list, "")
+	}
+	list = slices.Clone(list)
+	if !found {
+		list = slices.Insert(list, at, KeyMaker{Node: node})
+	}
+	list[at].Keys++
+	return list
 }
 
 // keyed says whether a ring waits in a rotation, and not for a key to be made.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"authd/keys"
 )
 
 // nodeConfig is one node's file: what this machine may decide alone. What nodes
@@ -114,7 +116,8 @@ type keysConfig struct {
 	// content on every node, readable by nobody else. Left out, the systemd
 	// credential kek (LoadCredential=kek:…); one of them is required.
 	KEKFile string `toml:"kek_file"`
-	// Stock is how many RSA keys are kept ready, at most 500; 0: 64.
+	// Stock is how many RSA keys this node's mill keeps ready, at most 500; left out,
+	// 64. 0: it makes none, and has those that other nodes give.
 	Stock int `toml:"stock"`
 }
 
@@ -203,7 +206,7 @@ func loadConfig(path string) (*nodeConfig, error) {
 
 // parseConfig reads the text alone: no path is resolved, no file looked at.
 func parseConfig(path string, text []byte) (*nodeConfig, error) {
-	c := new(nodeConfig)
+	c := &nodeConfig{Keys: keysConfig{Stock: keys.DefaultStock}}
 	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
 	if err == nil {
 		return c, nil

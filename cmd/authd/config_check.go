@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"authd/keys"
 	"authd/zone"
 )
 
@@ -65,12 +66,11 @@ func (c *nodeConfig) check() error {
 }
 
 func (c *nodeConfig) checkNumbers() error {
-	const maxStock = 500
 	switch {
 	case c.DNS.Workers < 0 || c.DNS.Workers > zone.MaxWorkers:
 		return fmt.Errorf("dns.workers: %d is not between 0 and %d", c.DNS.Workers, zone.MaxWorkers)
-	case c.Keys.Stock < 0 || c.Keys.Stock > maxStock:
-		return fmt.Errorf("keys.stock: %d is not between 0 and %d", c.Keys.Stock, maxStock)
+	case c.Keys.Stock < 0 || c.Keys.Stock > keys.MaxStock:
+		return fmt.Errorf("keys.stock: %d is not between 0 and %d", c.Keys.Stock, keys.MaxStock)
 	case c.DNS.CatchUp < 0:
 		return fmt.Errorf("dns.catch_up: %s is negative", time.Duration(c.DNS.CatchUp))
 	case c.Verify.Timeout < 0:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/url"
@@ -211,6 +212,9 @@ func printRotation(w io.Writer, r *api.FleetRotation) {
 		row(w, "Rolled back", fmt.Sprintf("%d, %d not", r.RolledBack, r.NotBack))
 	}
 	row(w, "Standbys", fmt.Sprintf("%d of %d refilled%s", r.Standbys.Refilled, r.Standbys.Of, expected(r.Standbys.ETA)))
+	if len(r.Makers) > 0 {
+		row(w, "Keys made", keysMade(r))
+	}
 	if len(r.Canary.Stages) > 1 {
 		text := fmt.Sprintf("%d of %d (%d %%)", r.Canary.Stage, len(r.Canary.Stages), r.Canary.Stages[r.Canary.Stage-1])
 		switch {
@@ -314,3 +318,12 @@ func (c *rotationPauseCmd) Run(s *session) error    { return c.run(s, "pause") }
 func (c *rotationResumeCmd) Run(s *session) error   { return c.run(s, "resume") }
 func (c *rotationAbortCmd) Run(s *session) error    { return c.run(s, "abort") }
 func (c *rotationRollbackCmd) Run(s *session) error { return c.run(s, "rollback") }
+
+// keysMade is by whom the keys of a rotation were made.
+func keysMade(r *api.FleetRotation) string {
+	list := make([]string, len(r.Makers))
+	for i, k := range r.Makers {
+		list[i] = fmt.Sprintf("%d by %s", k.Keys, cmp.Or(k.Node, "others"))
+	}
+	return strings.Join(list, ", ")
+}
