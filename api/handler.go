@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -140,6 +141,7 @@ type Handler struct {
 	metrics *metrics
 	streams *streams
 	rooms   *admission
+	turns   chan struct{} // of large bodies that are decoded
 	// certificate is what the API shows; nil: nothing, or the node's own.
 	certificate atomic.Pointer[certificate]
 }
@@ -179,6 +181,7 @@ func New(c Config) (*Handler, error) {
 	h := &Handler{
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
 		mux: http.NewServeMux(), routes: map[string]route{}, streams: newStreams(), rooms: newAdmission(),
+		turns: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	h.metrics = newMetrics(h)
 	h.api = humago.New(h.mux, h.describe())

@@ -23,7 +23,7 @@ func (h *Handler) describe() huma.Config {
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "authd_… with a scope: admin, read, signer or tenant:<id>"},
 	}
-	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decode}
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: h.decodeInTurn}
 	c.Formats = map[string]huma.Format{"application/json": format, "json": format}
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
 	c.RejectUnknownQueryParameters = true

@@ -186,6 +186,37 @@ func TestBodiesHeldAtOnceAreBounded(t *testing.T) {
 	}
 }
 
+// Large bodies are decoded in turns, small ones wait for none of them.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	h := newHouse(t)
+	post := func(id string, size int) answered {
+		body := fmt.Sprintf(`{"id":%q,"name":"x"}`, id)
+		r := httptest.NewRequest("POST", "/v1/tenants", strings.NewReader(body+strings.Repeat(" ", max(0, size-len(body)))))
+		r.Header.Set("Authorization", "Bearer "+h.tokens["admin"])
+		return h.send(r)
+	}
+	for range cap(h.handler.turns) { // as if as many were decoded
+		h.handler.turns <- struct{}{}
+	}
+	large := make(chan int)
+	go func() { large <- post("large", 2*largeBody).Code }()
+	if a := post("small", 0); a.Code != http.StatusCreated {
+		t.Errorf("a small one: %d %s", a.Code, a.Body)
+	}
+	select {
+	case code := <-large:
+		t.Errorf("%d out of turn", code)
+	case <-time.After(20 * time.Millisecond):
+	}
+	<-h.handler.turns
+	if code := <-large; code != http.StatusCreated {
+		t.Errorf("in its turn: %d", code)
+	}
+	if n := len(h.handler.turns); n != cap(h.handler.turns)-1 {
+		t.Errorf("%d turns are taken", n)
+	}
+}
+
 func TestAFullQueueIsCounted(t *testing.T) {
 	h := newHouse(t)
 	h.refuse = fmt.Errorf("%w: full", cluster.ErrBusy)

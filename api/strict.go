@@ -15,6 +15,20 @@ import (
 // maxDepth bounds how deep JSON may be nested; no request needs more than six.
 const maxDepth = 16
 
+// largeBody takes some milliseconds to decode.
+const largeBody = 64 << 10
+
+// decodeInTurn is decode, of large bodies one a processor: a megabyte may take a tenth of
+// a second, and behind hundreds of such all others would wait for a processor, Raft's
+// elections among them. Small bodies wait for nobody.
+func (h *Handler) decodeInTurn(data []byte, v any) error {
+	if len(data) > largeBody {
+		h.turns <- struct{}{}
+		defer func() { <-h.turns }()
+	}
+	return decode(data, v)
+}
+
 // decode reads one JSON document strictly: valid UTF-8 without a byte order
 // mark, one value and nothing behind it, no member twice, no member that the
 // target does not have in exactly that spelling, no more than maxDepth levels.
