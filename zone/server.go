@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -111,6 +110,7 @@ type Server struct {
 	shared  atomic.Bool // another process has the sockets too
 	pause   atomic.Pointer[pause]
 	closing atomic.Bool
+	ending  atomic.Bool   // of a closing server: nothing more is waited for
 	stopped chan struct{} // closed when closing is set
 	running sync.WaitGroup
 
@@ -211,25 +211,24 @@ func (s *Server) openOnce(address netip.AddrPort) (workers []*udpWorker, listene
 	defer func() {
 		if err != nil {
 			for _, w := range workers {
-				w.conn.Close()
+				w.close()
 			}
 		}
 	}()
 	// All that were inherited are read: the kernel spreads datagrams over them.
 	files := s.config.inherited(false, address)
 	for i := range max(s.config.Workers, len(files)) {
-		conn, err := adoptOr(files, i, adoptUDP, func() (*net.UDPConn, error) { return listenUDP(address) })
+		socket, err := adoptOr(files, i, adoptUDP, func() (*udpSocket, error) { return listenUDP(address) })
 		if err != nil {
 			return workers, nil, err
 		}
-		w, err := s.newUDPWorker(conn, address)
+		w, err := s.newUDPWorker(socket, address)
 		if err != nil {
-			conn.Close()
+			socket.Close()
 			return workers, nil, err
 		}
 		workers = append(workers, w)
-		port := w.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-		address = netip.AddrPortFrom(address.Addr(), port)
+		address = netip.AddrPortFrom(address.Addr(), socket.address.Port())
 	}
 	listener, err = s.openTCP(address)
 	return workers, listener, err
@@ -266,8 +265,9 @@ func (s *Server) Close(ctx context.Context) error {
 			}
 			time.Sleep(s.limits.last)
 		}
+		s.ending.Store(true)
 		for _, w := range s.workers {
-			w.stop()
+			w.stir()
 		}
 		for _, l := range s.listeners {
 			l.stop()
@@ -303,7 +303,7 @@ func reflector(port uint16) bool { return port == 0 || port == 7 || port == 19 }
 // release closes every socket at once.
 func (s *Server) release() {
 	for _, w := range s.workers {
-		w.conn.Close()
+		w.close()
 	}
 	for _, l := range s.listeners {
 		l.listener.Close()

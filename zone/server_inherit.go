@@ -33,20 +33,20 @@ type Socket struct {
 // the server goes on.
 func (s *Server) Sockets() (all []Socket, err error) {
 	s.shared.Store(true)
-	add := func(conn syscall.Conn, tcp bool, address net.Addr) {
+	add := func(conn syscall.Conn, tcp bool, address netip.AddrPort) {
 		if err != nil {
 			return
 		}
-		var file *os.File
-		if file, err = duplicate(conn, address.String()); err == nil {
-			all = append(all, Socket{TCP: tcp, Address: addressOf(address), File: file})
+		var fd int
+		if fd, err = duplicate(conn); err == nil {
+			all = append(all, Socket{TCP: tcp, Address: address, File: os.NewFile(uintptr(fd), address.String())})
 		}
 	}
 	for _, w := range s.workers {
-		add(w.conn, false, w.conn.LocalAddr())
+		add(w.socket, false, w.socket.address)
 	}
 	for _, l := range s.listeners {
-		add(l.listener, true, l.listener.Addr())
+		add(l.listener, true, addressOf(l.listener.Addr()))
 	}
 	if err != nil {
 		closeSockets(all)
@@ -76,7 +76,7 @@ func (s *Server) Pause(ctx context.Context) error {
 		return errors.New("the server is paused already")
 	}
 	for _, w := range s.workers {
-		w.stop()
+		w.stir()
 	}
 	for _, l := range s.listeners {
 		l.listener.SetDeadline(time.Unix(1, 0))
@@ -99,9 +99,6 @@ func (s *Server) Resume() {
 	p := s.pause.Swap(nil)
 	if p == nil {
 		return
-	}
-	for _, w := range s.workers {
-		w.conn.SetReadDeadline(time.Time{})
 	}
 	for _, l := range s.listeners {
 		l.listener.SetDeadline(time.Time{})
@@ -136,18 +133,14 @@ func addressOf(a net.Addr) netip.AddrPort {
 
 // duplicate makes another descriptor of a socket. net's own File method would
 // give one that makes the socket block when it is used.
-func duplicate(conn syscall.Conn, name string) (*os.File, error) {
+func duplicate(conn syscall.Conn) (fd int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	var fd int
 	var failed error
 	err = raw.Control(func(from uintptr) { fd, failed = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
+	return fd, errors.Join(err, failed)
 }
 
 func closeSockets(all []Socket) {
@@ -168,7 +161,7 @@ func (c *ServerConfig) inherited(tcp bool, address netip.AddrPort) []*os.File {
 	return files
 }
 
-func adoptUDP(file *os.File) (*net.UDPConn, error) {
+func adoptUDP(file *os.File) (*udpSocket, error) {
 	conn, err := net.FilePacketConn(file)
 	if err != nil {
 		return nil, fmt.Errorf("taking over socket: %w", err)
@@ -178,7 +171,7 @@ func adoptUDP(file *os.File) (*net.UDPConn, error) {
 		conn.Close()
 		return nil, fmt.Errorf("taking over socket: it is %s, not UDP", conn.LocalAddr().Network())
 	}
-	return udp, nil
+	return takeUDP(udp)
 }
 
 func adoptTCP(file *os.File) (*net.TCPListener, error) {

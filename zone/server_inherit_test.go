@@ -142,36 +142,6 @@ func TestPausedServerAnswersNothingUntilItGoesOn(t *testing.T) {
 	}
 }
 
-func TestSuccessorReadsWhatItsPredecessorLeft(t *testing.T) {
-	idle := idleWorker(t, "127.0.0.1")                  // nobody reads it: the question waits
-	for !freeForTCP(addressOf(idle.conn.LocalAddr())) { // its port was chosen for UDP alone
-		idle = idleWorker(t, "127.0.0.1")
-	}
-	first := idle.server
-	first.workers = append(first.workers, idle)
-	address := addressOf(idle.conn.LocalAddr())
-	conn := dial(t, "udp", address)
-	if _, err := conn.Write(ask(t, "short.p-dns.test.", dns.TypeTXT)); err != nil {
-		t.Fatal(err)
-	}
-	second := succeed(t, first, address)
-	idle.conn.Close()
-	if n, err := conn.Read(make([]byte, MaxUDP)); err != nil || n == 0 {
-		t.Errorf("the question that waited got %d octets, %v", n, err)
-	}
-	if got := second.Addresses(); len(got) != 1 || got[0] != address {
-		t.Errorf("addresses %v, want %v", got, address)
-	}
-}
-
-func freeForTCP(at netip.AddrPort) bool {
-	l, err := net.Listen("tcp", at.String())
-	if err == nil {
-		l.Close()
-	}
-	return err == nil
-}
-
 func TestSuccessorMayHaveOtherAddresses(t *testing.T) {
 	first := serve(t, defaultLimits(), "127.0.0.1", "127.0.0.2")
 	kept, left := first.Addresses()[0], first.Addresses()[1]

@@ -3,7 +3,7 @@
 package zone
 
 import (
-	"net"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +12,7 @@ import (
 // overflowed is how many datagrams the kernel has dropped before a socket, for want of
 // room in its buffer most of all, since it was opened. It is shared by all processes
 // that hold the socket, and 0 for one that is closed.
-func overflowed(conn *net.UDPConn) uint64 {
+func overflowed(conn syscall.Conn) uint64 {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0

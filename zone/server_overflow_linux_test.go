@@ -6,17 +6,18 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // What a socket has no room for the kernel drops and counts; what it took is answered,
 // and so is what comes after.
 func TestFullSocketIsCountedAndAnswersTheRest(t *testing.T) {
 	w := idleWorker(t, "127.0.0.1")
-	if err := w.conn.SetReadBuffer(64 << 10); err != nil {
+	if err := control(w.raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10) }); err != nil {
 		t.Fatal(err)
 	}
 	w.server.workers = []*udpWorker{w}
-	address := addressOf(w.conn.LocalAddr())
+	address := w.socket.address
 	question := ask(t, "key.p-dns.test.", dns.TypeTXT)
 	const floods = 2_000
 	flood := dial(t, "udp", address)
@@ -42,7 +43,7 @@ func TestFullSocketIsCountedAndAnswersTheRest(t *testing.T) {
 	if now := w.server.Stats().Overflowed; now != dropped {
 		t.Errorf("%d dropped, %d before", now, dropped)
 	}
-	w.conn.Close()
+	w.close()
 	if n := w.server.Stats().Overflowed; n != 0 {
 		t.Errorf("%d of a closed socket", n)
 	}

@@ -167,7 +167,7 @@ func (s *Server) Stats() Stats {
 	}
 	groups, rcodes, outcomes, limits, cookies := typeGroupNames(), rcodeNames(), outcomeNames(), limitNames(), cookieNames()
 	for _, w := range s.workers {
-		merged.Overflowed += overflowed(w.conn)
+		merged.Overflowed += overflowed(w.socket)
 	}
 	for _, c := range s.counters {
 		merge := func(into map[string]uint64, prefix string, names []string, first int) {

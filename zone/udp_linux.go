@@ -5,10 +5,10 @@ package zone
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -30,6 +30,9 @@ const (
 	// receiveTries is how often an error of the socket itself is passed over
 	// before waiting for the next datagram.
 	receiveTries = 3
+	// pollPause is what a worker waits for where it cannot wait for its socket: the
+	// kernel is short of memory.
+	pollPause = time.Millisecond
 	// drainBatches bounds what a closing socket still answers: more than its buffer
 	// holds, since a successor may read it too and let it never be empty.
 	drainBatches = 1024
@@ -46,12 +49,36 @@ type mmsghdr struct {
 	length uint32
 }
 
-// udpWorker reads one socket and answers. Its memory is laid out once; a round
-// receives a batch, answers it and sends what there is to send.
+// udpSocket is a socket that the runtime's poller does not know: a worker waits for
+// it in the kernel. All reading and writing asks not to block.
+type udpSocket struct {
+	*os.File
+	address netip.AddrPort
+}
+
+// takeUDP makes a socket of conn, which it closes.
+func takeUDP(conn *net.UDPConn) (*udpSocket, error) {
+	defer conn.Close()
+	fd, err := duplicate(conn)
+	if err != nil {
+		return nil, err
+	}
+	// What is not "non-blocking" os.NewFile leaves out of the poller.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &udpSocket{File: os.NewFile(uintptr(fd), "udp"), address: addressOf(conn.LocalAddr())}, nil
+}
+
+// udpWorker reads one socket and answers, on a thread of its own. Its memory is laid
+// out once; a round receives a batch, answers it and sends what there is to send.
 type udpWorker struct {
 	server    *Server
-	conn      *net.UDPConn
+	socket    *udpSocket
 	raw       syscall.RawConn
+	wake      *os.File // an eventfd: ends a wait
+	polled    [2]unix.PollFd
 	responder *Responder
 	counters  *counters
 	wildcard  bool
@@ -66,13 +93,17 @@ type udpWorker struct {
 	replies         *[batchSize][MaxUDP]byte
 }
 
-func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWorker, error) {
-	raw, err := conn.SyscallConn()
+func (s *Server) newUDPWorker(socket *udpSocket, address netip.AddrPort) (*udpWorker, error) {
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
 	w := &udpWorker{
-		server: s, conn: conn, raw: raw,
+		server: s, socket: socket, raw: raw, wake: os.NewFile(uintptr(wake), "wake"),
 		responder: s.responder(),
 		counters:  s.count("udp", address),
 		wildcard:  address.Addr().IsUnspecified(),
@@ -95,7 +126,13 @@ func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWo
 	return w, nil
 }
 
-func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
+// stir ends the worker's wait, so that it looks at what the server wants of it.
+func (w *udpWorker) stir() { w.wake.Write([]byte{7: 1}) } // the sum may have any octet order
+
+func (w *udpWorker) close() {
+	w.socket.Close()
+	w.wake.Close()
+}
 
 // shut lets nothing more into the socket: the kernel refuses what comes, as if it
 // were closed, and what came before can be answered still. A datagram that came
@@ -121,36 +158,52 @@ func (w *udpWorker) shut() {
 	})
 }
 
-// run answers until stop, not only until the server closes: what is on its way into
-// a socket that was just shut has time to arrive. The socket is never waited on in
-// the kernel: an empty one parks the goroutine with the runtime's poller.
+// run answers until the server ends, not only until it closes: what is on its way into
+// a socket that was just shut has time to arrive. The thread is the worker's alone and
+// ends with it: what it waits for it waits for in the kernel, which wakes it at once
+// and lets it go first (hurry). Behind the runtime's poller an answer would wait until
+// a goroutine that computes gives its processor away, up to 10 ms.
 func (w *udpWorker) run() {
-	defer w.conn.Close()
-	round := w.round
-	for {
-		if w.server.park() {
-			if w.server.closing.Load() {
+	runtime.LockOSThread()
+	hurry()
+	defer w.close()
+	w.raw.Control(func(fd uintptr) {
+		raw, err := w.wake.SyscallConn()
+		if err != nil {
+			return // closed already
+		}
+		raw.Control(func(wake uintptr) { w.serve(fd, wake) })
+	})
+}
+
+func (w *udpWorker) serve(fd, wake uintptr) {
+	w.polled = [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+	for s := w.server; ; {
+		switch {
+		case s.park():
+			if s.closing.Load() {
 				return // what is there is a successor's
 			}
-			continue
-		}
-		if err := w.raw.Read(round); err != nil {
-			if w.server.pause.Load() != nil {
-				continue
+		case s.ending.Load():
+			for i := 0; i < drainBatches && w.round(fd); i++ {
 			}
-			if !w.server.closing.Load() && !errors.Is(err, os.ErrDeadlineExceeded) {
-				w.server.config.Logger.Error("reading DNS socket: this worker ends", "address", w.conn.LocalAddr().String(), "error", err)
-			}
-			break
+			return
+		case !w.round(fd):
+			w.wait()
 		}
 	}
-	if w.server.pause.Load() != nil {
-		return // what is there is a successor's
+}
+
+// wait waits for a datagram or for stir.
+func (w *udpWorker) wait() {
+	n, err := unix.Poll(w.polled[:], -1)
+	switch {
+	case err != nil && err != unix.EINTR:
+		time.Sleep(pollPause)
+	case n > 0 && w.polled[1].Revents != 0:
+		var sum [8]byte
+		w.wake.Read(sum[:])
 	}
-	w.raw.Control(func(fd uintptr) {
-		for i := 0; i < drainBatches && w.round(fd); i++ {
-		}
-	})
 }
 
 // round answers one batch; false when there is nothing to read.
@@ -280,7 +333,7 @@ func (w *udpWorker) send(fd uintptr, n int) {
 	}
 }
 
-func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
+func listenUDP(address netip.AddrPort) (*udpSocket, error) {
 	lc := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error { return setUDP(fd, network == "udp4", address.Addr().IsUnspecified()) })
 	}}
@@ -288,7 +341,7 @@ func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conn.(*net.UDPConn), nil
+	return takeUDP(conn.(*net.UDPConn))
 }
 
 func listenTCP(address netip.AddrPort) (*net.TCPListener, error) {

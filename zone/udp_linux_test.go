@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -16,15 +17,15 @@ func idleWorker(t *testing.T, address string) *udpWorker {
 	t.Helper()
 	s := newServer(ServerConfig{Tree: packetTree(t), Logger: slog.New(slog.DiscardHandler)}, defaultLimits())
 	at := netip.AddrPortFrom(netip.MustParseAddr(address), 0)
-	conn, err := listenUDP(at)
+	socket, err := listenUDP(at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.newUDPWorker(conn, at)
+	w, err := s.newUDPWorker(socket, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.conn.Close() })
+	t.Cleanup(func() { w.close() })
 	return w
 }
 
@@ -47,7 +48,7 @@ func TestBatchRepliesGoToThoseWhoAsked(t *testing.T) {
 func testBatch(t *testing.T, address string) {
 	const clients, each = 7, 20 // with what gets no reply some five batches
 	w := idleWorker(t, address)
-	to := w.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	to := w.socket.address
 	if a := to.Addr(); a.IsUnspecified() && a.Is4() {
 		to = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.Port())
 	} else if a.IsUnspecified() {
@@ -90,14 +91,16 @@ func testBatch(t *testing.T, address string) {
 // reply.
 func TestClosingWorkerAnswersWhatWaits(t *testing.T) {
 	w := idleWorker(t, "127.0.0.1")
-	conn := dial(t, "udp", w.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	conn := dial(t, "udp", w.socket.address)
 	const waiting = 3 * batchSize
 	for range waiting {
 		conn.Write(ask(t, "short.p-dns.test.", dns.TypeTXT))
 	}
 	w.server.closing.Store(true)
-	w.stop()
-	w.run()
+	w.server.ending.Store(true)
+	var running sync.WaitGroup
+	running.Go(w.run)
+	running.Wait()
 	buffer := make([]byte, MaxUDP)
 	for i := range waiting {
 		if _, err := conn.Read(buffer); err != nil {
@@ -108,7 +111,7 @@ func TestClosingWorkerAnswersWhatWaits(t *testing.T) {
 
 func TestRoundAllocatesNothing(t *testing.T) {
 	w := idleWorker(t, "127.0.0.1")
-	conn := dial(t, "udp", w.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	conn := dial(t, "udp", w.socket.address)
 	message, buffer := ask(t, "short.p-dns.test.", dns.TypeTXT), make([]byte, MaxUDP)
 	var answered bool
 	round := func(fd uintptr) { answered = w.round(fd) }
@@ -122,4 +125,34 @@ func TestRoundAllocatesNothing(t *testing.T) {
 	if allocations != 0 {
 		t.Errorf("%v allocations a round", allocations)
 	}
+}
+
+func TestSuccessorReadsWhatItsPredecessorLeft(t *testing.T) {
+	idle := idleWorker(t, "127.0.0.1")     // nobody reads it: the question waits
+	for !freeForTCP(idle.socket.address) { // its port was chosen for UDP alone
+		idle = idleWorker(t, "127.0.0.1")
+	}
+	first := idle.server
+	first.workers = append(first.workers, idle)
+	address := idle.socket.address
+	conn := dial(t, "udp", address)
+	if _, err := conn.Write(ask(t, "short.p-dns.test.", dns.TypeTXT)); err != nil {
+		t.Fatal(err)
+	}
+	second := succeed(t, first, address)
+	idle.close()
+	if n, err := conn.Read(make([]byte, MaxUDP)); err != nil || n == 0 {
+		t.Errorf("the question that waited got %d octets, %v", n, err)
+	}
+	if got := second.Addresses(); len(got) != 1 || got[0] != address {
+		t.Errorf("addresses %v, want %v", got, address)
+	}
+}
+
+func freeForTCP(at netip.AddrPort) bool {
+	l, err := net.Listen("tcp", at.String())
+	if err == nil {
+		l.Close()
+	}
+	return err == nil
 }

@@ -21,31 +21,51 @@ const sharesPorts = false
 // from.
 type udpWorker struct {
 	server    *Server
-	conn      *net.UDPConn
+	socket    *udpSocket
 	responder *Responder
 	counters  *counters
 }
 
-func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
-	return net.ListenUDP(network("udp", address), net.UDPAddrFromAddrPort(address))
+// udpSocket is a socket with the address it has.
+type udpSocket struct {
+	*net.UDPConn
+	address netip.AddrPort
 }
 
-func (s *Server) newUDPWorker(conn *net.UDPConn, address netip.AddrPort) (*udpWorker, error) {
-	return &udpWorker{server: s, conn: conn, responder: s.responder(), counters: s.count("udp", address)}, nil
+func takeUDP(conn *net.UDPConn) (*udpSocket, error) {
+	return &udpSocket{UDPConn: conn, address: addressOf(conn.LocalAddr())}, nil
 }
 
-func (w *udpWorker) stop() { w.conn.SetReadDeadline(time.Unix(1, 0)) }
+func listenUDP(address netip.AddrPort) (*udpSocket, error) {
+	conn, err := net.ListenUDP(network("udp", address), net.UDPAddrFromAddrPort(address))
+	if err != nil {
+		return nil, err
+	}
+	return takeUDP(conn)
+}
+
+func (s *Server) newUDPWorker(socket *udpSocket, address netip.AddrPort) (*udpWorker, error) {
+	return &udpWorker{server: s, socket: socket, responder: s.responder(), counters: s.count("udp", address)}, nil
+}
+
+// stir ends the worker's wait, so that it looks at what the server wants of it.
+func (w *udpWorker) stir() { w.socket.SetReadDeadline(time.Unix(1, 0)) }
+
+func (w *udpWorker) close() { w.socket.Close() }
 
 func (w *udpWorker) shut() {}
 
 func (w *udpWorker) run() {
-	defer w.conn.Close()
+	defer w.close()
 	query, reply := make([]byte, querySize), make([]byte, 0, MaxUDP)
 	for {
-		if w.server.park() && w.server.closing.Load() {
-			return
+		if w.server.park() {
+			if w.server.closing.Load() {
+				return
+			}
+			w.socket.SetReadDeadline(time.Time{})
 		}
-		n, from, err := w.conn.ReadFromUDPAddrPort(query)
+		n, from, err := w.socket.ReadFromUDPAddrPort(query)
 		switch {
 		case err == nil:
 		case w.server.closing.Load() || errors.Is(err, net.ErrClosed):
@@ -59,7 +79,7 @@ func (w *udpWorker) run() {
 		if reflector(from.Port()) {
 			w.responder.tally[slotDropped]++
 		} else if out := w.responder.reply(reply, query[:n], &source); len(out) > 0 {
-			w.conn.WriteToUDPAddrPort(out, from)
+			w.socket.WriteToUDPAddrPort(out, from)
 		}
 		w.counters.took(1, time.Since(began))
 		w.counters.take(&w.responder.tally)

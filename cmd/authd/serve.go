@@ -78,6 +78,7 @@ func (c *serveCmd) Run(a *app) error {
 		return err
 	}
 	config.Runtime.apply()
+	config.spread()
 	s := &server{
 		config: config, logger: logger, staleOK: c.StaleOK, takeOver: c.TakeOver,
 		next: newSuccession(c.Config, c.AskFD),
