@@ -141,6 +141,7 @@ type Handler struct {
 	metrics *metrics
 	streams *streams
 	rooms   *admission
+	strict  strict        // of the bodies
 	turns   chan struct{} // of large bodies that are decoded
 	// certificate is what the API shows; nil: nothing, or the node's own.
 	certificate atomic.Pointer[certificate]

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -26,7 +27,13 @@ func (h *Handler) decodeInTurn(data []byte, v any) error {
 		h.turns <- struct{}{}
 		defer func() { <-h.turns }()
 	}
-	return decode(data, v)
+	return h.strict.decode(data, v)
+}
+
+// strict decodes the bodies of requests. It keeps the members of the types that it
+// met. Safe for concurrent use.
+type strict struct {
+	known sync.Map // reflect.Type of a struct: map[string]reflect.Type
 }
 
 // decode reads one JSON document strictly: valid UTF-8 without a byte order
@@ -35,7 +42,7 @@ func (h *Handler) decodeInTurn(data []byte, v any) error {
 // encoding/json alone takes the last of two members, any case of a name, and
 // replaces broken UTF-8. Its errors begin with a quoted field where one is
 // concerned; cutField takes it off again.
-func decode(data []byte, v any) error {
+func (s *strict) decode(data []byte, v any) error {
 	if !utf8.Valid(data) {
 		return errors.New("the body is not valid UTF-8")
 	}
@@ -43,14 +50,16 @@ func decode(data []byte, v any) error {
 		return errors.New("the body begins with a byte order mark; send JSON without it")
 	}
 	t := reflect.TypeOf(v).Elem()
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	w := &walker{Decoder: d, members: map[reflect.Type]map[string]reflect.Type{}}
-	if err := w.value(t); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("the body has data behind the JSON value; send one value only")
+	free, build := v.(*any)
+	scan := scanner{strict: s, data: data, build: build}
+	switch made, ok := scan.document(t); {
+	case ok && build:
+		*free = made
+		return nil
+	case !ok:
+		if err := s.walk(data, t); err != nil {
+			return err
+		}
 	}
 	err := json.Unmarshal(data, v)
 	var wrong *json.UnmarshalTypeError
@@ -63,11 +72,25 @@ func decode(data []byte, v any) error {
 	return err
 }
 
+// walk checks a document token by token.
+func (s *strict) walk(data []byte, t reflect.Type) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	w := &walker{Decoder: d, strict: s}
+	if err := w.value(t); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("the body has data behind the JSON value; send one value only")
+	}
+	return nil
+}
+
 // walker goes over the tokens of a document beside the type they are meant for.
 type walker struct {
 	*json.Decoder
-	members map[reflect.Type]map[string]reflect.Type // of the structs met
-	path    []place                                  // where the walk is; written out only for an error
+	strict *strict
+	path   []place // where the walk is; written out only for an error
 }
 
 // place is a member, or an element of an array.
@@ -137,7 +160,7 @@ func (w *walker) object(t reflect.Type) error {
 			return fieldFault(w.here(), "is there twice")
 		}
 		seen[name] = true
-		member, known := w.member(t, name)
+		member, known := w.strict.member(t, []byte(name))
 		if !known {
 			return fieldFault(w.here(), "is not a field of this request")
 		}
@@ -164,7 +187,7 @@ func (w *walker) array(t reflect.Type) error {
 
 // member is the type of a member of t, and whether t has it. Where t is no
 // struct or map, anything goes: a type mismatch is found later.
-func (w *walker) member(t reflect.Type, name string) (reflect.Type, bool) {
+func (s *strict) member(t reflect.Type, name []byte) (reflect.Type, bool) {
 	if t == nil {
 		return nil, true
 	}
@@ -172,10 +195,11 @@ func (w *walker) member(t reflect.Type, name string) (reflect.Type, bool) {
 	case reflect.Map:
 		return t.Elem(), true
 	case reflect.Struct:
-		if w.members[t] == nil {
-			w.members[t] = members(t)
+		known, ok := s.known.Load(t)
+		if !ok {
+			known, _ = s.known.LoadOrStore(t, members(t))
 		}
-		member, ok := w.members[t][name]
+		member, ok := known.(map[string]reflect.Type)[string(name)]
 		return member, ok
 	}
 	return nil, true

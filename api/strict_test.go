@@ -3,9 +3,11 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 type sample struct {
@@ -25,7 +27,7 @@ type Embedded struct {
 func TestDecodeTakesWhatFits(t *testing.T) {
 	var s sample
 	text := `{"name":"a","count":65535,"tags":{"A":"1","a":"2"},"inner":[{"deep":"x"}],"more":"m"}`
-	if err := decode([]byte(text), &s); err != nil {
+	if err := new(strict).decode([]byte(text), &s); err != nil {
 		t.Fatal(err)
 	}
 	if s.Name != "a" || s.Count != 65535 || len(s.Tags) != 2 || s.Inner[0].Deep != "x" || s.More != "m" {
@@ -57,7 +59,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a deep object in unknown types": {`{"tags":` + strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat("}", 40) + `}`, "", "deeper"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := decode([]byte(c.text), new(sample))
+			err := new(strict).decode([]byte(c.text), new(sample))
 			if err == nil {
 				t.Fatal("taken")
 			}
@@ -83,7 +85,7 @@ func TestRefusalsOfLargeValuesAreShort(t *testing.T) {
 		"an exponent":      {`{"count":1e` + digits + `}`, new(sample)},
 		"a field":          {`{"tags":{"` + digits + `":1}}`, new(sample)},
 	} {
-		if err := decode([]byte(c.text), c.into); err == nil || len(err.Error()) > 500 {
+		if err := new(strict).decode([]byte(c.text), c.into); err == nil || len(err.Error()) > 500 {
 			t.Errorf("%s: an error of %d octets", name, len(fmt.Sprint(err)))
 		}
 	}
@@ -95,7 +97,7 @@ func TestDecodeIsLinear(t *testing.T) {
 	runtime.ReadMemStats(&m)
 	before := m.TotalAlloc
 	var v any
-	if err := decode([]byte(text), &v); err != nil {
+	if err := new(strict).decode([]byte(text), &v); err != nil {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&m)
@@ -114,13 +116,27 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var loose, strict any
-		err := decode(data, &strict)
+		for _, target := range []reflect.Type{reflect.TypeFor[any](), reflect.TypeFor[sample]()} {
+			s := scanner{strict: new(strict), data: data, build: true}
+			made, ok := s.document(target)
+			if !ok || !utf8.Valid(data) {
+				continue
+			}
+			if err := new(strict).walk(data, target); err != nil {
+				t.Errorf("%s is taken in one pass, token by token: %v", target, err)
+			}
+			var want any
+			if err := json.Unmarshal(data, &want); err != nil || !reflect.DeepEqual(made, want) {
+				t.Errorf("read in one pass as %#v, by encoding/json as %#v (%v)", made, want, err)
+			}
+		}
+		var loose, free any
+		err := new(strict).decode(data, &free)
 		if plain := json.Unmarshal(data, &loose); plain != nil && err == nil {
 			t.Errorf("taken, and encoding/json says %v", plain)
 		}
 		var s sample
-		if decode(data, &s) == nil {
+		if new(strict).decode(data, &s) == nil {
 			var again sample
 			if err := json.Unmarshal(data, &again); err != nil || again.Name != s.Name {
 				t.Errorf("%+v, and encoding/json has %+v (%v)", s, again, err)
