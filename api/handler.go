@@ -244,7 +244,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(out)
 		return
 	}
-	r = r.Clone(r.Context())
+	path, asked := *r.URL, *r // changed in what follows: not the server's own
+	asked.URL = &path
+	r = &asked
 	if !clean(r.URL) {
 		notFound("", "there is nothing at this path").write(out)
 		return
@@ -300,6 +302,9 @@ func vet(r *http.Request) *Problem {
 // configuration produces such paths and does not follow redirects. It refuses
 // dot segments, for which ServeMux would answer with a redirect.
 func clean(u *url.URL) bool {
+	if u.RawPath == "" && usual(u.Path) {
+		return true
+	}
 	escaped := u.EscapedPath()
 	if !strings.HasPrefix(escaped, "/") {
 		return false
@@ -324,6 +329,25 @@ func clean(u *url.URL) bool {
 		return false
 	}
 	u.Path, u.RawPath = plain, escaped
+	return true
+}
+
+// usual says whether a path is one that clean leaves as it is, without escapes.
+func usual(path string) bool {
+	if path == "" || path[0] != '/' {
+		return false
+	}
+	for i := 0; i < len(path); i++ {
+		switch c := path[i]; {
+		case c == '.', c == '/':
+			if i > 0 && path[i-1] == '/' {
+				return false
+			}
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
 	return true
 }
 

@@ -81,17 +81,17 @@ func (h *Handler) importDomains(ctx context.Context, in *struct {
 	}
 	run := importRun{h: h, wait: in.Wait, reason: in.Reason.Reason, out: Imported{DryRun: in.Body.DryRun, Results: make([]ImportResult, len(in.Body.Items))}}
 	if in.Body.DryRun {
-		run.machine = from(ctx).machine
-		for i, item := range in.Body.Items {
-			run.try(i, item)
-		}
-		return &struct{ Body Imported }{run.out}, nil
+		machine := from(ctx).machine
+		run.dry = &machine
 	}
 	for start := 0; start < len(in.Body.Items); start += importBatch {
 		end := min(start+importBatch, len(in.Body.Items))
 		if err := run.batch(ctx, start, in.Body.Items[start:end]); err != nil {
 			return nil, err
 		}
+	}
+	if in.Body.DryRun {
+		return &struct{ Body Imported }{run.out}, nil
 	}
 	// What was there already may have been added by a request whose reply was lost:
 	// that it is served is waited for as well.
@@ -101,13 +101,13 @@ func (h *Handler) importDomains(ctx context.Context, in *struct {
 
 // importRun is one import under way.
 type importRun struct {
-	h       *Handler
-	machine state.Machine // a dry run's own, thrown away
-	wait    Wait
-	shown   []zone.Question
-	reason  string
-	index   uint64 // of the last batch
-	out     Imported
+	h      *Handler
+	dry    *state.Machine // a dry run's own, thrown away; nil: it is none
+	wait   Wait
+	shown  []zone.Question
+	reason string
+	index  uint64 // of the last batch
+	out    Imported
 }
 
 // planned is an item that a command was made for.
@@ -119,9 +119,17 @@ type planned struct {
 	problem error
 }
 
+// machine is the one that items are checked against.
+func (r *importRun) machine() state.Machine {
+	if r.dry != nil {
+		return *r.dry
+	}
+	return r.h.replica.Machine()
+}
+
 // batch proposes some items together.
 func (r *importRun) batch(ctx context.Context, start int, items []ImportItem) error {
-	m := r.h.replica.Machine()
+	m := r.machine()
 	var plan []*planned
 	claimed := map[string]bool{}
 	for i, item := range items {
@@ -131,7 +139,7 @@ func (r *importRun) batch(ctx context.Context, start int, items []ImportItem) er
 			continue
 		}
 		if d, ok := existing(m, c.AddDomain); ok {
-			r.done(start+i, item, "exists", d.Token)
+			r.exists(start+i, item, c.AddDomain, d.Token)
 			continue
 		}
 		key := fmt.Sprint(item.Tenant, " ", c.Mode, " ", c.Name)
@@ -142,11 +150,29 @@ func (r *importRun) batch(ctx context.Context, start int, items []ImportItem) er
 		claimed[key] = true
 		plan = append(plan, &planned{at: start + i, item: item, claim: c})
 	}
-	r.makeKeys(ctx, plan)
+	if r.dry != nil {
+		for _, p := range plan {
+			p.command, p.problem = r.h.sketched(p.claim)
+		}
+	} else {
+		r.makeKeys(ctx, plan)
+	}
 	if err := ctx.Err(); err != nil {
 		return unwritten(err)
 	}
 	return r.propose(ctx, m, plan)
+}
+
+// exists says that an item is there already; in a dry run that may be from an
+// earlier line.
+func (r *importRun) exists(at int, item ImportItem, c state.AddDomain, t state.Token) {
+	if r.dry != nil {
+		if _, before := existing(r.h.replica.Machine(), c); !before {
+			r.refuse(at, item, problemTwice(item))
+			return
+		}
+	}
+	r.done(at, item, "exists", t)
 }
 
 func problemTwice(item ImportItem) *Problem {
@@ -187,6 +213,14 @@ func (r *importRun) propose(ctx context.Context, m state.Machine, plan []*planne
 	if len(commands) == 0 {
 		return nil
 	}
+	if r.dry != nil {
+		for i, result := range r.try(commands) {
+			if p := owners[i]; p != nil {
+				r.settle(p, result)
+			}
+		}
+		return nil
+	}
 	results, index, err := r.h.propose(ctx, r.reason, commands...)
 	if err != nil {
 		return err
@@ -204,56 +238,35 @@ func (r *importRun) propose(ctx context.Context, m state.Machine, plan []*planne
 
 // settle says what became of an item that was proposed.
 func (r *importRun) settle(p *planned, result state.Result) {
-	if result.Refusal == nil {
+	switch {
+	case result.Refusal == nil && r.dry != nil:
+		r.done(p.at, p.item, "added", state.Token{}) // which was drawn for nothing
+		return
+	case result.Refusal == nil:
 		r.done(p.at, p.item, "added", p.command.Token)
 		return
 	}
 	// Somebody may have added it meanwhile.
-	if d, ok := existing(r.h.replica.Machine(), p.command); ok {
+	if d, ok := existing(r.machine(), p.command); ok {
 		r.done(p.at, p.item, "exists", d.Token)
 		return
 	}
 	r.refuse(p.at, p.item, refused(result.Refusal))
 }
 
-// try applies an item to the run's own machine.
-func (r *importRun) try(at int, item ImportItem) {
-	c, problem := readItem(r.machine, item)
-	if problem != nil {
-		r.refuse(at, item, problem)
-		return
+// try applies commands to the run's own machine.
+func (r *importRun) try(commands []state.Command) []state.Result {
+	entries := make([]state.Entry, len(commands))
+	for i, c := range commands {
+		entries[i] = state.Entry{At: r.dry.Time(), Command: c}
 	}
-	if d, ok := existing(r.machine, c.AddDomain); ok {
-		if _, before := existing(r.h.replica.Machine(), c.AddDomain); before {
-			r.done(at, item, "exists", d.Token)
-		} else {
-			r.refuse(at, item, problemTwice(item))
-		}
-		return
-	}
-	command, err := r.h.sketched(c)
-	if err != nil {
-		r.refuse(at, item, err)
-		return
-	}
-	entries := []state.Entry{}
-	if _, ok := r.machine.Tenant(item.Tenant); !ok {
-		entries = append(entries, state.Entry{At: r.machine.Time(), Command: state.AddTenant{ID: item.Tenant, Name: item.Tenant}})
-	}
-	entries = append(entries, state.Entry{At: r.machine.Time(), Command: command})
-	next, results, _ := r.machine.Apply(r.machine.Index()+1, entries)
-	for _, result := range results {
-		if result.Refusal != nil {
-			r.refuse(at, item, refused(result.Refusal))
-			return
-		}
-	}
-	r.machine = next
-	r.done(at, item, "added", state.Token{})
+	next, results, _ := r.dry.Apply(r.dry.Index()+1, entries)
+	*r.dry = next
+	return results
 }
 
-// sketched is keyed for a dry run: tokens are drawn, and Ed25519 pairs, which
-// cost microseconds, stand in for keys of any algorithm. They go nowhere.
+// sketched is keyed for a dry run: a token is drawn, and texts that follow from it
+// stand in for keys. They go nowhere.
 func (h *Handler) sketched(c claim) (state.AddDomain, error) {
 	command := c.AddDomain
 	var err error
@@ -264,11 +277,8 @@ func (h *Handler) sketched(c claim) (state.AddDomain, error) {
 		return h.keyed(context.Background(), c)
 	}
 	for _, a := range c.algorithms {
-		pair, err := keys.Generate(h.config.Random, keys.Ed25519)
-		if err != nil {
-			return command, fmt.Errorf("making a key: %w", err)
-		}
-		m := keys.Material{Algorithm: a, Payload: pair.Payload(), PublicOnly: true}
+		payload := fmt.Sprintf("%sdry%d%s", keys.RevokedPayload(a), a, command.Token)
+		m := keys.Material{Algorithm: a, Payload: payload, PublicOnly: true}
 		if c.Mode == zone.Delegated {
 			m.Selector = fmt.Sprintf("dry-run%d", a)
 		}

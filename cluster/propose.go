@@ -81,17 +81,17 @@ func cut(entries []state.Entry) ([]batch, error) {
 	var batches []batch
 	var b batch
 	for i := range entries {
-		one, err := state.EncodeBatch(entries[i : i+1])
+		octets, err := entries[i].Encode()
 		if err != nil {
 			return nil, fmt.Errorf("encoding command %d: %w", i+1, err)
 		}
-		if len(one) > maxEntry {
-			return nil, fmt.Errorf("command %d has %d octets, at most %d: cut it into smaller ones", i+1, len(one), maxEntry)
+		if octets > maxEntry {
+			return nil, fmt.Errorf("command %d has %d octets, at most %d: cut it into smaller ones", i+1, octets, maxEntry)
 		}
-		if len(b.entries) > 0 && (len(b.entries) >= state.MaxBatch || b.octets+len(one) > usualEntry) {
+		if len(b.entries) > 0 && (len(b.entries) >= state.MaxBatch || b.octets+octets > usualEntry) {
 			batches, b = append(batches, b), batch{}
 		}
-		b.entries, b.octets = append(b.entries, entries[i]), b.octets+len(one)
+		b.entries, b.octets = append(b.entries, entries[i]), b.octets+octets
 	}
 	if len(b.entries) > 0 {
 		batches = append(batches, b)

@@ -66,6 +66,8 @@ type Entry struct {
 	Reason  string
 	Once    Once // of a caller who may ask again; zero: none
 	Command Command
+
+	body []byte // Command encoded; nil: not yet
 }
 
 // SetSettings replaces the settings. ClusterID can be set once.
