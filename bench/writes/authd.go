@@ -1,12 +1,13 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,41 +24,73 @@ const (
 	authdAPI = 8520
 )
 
-// client is one keep-alive client of an HTTP API.
+// client asks an HTTP API over connections that are kept, one for each request under
+// way. It has no more parts than that: it shares the processors with what it measures.
 type client struct {
-	http   http.Client
-	base   string
-	header http.Header
+	host   string
+	header string // of every request
+	free   chan *connection
+}
+
+// connection is one that is kept.
+type connection struct {
+	net.Conn
+	read *bufio.Reader
+	send []byte
 }
 
 func newClient(base string, clients int, header http.Header) *client {
-	transport := &http.Transport{MaxIdleConnsPerHost: clients, MaxConnsPerHost: clients}
-	return &client{http: http.Client{Transport: transport, Timeout: 30 * time.Second}, base: base, header: header}
+	c := &client{host: strings.TrimPrefix(base, "http://"), free: make(chan *connection, clients)}
+	lines := []string{"Host: " + c.host, "Content-Type: application/json"}
+	for name := range header {
+		lines = append(lines, name+": "+header.Get(name))
+	}
+	c.header = strings.Join(lines, "\r\n")
+	return c
+}
+
+func (c *client) connection() (*connection, error) {
+	select {
+	case kept := <-c.free:
+		return kept, nil
+	default:
+	}
+	conn, err := net.Dial("tcp", c.host)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: conn, read: bufio.NewReader(conn)}, nil
+}
+
+// keep takes a connection back, where there is room for it.
+func (c *client) keep(conn *connection) bool {
+	select {
+	case c.free <- conn:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *client) call(method, path string, body any, reply any) error {
-	var send io.Reader
+	var send []byte
 	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if send, err = json.Marshal(body); err != nil {
 			return err
 		}
-		send = bytes.NewReader(data)
 	}
-	q, err := http.NewRequest(method, c.base+path, send)
+	conn, err := c.connection()
 	if err != nil {
 		return err
 	}
-	q.Header = c.header.Clone()
-	q.Header.Set("Content-Type", "application/json")
-	r, err := c.http.Do(q)
+	r, data, err := conn.ask(method, path, c.header, send)
 	if err != nil {
-		return err
+		conn.Close()
+		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	defer r.Body.Close()
-	data, err := io.ReadAll(r.Body)
-	if err != nil {
-		return err
+	if r.Close || !c.keep(conn) {
+		conn.Close()
 	}
 	if r.StatusCode >= 300 {
 		return fmt.Errorf("%s %s: %s %s", method, path, r.Status, data[:min(len(data), 300)])
@@ -66,6 +99,24 @@ func (c *client) call(method, path string, body any, reply any) error {
 		return json.Unmarshal(data, reply)
 	}
 	return nil
+}
+
+// ask is one request and its reply.
+func (c *connection) ask(method, path, header string, body []byte) (r *http.Response, data []byte, err error) {
+	c.send = fmt.Appendf(c.send[:0], "%s %s HTTP/1.1\r\n%s\r\nContent-Length: %d\r\n\r\n", method, path, header, len(body))
+	c.send = append(c.send, body...)
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return nil, nil, err
+	}
+	if _, err := c.Write(c.send); err != nil {
+		return nil, nil, err
+	}
+	if r, err = http.ReadResponse(c.read, nil); err != nil {
+		return nil, nil, err
+	}
+	defer r.Body.Close()
+	data, err = io.ReadAll(r.Body)
+	return r, data, err
 }
 
 // authd measures a cluster of three nodes.
