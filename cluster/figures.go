@@ -237,7 +237,7 @@ func (n *Node) Figures() Figures {
 	if r := n.raft(); r != nil && !f.Fenced {
 		f.State, f.LastIndex, f.CommitIndex = r.State().String(), r.LastIndex(), r.CommitIndex()
 		f.Term, _ = strconv.ParseUint(r.Stats()["term"], 10, 64) // the library always has it
-		f.Waiting, f.UnderWay = len(n.batcher.queue), len(n.batcher.flight)
+		f.Waiting, f.UnderWay = len(n.batcher.queue), int(n.batcher.flying.Load())
 	}
 	return f
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,7 @@ const (
 	usualEntry = 64 << 10
 	maxEntry   = 256 << 10
 	// maxQueue is how many proposals may wait, maxFlight how many entries are under
-	// way: while they are, proposals gather for the next one.
+	// way at most.
 	maxQueue  = 4096
 	maxFlight = 4
 	// enqueueTime is how long Raft may take to accept an entry.
@@ -251,12 +252,13 @@ type proposal struct {
 type batcher struct {
 	node   *Node
 	queue  chan *proposal
-	flight chan struct{}
+	landed chan struct{}                 // an entry is no longer under way
+	flying atomic.Int32                  // entries under way; of run alone but for figures
 	hung   atomic.Pointer[chan struct{}] // closed when this leader's disk is given up
 }
 
 func newBatcher(n *Node) *batcher {
-	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), flight: make(chan struct{}, maxFlight)}
+	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), landed: make(chan struct{}, maxFlight)}
 	b.giveUp()
 	return b
 }
@@ -302,56 +304,75 @@ func (b *batcher) submit(ctx context.Context, ba batch) outcome {
 	}
 }
 
-// run is the batcher's goroutine.
+// run is the batcher's goroutine. While an entry is under way proposals gather for
+// the next, because what an entry costs (a sync, two messages, a wake-up of each
+// goroutine on its way, on every node) is shared by all in it. Only full entries
+// follow each other at once.
 func (b *batcher) run() {
-	var left *proposal
+	var g group
 	for {
-		if left == nil {
+		for flying := b.flying.Load(); len(g.list) == 0 || flying > 0 && (!g.full() || flying == maxFlight); {
+			queue := b.queue
+			if g.full() {
+				queue = nil
+			}
 			select {
-			case left = <-b.queue:
+			case p := <-queue:
+				g.add(p)
+			case <-b.landed:
+				flying = b.flying.Add(-1)
 			case <-b.node.ctx.Done():
 				return
 			}
 		}
-		select {
-		case b.flight <- struct{}{}:
-		case <-b.node.ctx.Done():
-			return
+		for more := true; more && !g.full(); {
+			select {
+			case p := <-b.queue:
+				g.add(p)
+			default:
+				more = false
+			}
 		}
-		var group []*proposal
-		group, left = b.gather(left)
-		if len(group) == 0 {
-			<-b.flight
-			continue
+		if list := g.take(); len(list) > 0 {
+			b.flying.Add(1)
+			b.send(list)
 		}
-		b.send(group)
 	}
 }
 
-// gather takes what waits, up to the size of one entry. left is the first that
-// did not fit any more.
-func (b *batcher) gather(first *proposal) (group []*proposal, left *proposal) {
-	commands, octets := 0, 0
-	for p := first; ; {
-		if len(group) > 0 && (commands+len(p.entries) > state.MaxBatch || octets+p.octets > usualEntry) {
-			return group, p
-		}
-		if p.taken.CompareAndSwap(false, true) {
-			group = append(group, p)
-			commands, octets = commands+len(p.entries), octets+p.octets
-		}
-		select {
-		case p = <-b.queue:
-		default:
-			return group, nil
-		}
+// group is proposals that gather for an entry.
+type group struct {
+	list             []*proposal
+	commands, octets int
+	left             *proposal // the first that did not fit any more
+}
+
+func (g *group) full() bool { return g.left != nil }
+
+func (g *group) add(p *proposal) {
+	if len(g.list) > 0 && (g.commands+len(p.entries) > state.MaxBatch || g.octets+p.octets > usualEntry) {
+		g.left = p
+		return
 	}
+	g.list = append(g.list, p)
+	g.commands, g.octets = g.commands+len(p.entries), g.octets+p.octets
+}
+
+// take gives those whose owners still wait, and begins the next group.
+func (g *group) take() []*proposal {
+	list := slices.DeleteFunc(g.list, func(p *proposal) bool { return !p.taken.CompareAndSwap(false, true) })
+	left := g.left
+	*g = group{}
+	if left != nil {
+		g.add(left)
+	}
+	return list
 }
 
 // send stamps and proposes a group, and tells each proposal its outcome later.
 func (b *batcher) send(group []*proposal) {
 	tell := func(o outcome) {
-		<-b.flight
+		b.landed <- struct{}{} // which has room for all
 		for _, p := range group {
 			own := o
 			if o.err == nil {

@@ -167,8 +167,33 @@ func TestGivenUpBeforeItWasTakenDidNotHappen(t *testing.T) {
 	if o := <-done; !errors.Is(o.err, ErrNotCommitted) || errors.Is(o.err, ErrUnknown) {
 		t.Errorf("%v, want not committed", o.err)
 	}
-	if group, _ := idle.gather(p); len(group) != 0 {
+	var g group
+	g.add(p)
+	if list := g.take(); len(list) != 0 {
 		t.Error("a proposal whose owner was told that it did not happen was taken")
+	}
+}
+
+func TestAGroupIsFullWhereTheNextDoesNotFit(t *testing.T) {
+	of := func(octets int) *proposal {
+		return &proposal{batch: batch{entries: make([]state.Entry, 1), octets: octets}}
+	}
+	for _, octets := range []int{1, usualEntry / 4, usualEntry, 2 * usualEntry} {
+		fit := max(min(usualEntry/octets, state.MaxBatch), 1)
+		var g group
+		for range fit {
+			if g.full() {
+				t.Fatalf("full with %d of %d proposals of %d octets", len(g.list), fit, octets)
+			}
+			g.add(of(octets))
+		}
+		last := of(octets)
+		if g.add(last); !g.full() {
+			t.Errorf("%d proposals of %d octets are not too many", fit+1, octets)
+		}
+		if list := g.take(); len(list) != fit || g.full() || len(g.list) != 1 || g.list[0] != last || g.octets != octets {
+			t.Errorf("of %d proposals of %d octets %d are taken, and %d stay", fit+1, octets, len(list), len(g.list))
+		}
 	}
 }
 
