@@ -68,6 +68,10 @@ type Plan struct {
 	// Attachment travels with the branch in the same allocation and is never
 	// served: the sealed halves and stage records of the domain's keys.
 	Attachment []byte
+
+	// Held is a branch of the same delegated domain, whose keys and attachment are
+	// taken in place of Keys and Attachment: what changes is something else.
+	Held Branch
 }
 
 // PoolPlan is what the domains of one pool share.

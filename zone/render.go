@@ -14,6 +14,9 @@ func Render(p Plan) (Branch, error) {
 		return "", fmt.Errorf("rendering a plan: form %d, this release knows %d", p.Form, Form)
 	}
 	b := builder{form: p.Form, tenant: p.Tenant, pool: p.Pool, serial: p.Serial, attachment: p.Attachment}
+	if p.Held != "" {
+		b.attachment = []byte(p.Held.Attachment())
+	}
 	var err error
 	switch p.Mode {
 	case Delegated:
@@ -56,6 +59,8 @@ func (b *builder) delegated(p *Plan) error {
 		return fmt.Errorf("the zone %q needs at least two labels", p.Zone)
 	case len(p.Servers) == 0 || len(p.Servers) > maxServers:
 		return fmt.Errorf("%d name servers, a delegated domain has 1 to %d", len(p.Servers), maxServers)
+	case p.Held != "" && (len(p.Keys) > 0 || len(p.Attachment) > 0):
+		return fmt.Errorf("keys, and a branch to take them of")
 	case len(p.Targets.Keys) > 0 || p.Targets.Bounce.Name != "" || p.Targets.Click.Name != "" || p.Targets.DMARC.Name != "":
 		return fmt.Errorf("a delegated domain has no targets")
 	}
@@ -136,7 +141,31 @@ func (b *builder) managed(p *Plan) (m managedNames, err error) {
 			return m, err
 		}
 	}
-	return m, nil
+	if p.Held == "" {
+		return m, nil
+	}
+	return m, b.heldKeys(block(p.Held), m.keys)
+}
+
+// heldKeys takes the keys as a branch has them.
+func (b *builder) heldKeys(from block, keys Name) error {
+	for i := range int(u32(from, atNodes)) {
+		n := node{b: from, at: int(u32(from, blockHeader+i*indexEntry+4))}
+		if n.anchor() != 0 {
+			continue
+		}
+		owner := Name(n.labels() + b.anchors[0].name)
+		r := n.set(TypeTXT)
+		if r.count == 0 || owner.Parent() != keys {
+			continue
+		}
+		at := b.node(0, owner)
+		at.flags |= n.flags() & nodeWatched
+		if err := at.add(r.rrset(owner)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // policy gives a node the domain's own DMARC policy in place of the pool's.
@@ -165,7 +194,7 @@ func (b *builder) key(at *buildNode, k KeyRecord) error {
 }
 
 func (b *builder) cname(p *Plan) error {
-	if p.Zone != "" || len(p.Servers) > 0 || len(p.Records) > 0 {
+	if p.Zone != "" || len(p.Servers) > 0 || len(p.Records) > 0 || p.Held != "" {
 		return fmt.Errorf("a domain in CNAME mode has neither zone nor servers nor extra records")
 	}
 	for _, t := range p.Targets.Keys {

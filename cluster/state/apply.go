@@ -182,6 +182,11 @@ func (w *writer) decide(c Command) Result {
 // it. old is the claim as it was, nil for a new one; ring is its keys.
 func (w *writer) put(old, d *Domain, ring keys.Ring) {
 	d.DueAt = w.dueAt(d, ring)
+	w.store(old, d)
+}
+
+// store is put where nothing changed of what the rotator looks at.
+func (w *writer) store(old, d *Domain) {
 	w.sawDomain(d)
 	meta := string(appendMeta(make([]byte, 0, usualMeta+rrsetsSize(d.Records)), d))
 	w.setDomain(record{meta, d.Branch}) // one block for both

@@ -453,12 +453,11 @@ func (w *writer) putDomainRecord(c PutDomainRecord) Result {
 	}
 	touched(&d)
 	var err error
-	ring := old.Ring()
-	if d.Branch, err = w.render(&d, ring); err != nil {
+	if d.Branch, err = w.renderHeld(&d); err != nil {
 		result.Refusal = invalid("values", "%v", err)
 		return result
 	}
-	w.put(old, &d, ring)
+	w.store(old, &d)
 	result.Changed = true
 	return result
 }

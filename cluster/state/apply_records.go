@@ -31,12 +31,11 @@ func (w *writer) setDomainRecords(c SetDomainRecords) Result {
 	}
 	touched(&d)
 	var err error
-	ring := old.Ring()
-	if d.Branch, err = w.render(&d, ring); err != nil {
+	if d.Branch, err = w.renderHeld(&d); err != nil {
 		result.Refusal = invalid("sets", "%v", err)
 		return result
 	}
-	w.put(old, &d, ring)
+	w.store(old, &d)
 	result.Changed = true
 	return result
 }

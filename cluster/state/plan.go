@@ -16,21 +16,8 @@ const usualRing, usualMeta = 768, 256
 // two numbers that never change while the claim lives, so that a branch made
 // again from an image is the branch that was.
 func (d *Domain) plan(tenant, pool uint32, ring keys.Ring) (zone.Plan, error) {
-	p := zone.Plan{
-		Form:       zone.Form,
-		Mode:       d.Mode,
-		Tenant:     tenant,
-		Pool:       pool,
-		Serial:     d.Serial,
-		DMARC:      d.DMARC,
-		Reports:    d.Reports,
-		Attachment: ring.Append(make([]byte, 0, usualRing)),
-	}
-	if d.Mode == zone.Delegated {
-		p.Zone, p.Servers, p.Proven, p.Records = d.Name, d.Servers, d.ProvenAt != 0, d.Records
-	} else {
-		p.Targets = d.Targets
-	}
+	p := d.planWithoutKeys(tenant, pool)
+	p.Attachment = ring.Append(make([]byte, 0, usualRing))
 	records := ring.Records(d.Algorithms)
 	p.Keys = make([]zone.KeyRecord, 0, len(records))
 	for _, r := range records {
@@ -45,6 +32,24 @@ func (d *Domain) plan(tenant, pool uint32, ring keys.Ring) (zone.Plan, error) {
 		p.Keys = append(p.Keys, zone.KeyRecord{Owner: owner, TTL: ttl, Payload: r.Payload, Watched: r.Watched})
 	}
 	return p, nil
+}
+
+func (d *Domain) planWithoutKeys(tenant, pool uint32) zone.Plan {
+	p := zone.Plan{
+		Form:    zone.Form,
+		Mode:    d.Mode,
+		Tenant:  tenant,
+		Pool:    pool,
+		Serial:  d.Serial,
+		DMARC:   d.DMARC,
+		Reports: d.Reports,
+	}
+	if d.Mode == zone.Delegated {
+		p.Zone, p.Servers, p.Proven, p.Records = d.Name, d.Servers, d.ProvenAt != 0, d.Records
+	} else {
+		p.Targets = d.Targets
+	}
+	return p
 }
 
 // keyOwner is the name at which DNS answers for a selector of the ring.
@@ -100,6 +105,20 @@ func (d *Domain) Selector(k keys.Key) string { return d.Prefix + k.Selector }
 
 // render makes a claim's branch.
 func (t *tables) render(d *Domain, ring keys.Ring) (zone.Branch, error) {
+	return t.renderWith(d, func(tenant, pool uint32) (zone.Plan, error) { return d.plan(tenant, pool, ring) })
+}
+
+// renderHeld is render where the keys stay as they are in the claim's branch, so
+// that nobody has to decode them.
+func (t *tables) renderHeld(d *Domain) (zone.Branch, error) {
+	return t.renderWith(d, func(tenant, pool uint32) (zone.Plan, error) {
+		p := d.planWithoutKeys(tenant, pool)
+		p.Held = d.Branch
+		return p, nil
+	})
+}
+
+func (t *tables) renderWith(d *Domain, plan func(tenant, pool uint32) (zone.Plan, error)) (zone.Branch, error) {
 	tenant, ok := t.tenants.Get(d.Tenant)
 	if !ok {
 		return "", fmt.Errorf("claim %s: no tenant %s", d.Token, quote(d.Tenant))
@@ -108,7 +127,7 @@ func (t *tables) render(d *Domain, ring keys.Ring) (zone.Branch, error) {
 	if !ok {
 		return "", fmt.Errorf("claim %s: no pool %s", d.Token, quote(d.Pool))
 	}
-	p, err := d.plan(tenant.Number, pool.Number, ring)
+	p, err := plan(tenant.Number, pool.Number)
 	if err != nil {
 		return "", err
 	}
