@@ -137,11 +137,11 @@ func (t *trail) follow(m state.Machine) error {
 		}
 		wrote = true
 	}
-	var chunk []byte
+	var chunk, line []byte
+	var err error
 	seq, hash := t.seq, t.hash
 	for e := range m.Audit(t.seq) {
-		line, err := json.Marshal(e)
-		if err != nil {
+		if line, err = appendEntry(line[:0], e); err != nil {
 			return err
 		}
 		if len(chunk) > 0 && (len(chunk)+len(line) > auditChunk || t.size+int64(len(chunk)+len(line)) >= t.limit) {
@@ -165,6 +165,50 @@ func (t *trail) follow(m state.Machine) error {
 		return nil
 	}
 	return t.file.Sync()
+}
+
+// appendEntry appends an entry as encoding/json has it. Each node writes one for
+// every change, so what is plain text is put together here.
+func appendEntry(b []byte, e *state.AuditEntry) ([]byte, error) {
+	b = strconv.AppendUint(append(b, `{"seq":`...), e.Seq, 10)
+	b = strconv.AppendUint(append(b, `,"index":`...), e.Index, 10)
+	b = e.At.AppendFormat(append(b, `,"at":"`...), time.RFC3339Nano)
+	b = append(b, '"')
+	for _, f := range [...]struct {
+		name, text string
+		always     bool
+	}{
+		{`,"actor":`, e.Actor, true}, {`,"source":`, e.Source, false}, {`,"reason":`, e.Reason, false},
+		{`,"command":`, e.Command, true}, {`,"kind":`, e.Kind, false}, {`,"subject":`, e.Subject, false},
+		{`,"name":`, e.Name, false}, {`,"tenant":`, e.Tenant, false}, {`,"key":`, e.Key, false},
+		{`,"summary":`, e.Summary, false}, {`,"hash":`, e.Hash, true},
+	} {
+		if f.text == "" && !f.always {
+			continue
+		}
+		b = append(b, f.name...)
+		if plainJSON(f.text) {
+			b = append(append(append(b, '"'), f.text...), '"')
+			continue
+		}
+		quoted, err := json.Marshal(f.text)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, quoted...)
+	}
+	return append(b, '}'), nil
+}
+
+// plainJSON says whether encoding/json writes a text as it is.
+func plainJSON(text string) bool {
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&':
+			return false
+		}
+	}
+	return true
 }
 
 // gap is what cannot be written any more; nil: nothing is missing.

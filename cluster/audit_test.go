@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -264,5 +265,24 @@ func TestRacingDuplicatesHappenOnce(t *testing.T) {
 	}
 	if firsts != 1 {
 		t.Errorf("it happened %d times", firsts)
+	}
+}
+
+func TestLinesAreWhatJSONMakesOfEntries(t *testing.T) {
+	fields := reflect.TypeFor[state.AuditEntry]().NumField()
+	for i, text := range []string{"", "a", "send.customer.example", `with "quotes" and \`, "<b> & more", "ä", "\x7f", "\u2028", "\t"} {
+		e := &state.AuditEntry{Seq: uint64(i), Index: 1 << 60, At: time.Unix(1767225600+int64(i), 0).UTC()}
+		for j := range fields {
+			if f := reflect.ValueOf(e).Elem().Field(j); f.Kind() == reflect.String {
+				f.SetString(text)
+			}
+			want, err := json.Marshal(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := appendEntry(nil, e); err != nil || string(got) != string(want) {
+				t.Errorf("text %q to field %d: %s, %v\nwant %s", text, j, got, err, want)
+			}
+		}
 	}
 }

@@ -108,8 +108,17 @@ func (e *AuditEntry) canonical() string {
 
 var errAudit = errors.New("not an audit entry")
 
-// readAudit is the inverse of canonical.
+// readAudit is the inverse of canonical, for what came from elsewhere.
 func readAudit(canonical string) (*AuditEntry, error) {
+	e, err := parseAudit(canonical)
+	if err != nil || e.canonical() != canonical {
+		return nil, errAudit
+	}
+	return e, nil
+}
+
+// parseAudit is readAudit of what canonical wrote.
+func parseAudit(canonical string) (*AuditEntry, error) {
 	var e AuditEntry
 	var seq, index, at string
 	rest := canonical
@@ -131,7 +140,7 @@ func readAudit(canonical string) (*AuditEntry, error) {
 		}
 	}
 	e.At = time.Unix(seconds, 0).UTC()
-	if err != nil || rest != "" || e.canonical() != canonical {
+	if err != nil || rest != "" {
 		return nil, errAudit
 	}
 	return &e, nil
@@ -139,7 +148,7 @@ func readAudit(canonical string) (*AuditEntry, error) {
 
 // open makes an entry of what is stored.
 func openAudit(stored string) *AuditEntry {
-	e, err := readAudit(stored[sha256.Size:])
+	e, err := parseAudit(stored[sha256.Size:])
 	if err != nil {
 		panic("the machine's own memory does not decode: " + err.Error() + ": stop this node and restore it from a snapshot")
 	}
