@@ -126,19 +126,7 @@ func (w *writer) keepBranch(old, d *Domain, was, ring keys.Ring) {
 // link stores all that points at a new claim. The image reader calls it too, so
 // nothing here may depend on the command.
 func (w *writer) link(d *Domain, use keyUse) {
-	w.claims.add(d.Name, d.Token)
-	for _, n := range d.SignsFor {
-		w.signs.add(n, d.Token)
-	}
-	if d.owns() {
-		w.owned.add(d.Name, d.Token)
-	}
-	for _, n := range d.boundNames() {
-		w.bound.add(n, d.Token)
-	}
-	for _, t := range d.Reports {
-		w.reports.add(t.Name, d.Token)
-	}
+	w.each(d, func(x *nameIndex, n zone.Name) { x.add(n, d.Token) })
 	w.count(d, 1)
 	w.learnKeys(d.Token, use)
 }
@@ -149,19 +137,9 @@ func (w *writer) link(d *Domain, use keyUse) {
 func (w *writer) remove(d *Domain) {
 	w.sawDomain(d)
 	w.bumpPlatforms(d)
-	w.claims.drop(d.Name, d.Token)
-	for _, n := range d.SignsFor {
-		w.signs.drop(n, d.Token)
-	}
-	if d.owns() {
-		w.owned.drop(d.Name, d.Token)
-	}
+	w.each(d, func(x *nameIndex, n zone.Name) { x.drop(n, d.Token) })
 	for _, n := range d.boundNames() {
-		w.bound.drop(n, d.Token)
 		w.buryName(n)
-	}
-	for _, t := range d.Reports {
-		w.reports.drop(t.Name, d.Token)
 	}
 	w.count(d, -1)
 	w.forgetKeys(d.Token, useOf(d.Ring(), keys.Ring{}))

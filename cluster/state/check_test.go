@@ -46,11 +46,7 @@ func compareMachines(t failer, m, again Machine) {
 	t.Helper()
 	a, b := m.tables(), again.tables()
 	for _, c := range []struct{ what, kept, follows string }{
-		{"claims", dump(&a.claims.pairs), dump(&b.claims.pairs)},
-		{"signs", dump(&a.signs.pairs), dump(&b.signs.pairs)},
-		{"owned", dump(&a.owned.pairs), dump(&b.owned.pairs)},
-		{"bound", dump(&a.bound.pairs), dump(&b.bound.pairs)},
-		{"reports", dump(&a.reports.pairs), dump(&b.reports.pairs)},
+		{"names", dumpNames(a), dumpNames(b)},
 		{"due", dump(&a.due), dump(&b.due)},
 		{"keys", a.keys.dump(), b.keys.dump()},
 		{"sealed", fmt.Sprint(a.sealed), fmt.Sprint(b.sealed)},
@@ -117,6 +113,14 @@ func (x *keyIndex) dump() string {
 	})
 	slices.Sort(list)
 	return strings.Join(list, "\n")
+}
+
+func dumpNames(t *tables) string {
+	var b strings.Builder
+	for i, x := range t.kinds() {
+		fmt.Fprintln(&b, "kind", i, dump(&x.pairs))
+	}
+	return b.String()
 }
 
 func counts(t *tables) string {

@@ -21,8 +21,8 @@ type claims struct {
 // claimed is what the indexes hold of some claims: all pairs of one kind in one
 // list, which is sorted before it goes into its map, and counts.
 type claimed struct {
-	claims, signs, owned, bound, reports []string
-	due                                  []string
+	claimNames[[]string]
+	due []string
 
 	uses   []claimUse // where answers are made anew; else the image has the index of keys
 	keys   int        // public keys in DNS
@@ -262,19 +262,7 @@ func (s *claimed) learn(t Token, ring keys.Ring, anew bool) error {
 
 // add adds a claim as link and put do.
 func (s *claimed) add(d *Domain) {
-	s.claims = append(s.claims, pairOf(d.Name, d.Token))
-	for _, n := range d.SignsFor {
-		s.signs = append(s.signs, pairOf(n, d.Token))
-	}
-	if d.owns() {
-		s.owned = append(s.owned, pairOf(d.Name, d.Token))
-	}
-	for _, n := range d.boundNames() {
-		s.bound = append(s.bound, pairOf(n, d.Token))
-	}
-	for _, t := range d.Reports {
-		s.reports = append(s.reports, pairOf(t.Name, d.Token))
-	}
+	s.each(d, func(list *[]string, n zone.Name) { *list = append(*list, pairOf(n, d.Token)) })
 	// Its place in the queue as it was, too, which a policy that changed since
 	// might put elsewhere.
 	if at := d.wakeAt(); at != 0 {
@@ -300,8 +288,10 @@ func (s *claimed) add(d *Domain) {
 
 // merge adds what another frame held.
 func (s *claimed) merge(o *claimed) {
-	s.claims, s.signs, s.owned = append(s.claims, o.claims...), append(s.signs, o.signs...), append(s.owned, o.owned...)
-	s.bound, s.reports = append(s.bound, o.bound...), append(s.reports, o.reports...)
+	for i, more := range o.kinds() {
+		list := s.kinds()[i]
+		*list = append(*list, *more...)
+	}
 	s.due, s.uses = append(s.due, o.due...), append(s.uses, o.uses...)
 	s.keys += o.keys
 	if s.sealed == nil {
@@ -327,13 +317,8 @@ func addCounts[K comparable](to, from map[K]int) {
 // indexAll fills the indexes and counts of claims.
 func (w *writer) indexAll(s *claimed) {
 	var all sync.WaitGroup
-	for _, x := range []struct {
-		to    *nameIndex
-		pairs []string
-	}{{&w.claims, s.claims}, {&w.signs, s.signs}, {&w.owned, s.owned}, {&w.bound, s.bound}, {&w.reports, s.reports}} {
-		all.Go(func() {
-			fillSorted(&x.to.pairs, x.pairs)
-		})
+	for i, list := range s.kinds() {
+		all.Go(func() { fillSorted(&w.kinds()[i].pairs, *list) })
 	}
 	all.Go(func() { fillSorted(&w.due, s.due) })
 	all.Wait()

@@ -6,6 +6,37 @@ import (
 	"authd/zone"
 )
 
+// claimNames is something for each kind of names that claims have: an index, or
+// the list of what goes into one.
+type claimNames[X any] struct {
+	claims  X // what they claim
+	signs   X // the names of SignsFor
+	owned   X // what the proven delegated ones claim
+	bound   X // the owner names that an admin bound to their targets
+	reports X // the report authorisation names that their branches hold
+}
+
+func (c *claimNames[X]) kinds() [5]*X {
+	return [...]*X{&c.claims, &c.signs, &c.owned, &c.bound, &c.reports}
+}
+
+// each walks the names of a claim.
+func (c *claimNames[X]) each(d *Domain, do func(*X, zone.Name)) {
+	do(&c.claims, d.Name)
+	for _, n := range d.SignsFor {
+		do(&c.signs, n)
+	}
+	if d.owns() {
+		do(&c.owned, d.Name)
+	}
+	for _, n := range d.boundNames() {
+		do(&c.bound, n)
+	}
+	for _, t := range d.Reports {
+		do(&c.reports, t.Name)
+	}
+}
+
 // nameIndex is a set of pairs of a name and a claim, in canonical order of the
 // names and then of tokens. A pair is one text: the reversed name, an octet 0
 // and the token's 16. No reversed label begins with 0, so that the pairs of a

@@ -35,11 +35,7 @@ type tables struct {
 	tenants   table[string, *Tenant]
 
 	domains table[string, record]
-	claims  nameIndex // all claims, by what they claim
-	signs   nameIndex // by the names of SignsFor
-	owned   nameIndex // the proven delegated claims
-	bound   nameIndex // by the owner names that an admin bound to their targets
-	reports nameIndex // by the report authorisation names that their branches hold
+	claimNames[nameIndex]
 	// due is what the rotator looks at: the time, big-endian, and the token.
 	due table[string, struct{}]
 	// keys are the public keys that DNS answers with. Tenants do not share one.
@@ -105,11 +101,9 @@ func (t *tables) fork() *tables {
 	n.poolIDs = t.poolIDs.fork(o)
 	n.tenants = t.tenants.fork(o)
 	n.domains = t.domains.fork(o)
-	n.claims = t.claims.fork(o)
-	n.signs = t.signs.fork(o)
-	n.owned = t.owned.fork(o)
-	n.bound = t.bound.fork(o)
-	n.reports = t.reports.fork(o)
+	for _, x := range n.kinds() {
+		*x = x.fork(o)
+	}
 	n.due = t.due.fork(o)
 	n.keys = t.keys.fork(o)
 	n.gone = t.gone.fork(o)
