@@ -45,10 +45,8 @@ func (h *Handler) bring(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
-		return h.domainNow(d.Token)
-	} else if err != nil {
-		return nil, err
+	if _, done, err := h.again(ctx, in.Wait); done {
+		return h.domainAfter(d.Token, err)
 	}
 	key, err := in.Body.read(d)
 	if err != nil {
@@ -62,7 +60,7 @@ func (h *Handler) bring(ctx context.Context, in *struct {
 		}
 		_, err = h.write(ctx, in.Wait, in.Body.Reason, command)
 		if err == nil {
-			return h.domainNow(d.Token)
+			return h.domainAfter(d.Token, nil)
 		}
 		now, ok := h.replica.Machine().Domain(d.Token)
 		if !ok || now.Ring().NextID == next || try == bringTries {

@@ -109,8 +109,11 @@ func findDomain(m state.Machine, who identity, text string) (*state.Domain, erro
 	return nil, p
 }
 
-// domainNow is a claim after a write.
-func (h *Handler) domainNow(t state.Token) (*domainReply, error) {
+// domainAfter is a claim after a write that ended so.
+func (h *Handler) domainAfter(t state.Token, err error) (*domainReply, error) {
+	if err != nil {
+		return nil, err
+	}
 	m := h.replica.Machine()
 	d, ok := m.Domain(t)
 	if !ok {
@@ -162,10 +165,7 @@ func (h *Handler) addDomain(ctx context.Context, in *struct {
 
 // claimed is the reply to a claim.
 func (h *Handler) claimed(t state.Token, err error) (*claimReply, error) {
-	if err != nil {
-		return nil, err
-	}
-	d, err := h.domainNow(t)
+	d, err := h.domainAfter(t, err)
 	if err != nil {
 		return nil, err
 	}
@@ -232,10 +232,8 @@ func (h *Handler) patchDomain(ctx context.Context, in *struct {
 	if command.Serial, err = readETag(in.IfMatch); err != nil {
 		return nil, err
 	}
-	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {
-		return nil, err
-	}
-	return h.domainNow(d.Token)
+	_, err = h.write(ctx, in.Wait, in.Reason.Reason, command)
+	return h.domainAfter(d.Token, err)
 }
 
 // readETag is the serial of an If-Match; 0 where any will do. Weak tags never
@@ -282,7 +280,7 @@ func (h *Handler) left(t state.Token, err error) (*leaveReply, error) {
 		return nil, err
 	}
 	out := &leaveReply{Status: http.StatusNoContent}
-	if left, err := h.domainNow(t); err == nil {
+	if left, err := h.domainAfter(t, nil); err == nil {
 		out.Status, out.Body = http.StatusOK, &left.Body
 	}
 	return out, nil
@@ -297,10 +295,8 @@ func (h *Handler) restoreDomain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
-		return h.domainNow(d.Token)
-	} else if err != nil {
-		return nil, err
+	if _, done, err := h.again(ctx, in.Wait); done {
+		return h.domainAfter(d.Token, err)
 	}
 	command := state.RestoreDomain{Token: d.Token}
 	if d.State == state.Leaving {
@@ -311,10 +307,8 @@ func (h *Handler) restoreDomain(ctx context.Context, in *struct {
 			return nil, keyless(d.Name, err)
 		}
 	}
-	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, command); err != nil {
-		return nil, err
-	}
-	return h.domainNow(d.Token)
+	_, err = h.write(ctx, in.Wait, in.Reason.Reason, command)
+	return h.domainAfter(d.Token, err)
 }
 
 func (h *Handler) attestDomain(ctx context.Context, in *struct {
@@ -326,10 +320,8 @@ func (h *Handler) attestDomain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.write(ctx, in.Wait, in.Body.Reason, state.ProveDomain{Token: d.Token, Attested: true}); err != nil {
-		return nil, err
-	}
-	return h.domainNow(d.Token)
+	_, err = h.write(ctx, in.Wait, in.Body.Reason, state.ProveDomain{Token: d.Token, Attested: true})
+	return h.domainAfter(d.Token, err)
 }
 
 func (h *Handler) verifyDomain(ctx context.Context, in *struct {
@@ -372,10 +364,8 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 		out.Records, out.Notes = unknownRecords(d), []string{}
 		h.logger.Info("a customer's records could not be looked at", "domain", d.Name.Host(), "error", err)
 	}
-	if err := h.prove(ctx, in.Wait, in.Reason.Reason, d, seen, &out); err != nil {
-		return nil, err
-	}
-	now, err := h.domainNow(d.Token)
+	err = h.prove(ctx, in.Wait, in.Reason.Reason, d, seen, &out)
+	now, err := h.domainAfter(d.Token, err)
 	if err != nil {
 		return nil, err
 	}
@@ -389,7 +379,7 @@ func (h *Handler) lookOver(ctx context.Context, d *state.Domain) (*struct{ Body 
 	if err != nil {
 		return nil, unasked(d, err)
 	}
-	now, err := h.domainNow(d.Token)
+	now, err := h.domainAfter(d.Token, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -425,10 +415,7 @@ func unasked(d *state.Domain, err error) *Problem {
 
 // provenBefore is the reply to a verification that the same request committed.
 func (h *Handler) provenBefore(t state.Token, err error) (*struct{ Body Verification }, error) {
-	if err != nil {
-		return nil, err
-	}
-	now, err := h.domainNow(t)
+	now, err := h.domainAfter(t, err)
 	if err != nil {
 		return nil, err
 	}

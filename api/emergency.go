@@ -106,9 +106,9 @@ func rotatedWith(m state.Machine, d *state.Domain) *rotatedReply {
 	return &rotatedReply{ETag: etag(d.Serial), Body: Rotated{Domain: viewDomain(m, d)}}
 }
 
-// rotatedNow is a claim after a rotation that was no emergency.
-func (h *Handler) rotatedNow(t state.Token) (*rotatedReply, error) {
-	d, err := h.domainNow(t)
+// rotatedAfter is a claim after a rotation that was no emergency.
+func (h *Handler) rotatedAfter(t state.Token, err error) (*rotatedReply, error) {
+	d, err := h.domainAfter(t, err)
 	if err != nil {
 		return nil, err
 	}

@@ -65,20 +65,16 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	if err := rotatable(from(ctx).machine, d); err != nil {
 		return nil, err
 	}
-	if done, err := h.againEach(ctx, in.Wait, steps(d, body.From)); done && err == nil {
-		return h.rotatedNow(d.Token)
-	} else if err != nil {
-		return nil, err
+	if done, err := h.againEach(ctx, in.Wait, steps(d, body.From)); done {
+		return h.rotatedAfter(d.Token, err)
 	}
 	d = h.confirmed(ctx, d)
 	commands, err := rotations(d, d.Ring(), body.From)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.writeAll(ctx, in.Wait, body.Reason, commands...); err != nil {
-		return nil, err
-	}
-	return h.rotatedNow(d.Token)
+	_, err = h.writeAll(ctx, in.Wait, body.Reason, commands...)
+	return h.rotatedAfter(d.Token, err)
 }
 
 // steps is how many commands a manual rotation comes to.
@@ -167,19 +163,15 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 	if in.Body.Force && !req.who.admin() {
 		return nil, forbidden("force", "only an admin leaves a domain without a key; leave force out")
 	}
-	if _, done, err := h.again(ctx, in.Wait); done && err == nil {
-		return h.domainNow(d.Token)
-	} else if err != nil {
-		return nil, err
+	if _, done, err := h.again(ctx, in.Wait); done {
+		return h.domainAfter(d.Token, err)
 	}
 	if _, ok := bySelector(d, d.Ring(), in.Selector); !ok {
 		return nil, notFound("selector", "%s has no key with the selector %q", d.Name.Host(), bounded(in.Selector))
 	}
 	command := state.RevokeKey{Token: d.Token, Selector: in.Selector, Force: in.Body.Force}
-	if _, err := h.write(ctx, in.Wait, in.Body.Reason, command); err != nil {
-		return nil, err
-	}
-	return h.domainNow(d.Token)
+	_, err = h.write(ctx, in.Wait, in.Body.Reason, command)
+	return h.domainAfter(d.Token, err)
 }
 
 // bySelector finds a key by the selector that signers use.

@@ -43,20 +43,15 @@ func (h *Handler) rollback(ctx context.Context, in *struct {
 	if err := rotatable(req.machine, d); err != nil {
 		return nil, err
 	}
-	if done, err := h.againEach(ctx, in.Wait, 1); done || err != nil {
-		if err != nil {
-			return nil, err
-		}
-		return h.rotatedNow(d.Token)
+	if done, err := h.againEach(ctx, in.Wait, 1); done {
+		return h.rotatedAfter(d.Token, err)
 	}
 	commands, err := rollbacks(req.machine, d, body.From)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.writeAll(ctx, in.Wait, body.Reason, commands...); err != nil {
-		return nil, err
-	}
-	return h.rotatedNow(d.Token)
+	_, err = h.writeAll(ctx, in.Wait, body.Reason, commands...)
+	return h.rotatedAfter(d.Token, err)
 }
 
 // rotatable refuses a domain whose keys are not rotated by hand. An emergency
