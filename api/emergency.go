@@ -119,11 +119,11 @@ func (h *Handler) rotatedAfter(t state.Token, err error) (*rotatedReply, error) 
 // selector that the caller saw.
 func replacements(d *state.Domain, r keys.Ring, body Rotation) ([]state.ReplaceKey, error) {
 	if body.From != "" {
-		k, ok := bySelector(d, r, body.From)
-		if !ok {
-			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(body.From))
+		a, err := algorithmOf(d, r, body.From)
+		if err != nil {
+			return nil, err
 		}
-		return []state.ReplaceKey{{Token: d.Token, Algorithm: k.Algorithm, From: body.From, Old: body.fate(), Store: body.store()}}, nil
+		return []state.ReplaceKey{{Token: d.Token, Algorithm: a, From: body.From, Old: body.fate(), Store: body.store()}}, nil
 	}
 	var commands []state.ReplaceKey
 	for _, a := range d.Algorithms {

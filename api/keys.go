@@ -115,13 +115,9 @@ func awaitsConfirmation(d *state.Domain) bool {
 // rotations are the steps that a manual rotation takes: one an algorithm, or
 // the one of the selector that the caller saw.
 func rotations(d *state.Domain, r keys.Ring, seen string) ([]state.Command, error) {
-	var only keys.Algorithm
-	if seen != "" {
-		k, ok := bySelector(d, r, seen)
-		if !ok {
-			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(seen))
-		}
-		only = k.Algorithm
+	only, err := algorithmOf(d, r, seen)
+	if err != nil {
+		return nil, err
 	}
 	var commands []state.Command
 	for _, a := range d.Algorithms {
@@ -172,6 +168,18 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 	command := state.RevokeKey{Token: d.Token, Selector: in.Selector, Force: in.Body.Force}
 	_, err = h.write(ctx, in.Wait, in.Body.Reason, command)
 	return h.domainAfter(d.Token, err)
+}
+
+// algorithmOf is that of the key whose selector the caller saw; 0: it saw none.
+func algorithmOf(d *state.Domain, r keys.Ring, seen string) (keys.Algorithm, error) {
+	if seen == "" {
+		return 0, nil
+	}
+	k, ok := bySelector(d, r, seen)
+	if !ok {
+		return 0, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(seen))
+	}
+	return k.Algorithm, nil
 }
 
 // bySelector finds a key by the selector that signers use.

@@ -71,13 +71,9 @@ func rotatable(m state.Machine, d *state.Domain) error {
 // the caller saw another key active, the machine finds the step done.
 func rollbacks(m state.Machine, d *state.Domain, seen string) ([]state.Command, error) {
 	r := d.Ring()
-	only := keys.Algorithm(0)
-	if seen != "" {
-		k, ok := bySelector(d, r, seen)
-		if !ok {
-			return nil, invalid("from", "%s has no key with the selector %q", d.Name.Host(), bounded(seen))
-		}
-		only = k.Algorithm
+	only, err := algorithmOf(d, r, seen)
+	if err != nil {
+		return nil, err
 	}
 	var commands []state.Command
 	var why error

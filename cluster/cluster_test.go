@@ -13,11 +13,7 @@ func TestThreeNodesAgreeOnEveryWrite(t *testing.T) {
 	seed(t, leader)
 	claim(t, c.follower(), "send.customer.test.")
 	index := write(t, leader, "beta")
-	c.waitAll(index)
-	for _, n := range c.nodes {
-		wantTenants(t, n, "acme", "beta")
-		wantNoDiff(t, n)
-	}
+	c.wantEverywhere(index, "acme", "beta")
 	must(t, leader.WaitServed(within(t, 10*time.Second), index))
 	for _, s := range c.follower().Members(within(t, 5*time.Second)) {
 		if !s.Healthy || s.Applied < index || !s.Voter {

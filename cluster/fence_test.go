@@ -90,14 +90,7 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go leader.Propose(ctx, Actor{ID: "test"}, state.AddTenant{ID: "stuck", Name: "x"})
-	eventually(t, "another leader", func() bool {
-		for _, n := range c.nodes {
-			if n != leader && n.leads() {
-				return true
-			}
-		}
-		return false
-	})
+	c.anotherLeads(leader)
 	close(thaw)
 	index := write(t, c.leader(), "after")
 	c.waitAll(index)

@@ -244,6 +244,19 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// anotherLeads waits until a node that is not the given one leads.
+func (c *testCluster) anotherLeads(old *Node) {
+	c.t.Helper()
+	eventually(c.t, "another leader", func() bool {
+		for _, n := range c.nodes {
+			if n != old && n.leads() {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // leader waits until all running nodes agree on a running leader.
 func (c *testCluster) leader() *Node {
 	c.t.Helper()

@@ -70,6 +70,19 @@ func sorted(lists ...[]string) []string {
 	return all
 }
 
+// wantEverywhere waits for an index, and wants one state of all nodes, in machine
+// and DNS.
+func (c *testCluster) wantEverywhere(index uint64, tenants ...string) {
+	c.t.Helper()
+	c.waitAll(index)
+	leader := c.leader()
+	for _, n := range c.nodes {
+		wantTenants(c.t, n, tenants...)
+		wantNoDiff(c.t, n)
+		wantSame(c.t, leader, n)
+	}
+}
+
 // wantSame compares the machines of two nodes, once they are at one index.
 func wantSame(t testing.TB, a, b *Node) {
 	t.Helper()
@@ -118,13 +131,7 @@ func TestBrokenNewestSnapshotFallsBackToTheOlderOneAndTheLog(t *testing.T) {
 		t.Fatalf("listed snapshots %v, want only %s, which the machine was built from", listed, snaps[0])
 	}
 	must(t, n.Start())
-	index = write(t, c.leader(), "later")
-	c.waitAll(index)
-	for _, other := range c.nodes {
-		wantTenants(t, other, sorted(want, []string{"later"})...)
-		wantNoDiff(t, other)
-		wantSame(t, n, other)
-	}
+	c.wantEverywhere(write(t, c.leader(), "later"), sorted(want, []string{"later"})...)
 }
 
 func TestBrokenSnapshotWithoutItsLogWaitsForTheOthersAndDoesNotVote(t *testing.T) {
@@ -264,12 +271,7 @@ func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool)
 	}
 	after, index := writeMany(t, leader, "after", 3)
 	want := sorted(wantFromImage, after)
-	c.waitAll(index)
-	for _, n := range c.nodes {
-		wantTenants(t, n, want...)
-		wantNoDiff(t, n)
-		wantSame(t, leader, n)
-	}
+	c.wantEverywhere(index, want...)
 	must(t, leader.WaitServed(within(t, 10*time.Second), index))
 	for _, m := range c.members {
 		c.kill(m.ID)
@@ -284,11 +286,7 @@ func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool)
 		must(t, n.Start())
 	}
 	again, index := writeMany(t, c.leader(), "again", 2)
-	c.waitAll(index)
-	for _, n := range c.nodes {
-		wantTenants(t, n, sorted(want, again)...)
-		wantNoDiff(t, n)
-	}
+	c.wantEverywhere(index, sorted(want, again)...)
 }
 
 // imageAfter is an image of another cluster with that many writes.
@@ -416,13 +414,7 @@ func TestInstallOverADivergentTailThenABrokenInstall(t *testing.T) {
 		t.Fatalf("at index %d: need %d (want %d), keeps out of elections: %v (want true)", n.Machine().Index(), n.start.need, index, n.abstains())
 	}
 	must(t, n.Start())
-	last := write(t, c.leader(), "d")
-	c.waitAll(last)
-	for _, other := range c.nodes {
-		wantTenants(t, other, sorted(names, []string{"d"})...)
-		wantNoDiff(t, other)
-		wantSame(t, n, other)
-	}
+	c.wantEverywhere(write(t, c.leader(), "d"), sorted(names, []string{"d"})...)
 }
 
 func TestCrashBetweenInstallAndClearingTheLogDoesNotBringTheTailBack(t *testing.T) {

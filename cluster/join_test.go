@@ -55,6 +55,19 @@ func identity(t *testing.T, id string, ca []byte, chain [][]byte, key *ecdsa.Pri
 	return c
 }
 
+// identity is node-1's, by a certificate of the cluster's CA that begins at a time.
+func (c *testCluster) identity(t *testing.T, hosts []string, begins time.Time) (*Identity, IdentityConfig) {
+	t.Helper()
+	key, err := NewCertificateKey()
+	must(t, err)
+	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", hosts, begins, begins.Add(CertificateLife))
+	must(t, err)
+	files := identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key)
+	who, err := OpenIdentity(files)
+	must(t, err)
+	return who, files
+}
+
 // join brings a new node in with a token, and starts it.
 func (c *testCluster) join(t *testing.T, id string, voter bool) *Node {
 	t.Helper()
@@ -189,14 +202,7 @@ func TestJoinTokensAreNotGoodTwiceNorElsewhere(t *testing.T) {
 
 func TestCertificateRenewsItselfBeforeItEnds(t *testing.T) {
 	c := newTestCluster(t, 1)
-	key, err := NewCertificateKey()
-	must(t, err)
-	long := time.Now().Add(-CertificateLife * 3 / 4)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", []string{"192.0.2.1", "ns.p-dns.test"}, long, long.Add(CertificateLife))
-	must(t, err)
-	files := identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key)
-	who, err := OpenIdentity(files)
-	must(t, err)
+	who, files := c.identity(t, []string{"192.0.2.1", "ns.p-dns.test"}, time.Now().Add(-CertificateLife*3/4))
 	old := who.Certificate().Leaf
 	c.config = func(config *Config) { config.Identity = who }
 	c.startAll()
@@ -226,12 +232,7 @@ func TestCertificateRenewsItselfBeforeItEnds(t *testing.T) {
 
 func TestCertificateRenewedByAClockAheadIsGoodNow(t *testing.T) {
 	c := newTestCluster(t, 3) // one alone is the majority
-	key, err := NewCertificateKey()
-	must(t, err)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now(), time.Now().Add(CertificateLife))
-	must(t, err)
-	who, err := OpenIdentity(identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key))
-	must(t, err)
+	who, _ := c.identity(t, nil, time.Now())
 	old := who.Certificate().Leaf
 	var ahead atomic.Int64
 	c.config = func(config *Config) {
@@ -255,12 +256,7 @@ func TestCertificateRenewedByAClockAheadIsGoodNow(t *testing.T) {
 
 func TestCertificateThatCannotBeRenewedIsTold(t *testing.T) {
 	c := newTestCluster(t, 1)
-	key, err := NewCertificateKey()
-	must(t, err)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now(), time.Now().Add(CertificateLife))
-	must(t, err)
-	who, err := OpenIdentity(identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key))
-	must(t, err)
+	who, _ := c.identity(t, nil, time.Now())
 	now := time.Now()
 	c.config = func(config *Config) {
 		config.Identity, config.Now = who, func() time.Time { return now }
@@ -285,13 +281,8 @@ func TestCertificateThatCannotBeRenewedIsTold(t *testing.T) {
 // The way from one CA to the next (README, runbook): trust both, change, forget the old.
 func TestClusterMovesToAnotherAuthority(t *testing.T) {
 	c := newTestCluster(t, 1)
-	key, err := NewCertificateKey()
-	must(t, err)
-	der, err := IssueCertificate(c.ca.cert, c.ca.key, key.Public(), "node-1", nil, time.Now(), time.Now().Add(CertificateLife))
-	must(t, err)
-	files := identity(t, "node-1", c.ca.cert.Raw, [][]byte{der}, key)
-	who, err := OpenIdentity(files)
-	must(t, err)
+	who, files := c.identity(t, nil, time.Now())
+	old := who.Certificate().Leaf
 	c.config = func(config *Config) { config.Identity = who }
 	c.startAll()
 	c.withAuthority()
@@ -308,14 +299,5 @@ func TestClusterMovesToAnotherAuthority(t *testing.T) {
 	must(t, f.Close())
 	eventually(t, "a certificate of the new CA", func() bool { return who.Certificate().Leaf.CheckSignatureFrom(next.cert) == nil })
 	must(t, os.WriteFile(files.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: next.cert.Raw}), 0o600))
-	eventually(t, "the old CA forgotten", func() bool {
-		_, err := x509.ParseCertificate(next.cert.Raw)
-		return err == nil && !trusted(c.oldLeaf(der), who.Roots())
-	})
-}
-
-func (c *testCluster) oldLeaf(der []byte) *x509.Certificate {
-	leaf, err := x509.ParseCertificate(der)
-	must(c.t, err)
-	return leaf
+	eventually(t, "the old CA forgotten", func() bool { return !trusted(old, who.Roots()) })
 }

@@ -426,24 +426,21 @@ func (c *trackedConn) Close() error {
 func (l *link) closeRaft() {
 	l.mu.Lock()
 	l.raftClosed = true
-	var gone []net.Conn
-	for c, p := range l.open {
-		if p.protocol == protocolRaft {
-			gone = append(gone, c)
-		}
-	}
 	l.mu.Unlock()
-	for _, c := range gone {
-		l.forget(c)
-	}
+	l.end(func(p peerConn) bool { return p.protocol == protocolRaft })
 }
 
 // disconnect ends all connections of a peer that is no member any more.
 func (l *link) disconnect(peer string) {
-	l.mu.Lock()
+	l.end(func(p peerConn) bool { return p.peer == peer })
+}
+
+// end closes those connections that are now open.
+func (l *link) end(those func(peerConn) bool) {
 	var gone []net.Conn
+	l.mu.Lock()
 	for c, p := range l.open {
-		if p.peer == peer {
+		if those(p) {
 			gone = append(gone, c)
 		}
 	}
@@ -460,15 +457,7 @@ func (l *link) Close() error {
 	if l.listener != nil {
 		err = l.listener.Close()
 	}
-	l.mu.Lock()
-	open := make([]net.Conn, 0, len(l.open))
-	for c := range l.open {
-		open = append(open, c)
-	}
-	l.mu.Unlock()
-	for _, c := range open {
-		l.forget(c)
-	}
+	l.end(func(peerConn) bool { return true })
 	l.wg.Wait()
 	return err
 }

@@ -32,11 +32,24 @@ func (c *testClock) add(d time.Duration) {
 
 const day = 24 * time.Hour
 
-// withClock gives all nodes one clock.
+func newClock() *testClock {
+	return &testClock{at: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
+}
+
+// withClock gives all nodes one clock, withClocks each its own.
 func (c *testCluster) withClock() *testClock {
-	clock := &testClock{at: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
+	clock := newClock()
 	c.config = func(config *Config) { config.Now = clock.now }
 	return clock
+}
+
+func (c *testCluster) withClocks() map[string]*testClock {
+	clocks := make(map[string]*testClock)
+	for _, m := range c.members {
+		clocks[m.ID] = newClock()
+	}
+	c.config = func(config *Config) { config.Now = clocks[config.ID].now }
+	return clocks
 }
 
 func ring(t testing.TB, n *Node, token state.Token) keys.Ring {
@@ -204,12 +217,7 @@ func TestClockBehindTheClusterRotatesNothing(t *testing.T) {
 
 func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 	c := newTestCluster(t, 3)
-	clocks := make(map[string]*testClock)
-	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	for _, m := range c.members {
-		clocks[m.ID] = &testClock{at: start}
-	}
-	c.config = func(config *Config) { config.Now = clocks[config.ID].now }
+	clocks := c.withClocks()
 	c.startAll()
 	leader := c.leader()
 	write(t, leader, "before")
@@ -233,12 +241,7 @@ func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 
 func TestClockThatLeapsIsNotTrustedUntilTheOthersAgree(t *testing.T) {
 	c := newTestCluster(t, 3)
-	clocks := make(map[string]*testClock)
-	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	for _, m := range c.members {
-		clocks[m.ID] = &testClock{at: start}
-	}
-	c.config = func(config *Config) { config.Now = clocks[config.ID].now }
+	clocks := c.withClocks()
 	c.startAll()
 	leader := c.leader()
 	k := leader.rotator.clock

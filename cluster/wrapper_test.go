@@ -144,14 +144,7 @@ func TestLeaderWhoseDiskHangsSaysSoAndTakesNoWrites(t *testing.T) {
 	if m := old.Machine(); m.DomainCount() != 0 || !has(old, "before") {
 		t.Error("answers are gone")
 	}
-	eventually(t, "another leader", func() bool {
-		for _, n := range c.nodes {
-			if n != old && n.leads() {
-				return true
-			}
-		}
-		return false
-	})
+	c.anotherLeads(old)
 	thaw()
 	if err := <-stuck; err != nil && !errors.Is(err, ErrUnknown) {
 		t.Errorf("the write that hung: %v", err)
@@ -176,14 +169,7 @@ func TestLeaderWhoseDiskHangsTellsAnotherToLead(t *testing.T) {
 	if !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), "the disk hangs") {
 		t.Errorf("the write that hung: %v", err)
 	}
-	eventually(t, "another leader", func() bool {
-		for _, n := range c.nodes {
-			if n != old && n.leads() {
-				return true
-			}
-		}
-		return false
-	})
+	c.anotherLeads(old)
 	thaw()
 	index := write(t, c.leader(), "after")
 	c.waitAll(index)
