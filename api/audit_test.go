@@ -309,16 +309,18 @@ func TestStreamsAreBounded(t *testing.T) {
 	for _, f := range open {
 		f.cancel()
 	}
-	for soon := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if f := h.following(s, "admin", "", ""); f.reply.StatusCode == 200 {
-			break
-		}
+	streams := h.handler.streams
+	count := func() int { streams.mu.Lock(); defer streams.mu.Unlock(); return streams.open }
+	for soon := time.Now().Add(10 * time.Second); count() > 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(soon) {
 			t.Fatal("streams that ended still count")
 		}
 	}
+	if f := h.following(s, "admin", "", ""); f.reply.StatusCode != http.StatusOK {
+		t.Errorf("streams that ended still count: %d", f.reply.StatusCode)
+	}
 	for i := range maxStreams {
-		h.handler.streams.enter(fmt.Sprint(i))
+		streams.enter(fmt.Sprint(i))
 	}
 	if f := h.following(s, "tenant:globex", "", ""); f.reply.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("beyond all: %d", f.reply.StatusCode)
