@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -35,19 +36,17 @@ func (f fault) String() string {
 	return fmt.Sprintf("%s to %s: %s of %d %s", f.at, f.until, f.kind, f.node+1, f.wrong)
 }
 
-const leads = 3 // as a node: whoever leads
-
 // faultsOver draws a schedule: on average one fault in half a day, most for
 // less than an hour, a few for days, which overlap as they come. One clock is
 // wrong at a time, since a majority of wrong clocks is what nodes call the time. A
 // node whose clock is wrong was restarted with it as often as not.
-func faultsOver(whole time.Duration, seed uint64) (list []fault) {
+func faultsOver(whole time.Duration, seed uint64, size int) (list []fault) {
 	kinds := []string{"stop", "kill", "isolate", "mute", "deaf", "flap", "clock", "reboot", "quorum", "compact"}
 	r := rand.New(rand.NewPCG(seed, 0))
 	below := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
 	var clockUntil time.Duration
 	for at := time.Hour; at < whole; at += below(day) {
-		f := fault{at: at, kind: kinds[r.IntN(len(kinds))], node: r.IntN(leads + 1)}
+		f := fault{at: at, kind: kinds[r.IntN(len(kinds))], node: r.IntN(size + 1)}
 		lasts := below(time.Hour)
 		if r.IntN(6) == 0 {
 			lasts = below(2 * day)
@@ -69,8 +68,8 @@ func faultsOver(whole time.Duration, seed uint64) (list []fault) {
 }
 
 func TestScheduleOfFaultsIsTheSeeds(t *testing.T) {
-	a, b := faultsOver(60*day, 1), faultsOver(60*day, 1)
-	if !slices.Equal(a, b) || slices.Equal(a, faultsOver(60*day, 2)) {
+	a, b := faultsOver(60*day, 1, 3), faultsOver(60*day, 1, 3)
+	if !slices.Equal(a, b) || slices.Equal(a, faultsOver(60*day, 2, 3)) {
 		t.Error("a seed is not a schedule")
 	}
 	kinds := make(map[string]bool)
@@ -97,7 +96,7 @@ func fromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
 func TestRotationsThroughFaultsForAMonth(t *testing.T) {
 	whole := time.Duration(fromEnvironment(t, "AUTHD_VIRTUAL_DAYS", virtualDays)) * day
 	seed := fromEnvironment(t, "AUTHD_VIRTUAL_SEED", virtualSeed)
-	schedule := faultsOver(whole, seed)
+	schedule := faultsOver(whole, seed, 3)
 	t.Logf("seed %d, %d faults", seed, len(schedule))
 	forMonths(t, func(t *testing.T, v *virtual) {
 		v.rotates()
@@ -131,15 +130,45 @@ func (v *virtual) live(whole time.Duration, schedule []fault) {
 		}
 		if !time.Now().Before(hour) {
 			hour = hour.Add(time.Hour)
-			if n := v.nodes[v.members[writes%len(v.members)].ID]; n != nil {
-				tenant := fmt.Sprintf("t-%d", writes)
-				v.writes.Go(func() { v.write(n, tenant, time.Hour) })
+			ids := v.ids()
+			if n := v.nodes[ids[writes%len(ids)]]; n != nil {
+				tenant := fmt.Sprintf("t-%s-%d", hour.Format("0102-15"), writes)
+				v.writes.Go(func() { v.writeServed(n, tenant, time.Hour) })
 			}
 			if writes++; writes%24 == 0 {
 				v.look()
 			}
 		}
 		time.Sleep(min(time.Until(hour), v.nextChange(now, schedule[next:], under)))
+	}
+}
+
+// writeServed writes, and where all are said to answer with it looks whether they do.
+func (v *virtual) writeServed(n *Node, tenant string, patience time.Duration) {
+	ids := v.ids()
+	if v.write(n, tenant, patience) != nil {
+		return
+	}
+	v.mu.Lock()
+	index := v.acked[tenant]
+	v.mu.Unlock()
+	// A node that is away is asked again and again, which an hour of would be most of the run.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if n.WaitServed(ctx, index) != nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.count.served++
+	for _, id := range ids {
+		other := v.running[id]
+		if other == nil || !slices.Contains(v.in, id) {
+			continue // it went since
+		}
+		if at := other.Machine().Index(); at < index {
+			v.t.Errorf("%s: %s was said to answer with %d, and is at %d", v.now(), id, index, at)
+		}
 	}
 }
 
@@ -175,9 +204,10 @@ type happening struct {
 
 // begin lets a fault begin.
 func (v *virtual) begin(f fault) *happening {
-	h := &happening{fault: f, id: v.members[f.node%len(v.members)].ID, ends: make(chan struct{})}
-	if f.node == leads {
-		if leader := v.leaderAmong(v.ids()...); leader != nil {
+	ids := v.ids()
+	h := &happening{fault: f, id: ids[f.node%len(ids)], ends: make(chan struct{})}
+	if f.node == v.size {
+		if leader := v.leaderAmong(ids...); leader != nil {
 			h.id = leader.c.ID
 		}
 	}

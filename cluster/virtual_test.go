@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,10 +35,15 @@ type virtual struct {
 	log    *lastLines
 	began  time.Time
 	many   bool // so many domains that not every machine is looked at
+	size   int // of the cluster that was founded: the first of members, which are all hosts there are
 
 	// mu guards what follows.
 	mu       sync.Mutex
+	apart    bool     // there are two clusters: what nodes have is not compared any more
+	in       []string // the nodes that take part, as their operator has it
+	joined   map[string]bool
 	running  map[string]*Node
+	serials  map[serialOf]uint32
 	sums     map[uint64]state.Sum
 	at       map[string]uint64 // the furthest that a node was seen at
 	keys     map[keyRef]*keyLife
@@ -51,8 +57,13 @@ type virtual struct {
 // virtualCount is what a run came to.
 type virtualCount struct {
 	elections, restarts, installs, faults  int
-	acked, refused, unknown                int
+	acked, served, refused, unknown        int
 	machines, activated, retired, answered int
+}
+
+type serialOf struct {
+	node string
+	zone zone.Name
 }
 
 type keyRef struct {
@@ -114,17 +125,26 @@ func calm() tuning {
 
 // forMonths runs a test with the calm tuning.
 func forMonths(t *testing.T, test func(t *testing.T, v *virtual)) {
+	forMonthsOf(t, 3, test)
+}
+
+func forMonthsOf(t *testing.T, size int, test func(t *testing.T, v *virtual)) {
 	if testing.Short() && os.Getenv("CI") != "true" {
 		t.Skip("months are not short, with the race detector least of all; make test runs them")
 	}
-	inVirtualTime(t, calm(), test)
+	inVirtualTimeOf(t, size, calm(), test)
 }
 
 // inVirtualTime runs a test with a cluster that founds itself and has a platform.
 func inVirtualTime(t *testing.T, tuning tuning, test func(t *testing.T, v *virtual)) {
 	t.Helper()
+	inVirtualTimeOf(t, 3, tuning, test)
+}
+
+func inVirtualTimeOf(t *testing.T, size int, tuning tuning, test func(t *testing.T, v *virtual)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		v := newVirtual(t, 3, tuning)
+		v := newVirtual(t, size, tuning)
 		v.startAll()
 		seed(t, v.waitLeader())
 		v.withAuthority()
@@ -143,17 +163,25 @@ func newVirtual(t *testing.T, size int, tuning tuning) *virtual {
 		},
 		wires: newWires(time.Millisecond), clocks: make(map[string]*steppedClock),
 		hosts: make(map[netip.AddrPort]string), files: make(map[string]IdentityConfig), log: &lastLines{}, began: time.Now(),
+		size: size, joined: make(map[string]bool), serials: make(map[serialOf]uint32),
 		running: make(map[string]*Node), sums: make(map[uint64]state.Sum), at: make(map[string]uint64),
 		keys: make(map[keyRef]*keyLife), acked: make(map[string]uint64), refused: make(map[string]bool),
 	}
-	for i := range size {
+	for i := range size + spareHosts {
 		id := fmt.Sprintf("node-%d", i+1)
 		v.members = append(v.members, Member{ID: id, Address: id + ":7300", Voter: true})
 		v.clocks[id] = &steppedClock{}
-		v.files[id] = v.certificate(t, id)
 		v.hosts[answersAt(i)] = id
+		if i < size {
+			v.files[id] = v.certificate(t, id)
+			v.in = append(v.in, id)
+		}
 	}
 	v.config = func(c *Config) {
+		c.Bootstrap = v.members[:size]
+		if v.joined[c.ID] {
+			c.Bootstrap = nil
+		}
 		c.Now = v.clocks[c.ID].now
 		who, err := OpenIdentity(v.files[c.ID])
 		must(t, err)
@@ -197,25 +225,35 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
+// spareHosts may join a cluster.
+const spareHosts = 2
+
 func answersAt(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)}), 53)
+}
+
+// open opens a node without starting it.
+func (v *virtual) open(id string) *Node {
+	v.t.Helper()
+	tuning := v.tuning
+	tuning.network = v.wires.from(id)
+	tuning.ask = func(ctx context.Context, server string, names []zone.Name) ([]zone.Told, error) {
+		return v.ask(ctx, id, server, names)
+	}
+	n, err := open(v.configOf(id), tuning)
+	must(v.t, err)
+	clock := v.clocks[id]
+	clock.told = clock.wrong
+	n.rotator.clock.leapt = clock.leapt
+	n.link.tls.Time = clock.now
+	return n
 }
 
 // start opens nodes and starts them, as serve does.
 func (v *virtual) start(ids ...string) {
 	v.t.Helper()
 	for _, id := range ids {
-		tuning := v.tuning
-		tuning.network = v.wires.from(id)
-		tuning.ask = func(ctx context.Context, server string, names []zone.Name) ([]zone.Told, error) {
-			return v.ask(ctx, id, server, names)
-		}
-		n, err := open(v.configOf(id), tuning)
-		must(v.t, err)
-		clock := v.clocks[id]
-		clock.told = clock.wrong
-		n.rotator.clock.leapt = clock.leapt
-		n.link.tls.Time = clock.now
+		n := v.open(id)
 		v.mu.Lock()
 		if at := n.Machine().Index(); at < v.at[id] {
 			v.t.Errorf("%s: %s starts at %d and had been at %d", v.now(), id, at, v.at[id])
@@ -227,7 +265,6 @@ func (v *virtual) start(ids ...string) {
 				n.AnswersAt(answersAt(i))
 			}
 		}
-		n.SetServing(true)
 		v.nodes[id] = n
 		v.mu.Lock()
 		v.running[id] = n
@@ -235,14 +272,18 @@ func (v *virtual) start(ids ...string) {
 		if !v.many {
 			v.watchers.Go(func() { v.watch(n) })
 		}
+		v.watchers.Go(func() { v.openListeners(n) })
 	}
 }
 
-func (v *virtual) startAll() {
-	for _, m := range v.members {
-		v.start(m.ID)
+// openListeners lets a node answer once it has what its peers have.
+func (v *virtual) openListeners(n *Node) {
+	if need := n.AskPeers(n.ctx); need != Never && n.WaitApplied(n.ctx, need) == nil {
+		n.SetServing(true)
 	}
 }
+
+func (v *virtual) startAll() { v.start(v.ids()...) }
 
 // stop closes a node; kill has it die as far as the others see.
 func (v *virtual) stop(id string) {
@@ -263,12 +304,14 @@ func (v *virtual) down(id string, how func(string)) {
 // behind fails the test.
 func (v *virtual) end() {
 	v.t.Helper()
-	v.settle()
+	if !v.apart {
+		v.settle()
+	}
 	v.stopAll()
 	v.watchers.Wait()
 	c := v.total()
-	v.t.Logf("%s of virtual time: %d faults, %d elections, %d restarts, %d installs; writes: %d acknowledged, %d refused, %d unknown; keys: %d activated, %d retired, %d answers; %d machines compared",
-		time.Since(v.began).Round(time.Minute), c.faults, c.elections, c.restarts, c.installs, c.acked, c.refused, c.unknown, c.activated, c.retired, c.answered, c.machines)
+	v.t.Logf("%s of virtual time: %d faults, %d elections, %d restarts, %d installs; writes: %d acknowledged, %d of them served by all, %d refused, %d unknown; keys: %d activated, %d retired, %d answers; %d machines compared",
+		time.Since(v.began).Round(time.Minute), c.faults, c.elections, c.restarts, c.installs, c.acked, c.served, c.refused, c.unknown, c.activated, c.retired, c.answered, c.machines)
 }
 
 func (v *virtual) total() virtualCount {
@@ -310,20 +353,15 @@ func (v *virtual) leaderAmong(ids ...string) *Node {
 	return leader
 }
 
-func (v *virtual) ids() (ids []string) {
-	for _, m := range v.members {
-		ids = append(ids, m.ID)
-	}
-	return ids
+// ids are the nodes that take part, others those but one.
+func (v *virtual) ids() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.in)
 }
 
-func (v *virtual) others(id string) (ids []string) {
-	for _, m := range v.members {
-		if m.ID != id {
-			ids = append(ids, m.ID)
-		}
-	}
-	return ids
+func (v *virtual) others(id string) []string {
+	return slices.DeleteFunc(v.ids(), func(other string) bool { return other == id })
 }
 
 // waitLeader waits for a leader of nodes, all where none are named.
@@ -341,16 +379,13 @@ func (v *virtual) waitLeader(ids ...string) (leader *Node) {
 
 // isolate cuts a node off from all others.
 func (v *virtual) isolate(id string) {
-	for _, other := range v.others(id) {
-		v.wires.cut(id, other)
-		v.wires.cut(other, id)
-	}
+	v.cutAll(id, true, true)
 }
 
 func (v *virtual) heal() {
-	for _, a := range v.ids() {
-		for _, b := range v.others(a) {
-			v.wires.heal(a, b)
+	for _, a := range v.members {
+		for _, b := range v.members {
+			v.wires.heal(a.ID, b.ID)
 		}
 	}
 }
@@ -438,6 +473,9 @@ func (v *virtual) saw(n *Node, m state.Machine) {
 	id, index := n.c.ID, m.Index()
 	v.count.machines++
 	v.at[id] = max(v.at[id], index)
+	if v.apart {
+		return
+	}
 	if sum, ok := v.sums[index]; ok && sum != m.Sum() {
 		v.t.Errorf("%s: %s differs from another node at index %d", v.now(), id, index)
 	}
@@ -446,10 +484,24 @@ func (v *virtual) saw(n *Node, m state.Machine) {
 		v.t.Errorf("%s: machine time is %s ahead", v.now(), ahead)
 	}
 	for d := range m.Domains(state.Token{}) {
+		pool, _ := m.Pool(d.Pool)
+		v.sawSerial(serialOf{id, d.Name}, d.Serial+pool.Serial)
 		for _, k := range d.Ring().Keys {
 			v.sawKey(id, m, d, k)
 		}
 	}
+	for p := range m.Platforms() {
+		v.sawSerial(serialOf{id, p.Apex}, p.Serial)
+	}
+}
+
+// sawSerial follows a zone at a node: to a secondary a serial that goes back (RFC 1982)
+// is a zone that does not change any more.
+func (v *virtual) sawSerial(of serialOf, serial uint32) {
+	if last, ok := v.serials[of]; ok && int32(serial-last) < 0 {
+		v.t.Errorf("%s: %s: serial of %s went from %d to %d", v.now(), of.node, of.zone, last, serial)
+	}
+	v.serials[of] = serial
 }
 
 // sawKey follows a key through its stages.
@@ -462,15 +514,18 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 	now := time.Now()
 	if life.answered[id].IsZero() && k.Stage != keys.Revoked {
 		life.answered[id] = now
+		if !slices.Contains(v.in, id) {
+			life.answered[id] = v.began // nobody has asked it yet, so nobody remembers that there was none
+		}
 	}
 	complain := func(format string, args ...any) {
 		v.t.Errorf("%s: %s, key %s of %s: %s", v.now(), id, k.Selector, d.Name, fmt.Sprintf(format, args...))
 	}
 	if k.ConfirmedAt != 0 && !life.passed {
 		life.passed = true
-		for _, member := range v.members {
-			if life.answered[member.ID].IsZero() {
-				complain("confirmed, and %s has never answered it", member.ID)
+		for _, member := range v.in {
+			if life.answered[member].IsZero() {
+				complain("confirmed, and %s has never answered it", member)
 			}
 		}
 	}
@@ -481,9 +536,9 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 		if k.Gap == 0 {
 			return // it came with the claim
 		}
-		for _, member := range v.members {
-			if since := life.answered[member.ID]; since.IsZero() || now.Sub(since) < time.Duration(k.Gap-keys.ClockMargin)*time.Second {
-				complain("active, and %s answers it since %s", member.ID, since)
+		for _, member := range v.in {
+			if since := life.answered[member]; since.IsZero() || now.Sub(since) < time.Duration(k.Gap-keys.ClockMargin)*time.Second {
+				complain("active, and %s answers it since %s", member, since)
 			}
 		}
 	case k.Stage == keys.Draining && life.drained[id].IsZero():
@@ -494,10 +549,10 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 		pool, _ := m.Pool(d.Pool)
 		least := pool.Policy.SignerHold + pool.Policy.Drain - clockApart
 		first := now
-		for _, member := range v.members {
-			since := life.drained[member.ID]
+		for _, member := range v.in {
+			since := life.drained[member]
 			if since.IsZero() {
-				complain("revoked before %s knew that it drains", member.ID)
+				complain("revoked before %s knew that it drains", member)
 			} else if since.Before(first) {
 				first = since
 			}
@@ -561,7 +616,7 @@ func (v *virtual) ask(ctx context.Context, asker, server string, names []zone.Na
 	v.mu.Lock()
 	n := v.running[id]
 	v.mu.Unlock()
-	if n == nil {
+	if n == nil || !n.serving.Load() {
 		return nil, syscall.ECONNREFUSED
 	}
 	dns := zone.NewResponder(n.Tree(), id)
@@ -602,7 +657,7 @@ type lastLines struct {
 }
 
 // countedLines are what a run is summed up by.
-var countedLines = []string{"this node leads", "state replaced by a snapshot"}
+var countedLines = []string{"this node leads", "state replaced by a snapshot", "certificate renewed", "node let in"}
 
 func (l *lastLines) of(id string) io.Writer { return lineWriter{l, id} }
 
@@ -643,4 +698,17 @@ func (l *lastLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lines, "\n")
+}
+
+// since are the lines that were written in the time since then.
+func (l *lastLines) since(then time.Time) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.IndexFunc(l.lines, func(line string) bool {
+		_, rest, _ := strings.Cut(line, "time=")
+		stamp, _, _ := strings.Cut(rest, " ")
+		told, err := time.Parse(time.RFC3339, stamp)
+		return err == nil && !told.Before(then.Truncate(time.Millisecond))
+	})
+	return strings.Join(l.lines[max(0, at):], "\n")
 }
