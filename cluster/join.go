@@ -226,22 +226,29 @@ type Joined struct {
 
 // Join asks a member at an address for a certificate over csr.
 func Join(ctx context.Context, address string, t JoinToken, csr []byte) (Joined, error) {
+	return joinOver(ctx, tcp{}, address, t, csr)
+}
+
+func joinOver(ctx context.Context, over network, address string, t JoinToken, csr []byte) (Joined, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	dialer := tls.Dialer{Config: &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{protocolJoin},
-		InsecureSkipVerify: true, // by the fingerprint instead, which a name says nothing about
-		VerifyConnection:   func(s tls.ConnectionState) error { return t.verify(s.PeerCertificates) },
-	}}
-	c, err := dialer.DialContext(ctx, "tcp", address)
+	conn, err := over.Dial(ctx, address)
 	if err != nil {
 		return Joined{}, fmt.Errorf("joining by way of %s: %w", address, err)
 	}
-	defer c.Close()
+	defer conn.Close()
 	deadline, _ := ctx.Deadline()
-	c.SetDeadline(deadline)
+	conn.SetDeadline(deadline)
+	c := tls.Client(conn, &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{protocolJoin},
+		InsecureSkipVerify: true, // by the fingerprint instead, which a name says nothing about
+		VerifyConnection:   func(s tls.ConnectionState) error { return t.verify(s.PeerCertificates) },
+	})
 	var reply joinReply
-	err = writeFrame(c, bufio.NewWriter(c), joinAsk{ID: t.ID, Secret: t.Secret[:], CSR: csr})
+	// Nothing leaves before the handshake has told whose ear it reaches.
+	if err = c.HandshakeContext(ctx); err == nil {
+		err = writeFrame(c, bufio.NewWriter(c), joinAsk{ID: t.ID, Secret: t.Secret[:], CSR: csr})
+	}
 	if err == nil {
 		err = readFrameOf(bufio.NewReader(c), &reply, maxJoinFrame)
 	}

@@ -30,7 +30,7 @@ func (c *testCluster) withAuthority() {
 }
 
 // request is a new key and a request for its certificate.
-func request(t *testing.T) (*ecdsa.PrivateKey, []byte) {
+func request(t testing.TB) (*ecdsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := NewCertificateKey()
 	must(t, err)
@@ -40,7 +40,7 @@ func request(t *testing.T) (*ecdsa.PrivateKey, []byte) {
 }
 
 // identity writes a certificate and the CA into files.
-func identity(t *testing.T, id string, ca []byte, chain [][]byte, key *ecdsa.PrivateKey) IdentityConfig {
+func identity(t testing.TB, id string, ca []byte, chain [][]byte, key *ecdsa.PrivateKey) IdentityConfig {
 	t.Helper()
 	dir := t.TempDir()
 	private, err := x509.MarshalPKCS8PrivateKey(key)

@@ -50,9 +50,15 @@ type link struct {
 	// superseded of a member of a later one.
 	own                  func() incarnation
 	outdated, superseded func(why error)
+	// stranger says whether a peer is surely no member, and removed is told of a peer
+	// that says so of this node.
+	stranger func(id string) bool
+	removed  func(why error)
 	// refused counts connections and messages that were turned away.
 	refused atomic.Uint64
 	seldom  seldom
+	// broken counts connections that turned out to have ended when they were used.
+	broken atomic.Uint64
 	// serve handles a connection of calls until it ends.
 	serve func(ctx context.Context, peer string, c net.Conn)
 
@@ -108,10 +114,12 @@ func newLink(c *tls.Config, logger *slog.Logger) (*link, error) {
 	return &link{
 		tls: t, logger: logger, network: tcp{},
 		ctx: ctx, cancel: cancel, patience: handshakeTime,
-		own:   func() incarnation { return incarnation{} },
-		raft:  make(chan net.Conn),
-		joins: make(chan struct{}, maxJoins),
-		open:  make(map[net.Conn]peerConn),
+		own:      func() incarnation { return incarnation{} },
+		stranger: func(string) bool { return false },
+		removed:  func(error) {},
+		raft:     make(chan net.Conn),
+		joins:    make(chan struct{}, maxJoins),
+		open:     make(map[net.Conn]peerConn),
 	}, nil
 }
 
@@ -305,7 +313,7 @@ func (l *link) handshake(c *tls.Conn, client bool) (peer string, err error) {
 	if peer == "" {
 		return "", errors.New("certificate has no name")
 	}
-	theirs, err := l.hello(ctx, c, client)
+	theirs, err := l.hello(ctx, c, peer, client)
 	if err != nil {
 		return "", err
 	}
@@ -368,58 +376,6 @@ func verifyChain(s tls.ConnectionState, roots *x509.CertPool) error {
 	}
 	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
 	return err
-}
-
-// track counts a connection in, within the bound for one peer.
-func (l *link) track(c net.Conn, p peerConn) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ctx.Err() != nil || l.raftClosed && p.protocol == protocolRaft {
-		return net.ErrClosed
-	}
-	n := 0
-	for _, other := range l.open {
-		if other.peer == p.peer {
-			n++
-		}
-	}
-	if n >= maxPerPeer {
-		return fmt.Errorf("node %q has %d connections already", p.peer, n)
-	}
-	l.open[c] = p
-	return nil
-}
-
-// hears says whether a peer has connections of Raft to this node. A process that
-// leads has, and all of them end with it.
-func (l *link) hears(peer string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range l.open {
-		if c.peer == peer && c.incoming && c.protocol == protocolRaft {
-			return true
-		}
-	}
-	return false
-}
-
-func (l *link) forget(c net.Conn) {
-	l.mu.Lock()
-	delete(l.open, c)
-	l.mu.Unlock()
-	c.Close()
-}
-
-// trackedConn leaves the count when it is closed.
-type trackedConn struct {
-	net.Conn
-	link *link
-	peer string
-}
-
-func (c *trackedConn) Close() error {
-	c.link.forget(c.Conn)
-	return nil
 }
 
 // closeRaft ends Raft's part of the link, for good.

@@ -60,6 +60,12 @@ func (n *Node) memberAt(address string) string {
 	return ""
 }
 
+// isStranger says whether a node is no member, as far as this node has the log.
+func (n *Node) isStranger(id string) bool {
+	members := n.members()
+	return len(members) > 0 && !contains(members, id)
+}
+
 // isMember says whether a node that has shown a certificate of the cluster may
 // connect. A new node that knows nobody accepts whom the CA vouches for. A node
 // that was away may not know a member that was added meanwhile: it asks those it

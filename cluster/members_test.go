@@ -54,7 +54,7 @@ func TestNodeThatJoinsServesNothingUntilItHasCaughtUp(t *testing.T) {
 func TestRemovedNodeIsToldSoAndKeptOut(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
-	write(t, c.leader(), "before")
+	c.waitAll(write(t, c.leader(), "before"))
 	gone := c.follower()
 	id := gone.c.ID
 	c.stop(id)
@@ -66,7 +66,13 @@ func TestRemovedNodeIsToldSoAndKeptOut(t *testing.T) {
 	must(t, n.Start())
 	delete(c.nodes, id)
 	defer n.Close(within(t, 10*time.Second))
-	// It still believes that it is a member; the others refuse it.
+	// It still believes that it is a member; the others refuse it, and say why.
+	if need := n.AskPeers(within(t, 5*time.Second)); need != Never {
+		t.Errorf("it may answer from %d on, with what it had when it was removed", need)
+	}
+	if h := strings.Join(n.Health(), "; "); !strings.Contains(h, "says that this node is no member") {
+		t.Errorf("health %q", h)
+	}
 	var r statusReply
 	if err := n.peers.call(within(t, 5*time.Second), c.leader().c.ID, callStatus, struct{}{}, &r); err == nil {
 		t.Error("a removed node was answered")

@@ -170,6 +170,7 @@ type Node struct {
 	tail     tail
 	met      *met
 	rival    rival
+	outcast  rival // who says that this node is no member
 	seals    seals
 	peers    peers
 	rotator  *rotator
@@ -212,6 +213,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.link.member, n.link.memberAt = n.isMember, n.memberAt
 	n.link.meets = n.meets
 	n.link.own, n.link.outdated, n.link.superseded = n.incarnation, n.rival.met, n.superseded
+	n.link.stranger, n.link.removed = n.isStranger, n.removed
 	n.link.serve = func(ctx context.Context, peer string, conn net.Conn) { serveCalls(ctx, peer, conn, n.handle) }
 	if err := n.openStores(); err != nil {
 		n.closeStores()
@@ -474,6 +476,9 @@ func (n *Node) Health() []string {
 	}
 	if members := n.members(); len(members) > 0 && !contains(members, n.c.ID) {
 		say("not a member of the cluster")
+	}
+	if p := n.outcast.problem(); p != "" {
+		problems = append(problems, p)
 	}
 	for _, o := range n.fsm.current().OffNodes() {
 		say("%s is out of the serving set since %s: no change waits for it", o.ID, time.Unix(o.Since, 0).UTC().Format(time.RFC3339))

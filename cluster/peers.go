@@ -232,6 +232,10 @@ func (n *Node) AskPeers(ctx context.Context) uint64 {
 		}
 		need = max(need, r.Applied)
 	}
+	if why := n.outcast.problem(); why != "" {
+		n.logger.Error("not a member of the cluster any more: must not serve", "why", why)
+		return Never
+	}
 	if n.joining() && !n.joined.Load() {
 		if err := n.mark.set(func(v *markValue) { v.Owed = need }); err != nil {
 			n.fence.trip(err)

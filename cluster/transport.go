@@ -26,6 +26,9 @@ import (
 //   - A peer that returns is sent what it missed at once: see reach.
 //   - Messages count only in the name of the node whose certificate they came with:
 //     see sender.
+//   - What an election is made of is sent again where a kept connection had ended: the
+//     library tries once, and who wanted to lead rests for two to four seconds because a
+//     peer was restarted since they last spoke.
 type transport struct {
 	*raft.NetworkTransport
 	fence *fence
@@ -37,6 +40,8 @@ type transport struct {
 	roomFor func(octets int64) string
 	// leads says whether this node is the leader.
 	leads func() bool
+	// broken counts kept connections that had ended when they were used.
+	broken func() uint64
 	// feeds says whether this node leads and has a member at an address; that is
 	// looked at again and again where nothing else ends a wait.
 	feeds func(id raft.ServerID, target raft.ServerAddress) bool
@@ -84,6 +89,7 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		stalled:   func() bool { return false },
 		abstains:  func() bool { return false },
 		leads:     func() bool { return false },
+		broken:    func() uint64 { return 0 },
 		roomFor:   func(int64) string { return "" },
 		feeds:     func(raft.ServerID, raft.ServerAddress) bool { return false },
 		look:      time.Second,
@@ -195,7 +201,7 @@ func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 	if t.abstains() {
 		return errAbstains
 	}
-	return t.NetworkTransport.RequestVote(id, target, args, resp)
+	return t.again(func() error { return t.NetworkTransport.RequestVote(id, target, args, resp) })
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -206,7 +212,24 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	if t.suspicion != nil && !t.suspicion.asks(args) {
 		return errDefers
 	}
-	return t.NetworkTransport.RequestPreVote(id, target, args, resp)
+	return t.again(func() error { return t.NetworkTransport.RequestPreVote(id, target, args, resp) })
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.again(func() error { return t.NetworkTransport.TimeoutNow(id, target, args, resp) })
+}
+
+// again sends a request that does no harm twice until it went over a connection that
+// lived. Each that had ended leaves the library's pool.
+func (t *transport) again(send func() error) (err error) {
+	for range pooledConns + 1 {
+		before := t.broken()
+		if err = send(); err == nil || t.broken() == before {
+			return err
+		}
+	}
+	return err
 }
 
 // Consumer implements raft.Transport.

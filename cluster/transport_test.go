@@ -40,3 +40,32 @@ func TestFailedRoundForgetsWhatAFollowerHas(t *testing.T) {
 		t.Error("still taken to have the entry")
 	}
 }
+
+// The library would try once: a node that led before, and asks for votes again, has
+// connections in its pool to the process that a peer was then.
+func TestVotesAreAskedForOfAPeerThatWasRestarted(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	before := c.leader()
+	c.waitAll(write(t, before, "acme"))
+	must(t, before.TransferLeader(within(t, 10*time.Second), ""))
+	var restarted string
+	eventually(t, "another leader", func() bool { return c.leader() != before })
+	for id, n := range c.nodes {
+		if n != before && !n.leads() {
+			restarted = id
+		}
+	}
+	c.kill(restarted)
+	c.start(restarted)
+	c.waitAll(write(t, c.leader(), "zeta"))
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(before.c.ID), Addr: []byte(before.transport.LocalAddr())}
+	at := raft.ServerAddress(c.member(restarted).Address)
+	broken := before.link.broken.Load()
+	if err := before.transport.RequestVote(raft.ServerID(restarted), at, &raft.RequestVoteRequest{RPCHeader: header}, new(raft.RequestVoteResponse)); err != nil {
+		t.Errorf("asking for a vote: %v", err)
+	}
+	if before.link.broken.Load() == broken {
+		t.Error("no connection had ended: the test shows nothing")
+	}
+}
