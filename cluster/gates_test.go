@@ -98,7 +98,7 @@ func TestStrangerOfALaterIncarnationEndsNothing(t *testing.T) {
 		}, "node-1", "node-2")
 	}
 	var ours, theirs atomic.Int32
-	if _, err := ask(t, end("node-9", incarnation{2, true}, &theirs), end("node-1", incarnation{1, true}, &ours), "node-1"); err == nil || ours.Load() > 0 {
+	if _, err := ask(t, end("node-9", incarnation{epoch: 2, state: true}, &theirs), end("node-1", incarnation{epoch: 1, state: true}, &ours), "node-1"); err == nil || ours.Load() > 0 {
 		t.Errorf("%v, superseded %d times", err, ours.Load())
 	}
 }

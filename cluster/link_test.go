@@ -136,10 +136,10 @@ func TestNodesOfAnotherIncarnationAreRefused(t *testing.T) {
 		one, other incarnation
 		ok         bool
 	}{
-		"the same":          {incarnation{1, true}, incarnation{1, true}, true},
-		"one without state": {incarnation{1, true}, incarnation{0, false}, true},
-		"an earlier one":    {incarnation{1, true}, incarnation{0, true}, false},
-		"a later one":       {incarnation{1, true}, incarnation{2, true}, false},
+		"the same":          {incarnation{epoch: 1, state: true}, incarnation{epoch: 1, state: true}, true},
+		"one without state": {incarnation{epoch: 1, state: true}, incarnation{epoch: 0, state: false}, true},
+		"an earlier one":    {incarnation{epoch: 1, state: true}, incarnation{epoch: 0, state: true}, false},
+		"a later one":       {incarnation{epoch: 1, state: true}, incarnation{epoch: 2, state: true}, false},
 	} {
 		var told atomic.Int32
 		_, err := ask(t, end("node-1", c.one, &told), end("node-2", c.other, &told), "node-2")

@@ -35,7 +35,7 @@ type virtual struct {
 	log    *lastLines
 	began  time.Time
 	many   bool // so many domains that not every machine is looked at
-	size   int // of the cluster that was founded: the first of members, which are all hosts there are
+	size   int  // of the cluster that was founded: the first of members, which are all hosts there are
 
 	// mu guards what follows.
 	mu       sync.Mutex
