@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,6 +313,48 @@ func TestUserRestoreIntoAYoungerCluster(t *testing.T) {
 func TestUserRestoreIntoAnOlderCluster(t *testing.T) {
 	image, tenants := imageAfter(t, 2)
 	restoreInto(t, image, tenants, true)
+}
+
+// Between the restore and the clearing of its log the leader's log lacks one entry,
+// whose place is the snapshot's: its followers are sent that, not what stands for it.
+func TestUserRestoreLeavesNothingToFollowersButTheSnapshot(t *testing.T) {
+	image, tenants := imageAfter(t, 2)
+	c := newTestCluster(t, 3)
+	c.tuning.commit = 10 * time.Millisecond // how often the library looks for what to send
+	c.startAll()
+	leader := c.leader()
+	_, before := writeMany(t, leader, "gone", 20)
+	c.waitAll(before)
+	var cleared atomic.Bool
+	slow := func() error {
+		if calledBy("removeOldLogs") && cleared.CompareAndSwap(false, true) {
+			time.Sleep(300 * time.Millisecond) // of the library's main goroutine: replication goes on
+		}
+		return nil
+	}
+	leader.store.fault.Store(&slow)
+	must(t, leader.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image), false))
+	leader.store.fault.Store(nil)
+	after, index := writeMany(t, leader, "after", 1)
+	if !cleared.Load() {
+		t.Fatal("the log was not cleared: the test shows nothing")
+	}
+	c.wantEverywhere(index, sorted(tenants, after)...)
+}
+
+// calledBy says whether a function is among the callers.
+func calledBy(name string) bool {
+	var at [64]uintptr
+	frames := runtime.CallersFrames(at[:runtime.Callers(2, at[:])])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "."+name) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 func TestDamagedImageIsNotRestored(t *testing.T) {

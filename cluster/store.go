@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,6 +184,10 @@ func (s *store) damages() (count, at uint64) {
 // The same befalls one whose log, cleared by an install, had ended beyond the
 // snapshot, because the library goes on believing in that end (hashicorp/raft
 // issue 697). So the store answers for both.
+//
+// Such an answer is for this node alone. A leader that restores an image leaves a
+// hole in the log in the snapshot's place, for followers to be sent the snapshot:
+// what stands there must not be sent as an entry (see transport.AppendEntries).
 type logBase struct {
 	index, term uint64
 	stale       uint64 // where a superseded tail ended, until entries are appended; 0: none
@@ -193,13 +198,21 @@ type logBase struct {
 func (b *logBase) stand(index uint64, l *raft.Log) bool {
 	switch {
 	case index == b.index && index > 1:
-		*l = raft.Log{Index: index, Term: b.term, Type: raft.LogNoop}
+		*l = raft.Log{Index: index, Term: b.term, Type: raft.LogNoop, Extensions: standIn}
 		return true
 	case index > b.index && index <= b.stale:
-		*l = raft.Log{Index: index, Type: raft.LogNoop}
+		*l = raft.Log{Index: index, Type: raft.LogNoop, Extensions: standIn}
 		return true
 	}
 	return false
+}
+
+// standIn marks what is no entry of the log. Entries that were read have no extensions.
+var standIn = []byte("stands for an entry")
+
+// standsIn says whether one of the entries is none.
+func standsIn(entries []*raft.Log) bool {
+	return slices.ContainsFunc(entries, func(l *raft.Log) bool { return bytes.Equal(l.Extensions, standIn) })
 }
 
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }

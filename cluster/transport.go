@@ -79,6 +79,7 @@ const maxInstall = 64 << 30
 
 var (
 	errStalled  = errors.New("withheld: the local log store is stalled")
+	errHole     = errors.New("withheld: the log is about to be cleared, and the peer is sent the snapshot")
 	errDefers   = errors.New("another node that noticed the leader's silence goes first")
 	errAbstains = errors.New("this node lost log entries and keeps out of elections until it has caught up")
 )
@@ -115,6 +116,9 @@ func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(args.Entries) == 0 && t.stalled() {
 		return errStalled
+	}
+	if standsIn(args.Entries) {
+		return errHole
 	}
 	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0
 	if !heartbeat {

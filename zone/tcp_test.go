@@ -278,9 +278,11 @@ func TestNewConnectionIsTurnedAwayWhileAllAreAnswered(t *testing.T) {
 	l.connections = 2
 	s := serve(t, l, "127.0.0.1")
 	for range 2 {
-		dial(t, "tcp", s.Addresses()[0])
+		conn := dial(t, "tcp", s.Addresses()[0])
+		conn.Write(framed(numbered(t, "short.p-dns.test.", 1)))
+		mustRead(t, conn)
 	}
-	waitFor(t, func() bool { return len(s.snapshot()) == 2 })
+	waitFor(t, func() bool { return s.busy() == 0 }) // and nothing changes their states any more
 	for _, c := range s.snapshot() {
 		c.state.Store(connBusy)
 	}
