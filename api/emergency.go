@@ -26,7 +26,7 @@ type Emergency struct {
 	WaitsFor       string     `json:"waits_for" doc:"What the switch still waits for, in words; empty when it is done. It then happens by itself."`
 	ReadyAt        *time.Time `json:"ready_at" doc:"When a switch that waits happens; null when it is done, or while that is not known."`
 	ExpectedAt     *time.Time `json:"expected_at" doc:"When a switch that waits is expected, if the next key is made and every serving node confirms it at once; null when it is done."`
-	Burned         []string   `json:"burned" nullable:"false" doc:"Standbys that this request revoked, because their private halves were in the leaked store."`
+	Burned         []string   `json:"burned" nullable:"false" doc:"Keys beside the active one that this request revoked, because their private halves were in the leaked store: standbys and, with old: revoke, keys that drained. With revoke_when_switched those have the active key's deadline."`
 	ExposureEndsAt *time.Time `json:"exposure_ends_at" doc:"When the last cache has let go of the old record: until then a signature by the old key may verify. Null while not known."`
 	MailAtRisk     string     `json:"mail_at_risk" doc:"Which mail fails DKIM, in words."`
 	SignersOnOld   []string   `json:"signers_on_old" nullable:"false" doc:"Access tokens that fetched an old key within signer_hold, and no later one since."`
@@ -167,6 +167,7 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 	out := &Emergency{Active: []string{}, Old: []string{}, RevokedForSlot: []string{}, SignersOnOld: []string{}, Unheard: []string{}, Burned: []string{}, OldBecomes: commands[0].Old.String()}
 	var ready, expected, exposed latest
 	var waits []string
+	burnedMail := false
 	for _, c := range commands {
 		if active, ok := ring.Active(c.Algorithm); ok {
 			out.Active = append(out.Active, d.Selector(active))
@@ -182,10 +183,19 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 		}
 		for _, k := range ring.Keys {
 			was, _ := before.ByID(k.ID)
-			if c.Store && k.Algorithm == c.Algorithm && k.Stage == keys.Revoked && was.Stage == keys.Standby {
-				out.Burned = append(out.Burned, d.Selector(k))
+			if k.Algorithm != c.Algorithm || d.Selector(k) == c.From {
+				continue
 			}
-			if k.Algorithm == c.Algorithm && k.Stage == keys.Revoked && was.Stage == keys.Draining && d.Selector(k) != c.From {
+			leaked := c.Store && was.Stage == keys.Draining && !was.PublicOnly
+			if leaked {
+				exposed.add(ring.ExposedUntil(k.ID, policy))
+			}
+			switch {
+			case k.Stage != keys.Revoked:
+			case c.Store && was.Stage == keys.Standby, leaked && c.Old == keys.FateRevoke:
+				out.Burned = append(out.Burned, d.Selector(k))
+				burnedMail = burnedMail || leaked
+			case was.Stage == keys.Draining:
 				out.RevokedForSlot = append(out.RevokedForSlot, d.Selector(k))
 			}
 		}
@@ -193,6 +203,9 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 	out.WaitsFor = strings.Join(waits, "; ")
 	out.ReadyAt, out.ExpectedAt, out.ExposureEndsAt = ready.moment(), expected.moment(), exposed.moment()
 	out.MailAtRisk = atRisk(out, ring)
+	if burnedMail {
+		out.MailAtRisk += ". Mail under way that keys among " + strings.Join(out.Burned, " and ") + " signed before they drained fails DKIM from now on"
+	}
 	return out
 }
 

@@ -15,7 +15,7 @@ type Rotation struct {
 	From        string `json:"from,omitempty" maxLength:"63" doc:"The active selector that the caller saw: where another is active already, nothing happens. Left out: whatever is active, of every algorithm."`
 	Emergency   bool   `json:"emergency,omitempty" doc:"A key leaked: never refused, and no soak. The standby signs at once where it is ready; otherwise by itself as soon as it is. Needs a reason."`
 	Old         string `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old key in an emergency: drain; revoke, in the change that activates the next and never before; or revoke_when_switched, the default: once every signer has fetched the next, at most ten minutes after the switch."`
-	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"What leaked: key, the default, the active key alone, so the standby replaces it; store, the sealed store, so the standby is revoked at once too and the next key is made anew, which takes its time: see expected_at."`
+	Compromised string `json:"compromised,omitempty" enum:"key,store" doc:"What leaked: key, the default, the active key alone, so the standby replaces it; store, the sealed store, so the standby is revoked at once too, keys that drain have the fate of old, and the next key is made anew, which takes its time: see expected_at."`
 	Reason      string `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit. An emergency needs it."`
 }
 

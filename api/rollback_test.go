@@ -62,6 +62,45 @@ func TestStoreLeakedBurnsTheStandbyAndSaysWhenTheNextKeySigns(t *testing.T) {
 	}
 }
 
+// TestStoreLeakedWhileAKeyDrains: that key was in it too, so it is not called one
+// that made room, and what is said of exposure and mail is true of it.
+func TestStoreLeakedWhileAKeyDrains(t *testing.T) {
+	for old, c := range map[string]struct {
+		burned  int
+		exposed int64 // from now on
+		says    string
+	}{
+		"revoke":               {2, 3600, "signed before they drained fails DKIM from now on"},
+		"revoke_when_switched": {1, 600 + 3600, "at most ten minutes after the switch"},
+	} {
+		h := newHouse(t)
+		d := h.claim("acme", "send.customer.example", "delegated")
+		first := stages(d)["active"][0]
+		h.confirm(d.Token)
+		h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/rotate", `{"from":"`+first+`"}`)
+		h.publish(d.Token)
+		h.confirm(d.Token)
+		r := h.emergency(d.Token, `{"emergency":true,"compromised":"store","old":"`+old+`","reason":"a backup was public"}`)
+		e := r.Emergency
+		if len(e.Burned) != c.burned || len(e.RevokedForSlot) != 0 || !strings.Contains(e.MailAtRisk, c.says) {
+			t.Errorf("%s: %+v", old, e)
+		}
+		m := h.replica.Machine()
+		token, err := state.ParseToken(d.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, _ := m.Domain(token)
+		k, _ := now.Ring().BySelector(first)
+		if until := now.Ring().ExposedUntil(k.ID, keys.DefaultPolicy()); until != h.at+c.exposed {
+			t.Errorf("%s: %s is exposed for %d s more, want %d", old, first, until-h.at, c.exposed)
+		}
+		if a := h.ask("POST", "/v1/domains/"+d.Token+"/rollback", ""); a.Code != http.StatusConflict {
+			t.Errorf("%s: rolled back onto a key that leaked: %d %s", old, a.Code, a.Body)
+		}
+	}
+}
+
 // TestRotationsThatCannotBeAreRefusedWithTheRemedy: each is a 4xx, names its
 // field, says what to do, and changes nothing.
 func TestRotationsThatCannotBeAreRefusedWithTheRemedy(t *testing.T) {

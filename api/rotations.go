@@ -19,8 +19,8 @@ type NewFleetRotation struct {
 	Scope       FleetScope `json:"scope" doc:"Which domains: one of the four."`
 	Emergency   bool       `json:"emergency,omitempty" doc:"Keys leaked: no soak; domains whose standby is not ready switch by themselves as soon as it is. Needs a reason."`
 	Old         string     `json:"old,omitempty" enum:"drain,revoke,revoke_when_switched" doc:"What becomes of the old keys in an emergency, as for one domain: revoke_when_switched is the default. In a drill, and without emergency, they drain."`
-	Compromised string     `json:"compromised,omitempty" enum:"key,store" doc:"store: the sealed store leaked, so standbys are revoked at once too and every domain gets a key made anew; expected_at says when."`
-	Drill       bool       `json:"drill,omitempty" doc:"An emergency in everything but revocation: old keys drain."`
+	Compromised string     `json:"compromised,omitempty" enum:"key,store" doc:"store: the sealed store leaked, so standbys are revoked at once too, keys that drain have the fate of old, and every domain gets a key made anew; expected_at says when."`
+	Drill       bool       `json:"drill,omitempty" doc:"An emergency in everything but revocation: old keys drain, and no older one makes room in a slot."`
 	Canary      []int      `json:"canary,omitempty" maxItems:"8" doc:"Stages in percent of the domains, rising to 100: [1,10,100]. After each it holds. Left out: all at once."`
 	Hold        string     `json:"hold,omitempty" maxLength:"20" example:"1h" doc:"How long it holds between stages; left out: until it is resumed."`
 	Reason      string     `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit of every domain. An emergency needs it."`
@@ -53,8 +53,8 @@ type FleetRotation struct {
 	Done        int         `json:"done" doc:"Domains for which nothing is waited for any more."`
 	Switched    int         `json:"switched" doc:"Domains that sign with another key."`
 	Waiting     int         `json:"waiting" doc:"Domains that switch by themselves once their next key is ready."`
-	Skipped     int         `json:"skipped" doc:"Domains that leave, are of a suspended tenant (in a plain rotation), or sign with a key kept elsewhere."`
-	Dropped     int         `json:"dropped" doc:"Domains that left while they waited, were taken over by another rotation, or whose wish was withdrawn by a rollback."`
+	Skipped     int         `json:"skipped" doc:"Domains that leave, are of a suspended tenant (in a plain rotation), wait for an emergency already (where this one is none, or a drill, or lets old keys drain), or sign with a key kept elsewhere."`
+	Dropped     int         `json:"dropped" doc:"Domains that left while they waited, were taken over by another rotation or an emergency of their own, or whose wish was withdrawn by a rollback."`
 	RolledBack  int         `json:"rolled_back"`
 	NotBack     int         `json:"not_rolled_back" doc:"Domains whose key before is revoked, too old to come back, or the same as now."`
 	Standbys    FleetRefill `json:"standbys" doc:"New standbys of the domains that switched."`

@@ -202,6 +202,14 @@ type sumReply struct {
 	Sum  state.Sum `cbor:"2,keyasint"`
 }
 
+// comparable is the sum where it says what this release's says; nil otherwise.
+func (r *sumReply) comparable() *state.Sum {
+	if r.Form != state.SumForm {
+		return nil
+	}
+	return &r.Sum
+}
+
 // answer waits until this node has the sum of a place.
 func (c *checker) answer(ctx context.Context, a sumAsk) (sumReply, error) {
 	tick := time.NewTicker(sumPoll)
@@ -247,9 +255,8 @@ func (c *checker) compare(own ownSum) CheckReport {
 		}
 		wg.Go(func() {
 			var r sumReply
-			err := c.node.peers.callMember(ctx, m, callSum, sumAsk{own.index}, &r)
-			if err == nil && r.Form == state.SumForm {
-				votes[i].sum = &r.Sum
+			if c.node.peers.callMember(ctx, m, callSum, sumAsk{own.index}, &r) == nil {
+				votes[i].sum = r.comparable()
 			}
 		})
 	}

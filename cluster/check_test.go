@@ -178,6 +178,18 @@ func (c *testCluster) waitFor(index uint64, ids ...string) {
 	}
 }
 
+// TestSumOfAnotherReleaseIsNoDivergence: it says something else of an equal machine.
+func TestSumOfAnotherReleaseIsNoDivergence(t *testing.T) {
+	own := state.Sum(7)
+	for form, want := range map[uint32]Verdict{state.SumForm: Split, state.SumForm + 1: Unclear, 0: Unclear} {
+		other := sumReply{Form: form, Sum: 8}
+		votes := []vote{{"node-1", true, &own}, {"node-2", true, other.comparable()}, {"node-3", true, nil}}
+		if r := judge(1, votes); r.Verdict != want {
+			t.Errorf("form %d: %v, want %v", form, r.Verdict, want)
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	sum := func(s state.Sum) *state.Sum { return &s }
 	v := func(id string, voter bool, s *state.Sum) vote { return vote{id, voter, s} }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"authd/cluster/state"
+	"authd/zone"
 )
 
 func TestLeaderGivesTheNodesCookieSecrets(t *testing.T) {
@@ -27,12 +28,12 @@ func TestLeaderGivesTheNodesCookieSecrets(t *testing.T) {
 		return s
 	}
 	first := agreed(func(s state.CookieSecrets) bool { return s.CurrentAt != 0 })
-	if first.CurrentAt != clock.Load() || first.PreviousAt != 0 {
+	if first.CurrentAt != clock.Load() || first.Previous != (zone.CookieSecret{}) {
 		t.Errorf("first secret %+v at %d", first, clock.Load())
 	}
 	clock.Add(24 * 3600)
 	second := agreed(func(s state.CookieSecrets) bool { return s.CurrentAt != first.CurrentAt })
-	if second.Previous != first.Current || second.PreviousAt != first.CurrentAt || second.CurrentAt != clock.Load() {
+	if second.Previous != first.Current || second.CurrentAt != clock.Load() {
 		t.Errorf("after a day %+v, before %+v", second, first)
 	}
 }

@@ -272,14 +272,16 @@ func (s *signerSearch) fetchedSince(list []handed) bool {
 	return s.r.State == state.RotationDone && slices.ContainsFunc(list, func(h handed) bool { return h.At > s.r.EndedAt+givenOn })
 }
 
-// onOld says whether a signer has an old key and no later one, as KeyUse.OnOld does.
+// onOld says whether a signer has an old key and no later one since, as
+// KeyUse.OnOld does.
 func onOld(list []handed, old keyAsk, now int64) bool {
-	has := false
+	var at, later int64
 	for _, h := range list {
-		if slices.Contains(old.Later, h.Key) {
-			return false
+		if h.Key == old.Key {
+			at = max(at, h.At)
+		} else if slices.Contains(old.Later, h.Key) {
+			later = max(later, h.At)
 		}
-		has = has || h.Key == old.Key && h.At >= now-old.Hold
 	}
-	return has
+	return at >= now-old.Hold && at > later
 }

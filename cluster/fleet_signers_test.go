@@ -75,6 +75,29 @@ func TestSignersOfAFleetAreFoundWhereverTheyFetched(t *testing.T) {
 	}
 }
 
+// A rotation was rolled back: every signer fetched a later key once, and signs with
+// the one before again.
+func TestSignerThatWentBackToAKeyIsOnIt(t *testing.T) {
+	ask := keyAsk{Key: 1, Hold: 100, Later: []uint32{2, 3}}
+	for name, c := range map[string]struct {
+		list []handed
+		on   bool
+	}{
+		"has it alone":         {[]handed{{Key: 1, At: 950}}, true},
+		"has the next":         {[]handed{{Key: 1, At: 950}, {Key: 2, At: 960}}, false},
+		"went back":            {[]handed{{Key: 2, At: 940}, {Key: 1, At: 950}}, true},
+		"went back and forth":  {[]handed{{Key: 2, At: 940}, {Key: 1, At: 950}, {Key: 3, At: 951}}, false},
+		"both in one second":   {[]handed{{Key: 2, At: 950}, {Key: 1, At: 950}}, false},
+		"let go of it":         {[]handed{{Key: 2, At: 100}, {Key: 1, At: 899}}, false},
+		"never had it":         {[]handed{{Key: 2, At: 950}}, false},
+		"has an earlier alone": {[]handed{{Key: 7, At: 950}}, false},
+	} {
+		if on := onOld(c.list, ask, 1000); on != c.on {
+			t.Errorf("%s: on it %t", name, on)
+		}
+	}
+}
+
 // TestLaterKeyIsOneOfTheSameAlgorithm: a signer gets both keys of a domain that
 // signs twice, and the second is not the first's successor.
 func TestLaterKeyIsOneOfTheSameAlgorithm(t *testing.T) {

@@ -58,6 +58,7 @@ func TestEvidenceIsNoBetterThanWhatItRestsOn(t *testing.T) {
 		"one who may hold it still":          {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now - hold}}}, complete: true, on: []string{"s"}},
 		"one who may not any more":           {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now - hold - 1}}}, complete: true, switched: true},
 		"one who fetched a later one":        {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now, Later: now}}}, complete: true, switched: true},
+		"one who went back to it":            {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now, Later: now - 1}}}, complete: true, on: []string{"s"}},
 		"one who fetched only a later one":   {use: KeyUse{Signers: []SignerSeen{{ID: "s", Later: now}}}, complete: true, switched: true},
 	} {
 		e := c.use.Evidence(hold, now)

@@ -54,7 +54,8 @@ type keyTold struct {
 }
 
 // SignerSeen is when a signer, by the id of its access token, last fetched a key
-// and a later one of the same domain; 0: never.
+// and a later one of the same domain; 0: never. Who fetched the later one first, as
+// before a rollback, is on the key.
 type SignerSeen struct {
 	ID    string `cbor:"1,keyasint"`
 	At    int64  `cbor:"2,keyasint"`
@@ -137,11 +138,11 @@ func (u *KeyUse) Evidence(hold, now int64) keys.Evidence {
 	return e
 }
 
-// OnOld are the signers that fetched the key within a time and no later one.
+// OnOld are the signers that fetched the key within a time and no later one since.
 func (u *KeyUse) OnOld(hold, now int64) []string {
 	var on []string
 	for _, s := range u.Signers {
-		if s.At >= now-hold && s.At > 0 && s.Later == 0 {
+		if s.At >= now-hold && s.At > s.Later {
 			on = append(on, s.ID)
 		}
 	}

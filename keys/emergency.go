@@ -45,7 +45,13 @@ type Urgent struct {
 	Burned bool
 	// Planned: no emergency, so the next key soaks before it signs.
 	Planned bool
+	// Drill: an emergency for practice, so no older key makes room for the next.
+	Drill bool
 }
+
+// Serious says whether a key is believed to have leaked: what asks for less must
+// not take the wish's place.
+func (u Urgent) Serious() bool { return u.Key != 0 && !u.Planned && !u.Drill }
 
 // Emergency replaces an active key as soon as receivers can see the next one: at
 // once where the standby is ready, otherwise by StepActivate at its ready time;
@@ -59,53 +65,93 @@ type Urgent struct {
 // In slots the older draining key is revoked where otherwise no slot would be
 // left for the next standby.
 func (r Ring) Emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
-	return r.inEmergency(a, from, old, false, at)
+	return r.inEmergency(a, from, Urgent{Old: old}, at)
 }
 
 // Burn is an Emergency after the sealed store leaked: the standby, whose private
 // half was in it, is revoked at once (it signed nothing), and the active key is
-// replaced by one that is made anew. Again for the same active key it burns
-// nothing: the standby that is there then was made since.
+// replaced by one that is made anew. Keys that drain were in the store too: they
+// have the active one's fate, from now on since nothing signs with them, and none
+// of them signs again. Again for the same active key it burns nothing: the standby
+// that is there then was made since.
 func (r Ring) Burn(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
-	return r.inEmergency(a, from, old, true, at)
+	return r.inEmergency(a, from, Urgent{Old: old, Burned: true}, at)
 }
 
-func (r Ring) inEmergency(a Algorithm, from uint32, old Fate, burn bool, at int64) (Ring, error) {
-	next, err := r.emergency(a, from, old, burn, at)
+// Drill is an Emergency that revokes nothing, also no older key to free its slot:
+// what was signed with that is real. It leaves a wish alone that is meant.
+func (r Ring) Drill(a Algorithm, from uint32, at int64) (Ring, error) {
+	if r.Urgent[a].Serious() {
+		return r, nil
+	}
+	return r.inEmergency(a, from, Urgent{Old: FateDrain, Drill: true}, at)
+}
+
+func (r Ring) inEmergency(a Algorithm, from uint32, wish Urgent, at int64) (Ring, error) {
+	next, err := r.emergency(a, from, wish, at)
 	if err != nil {
 		return Ring{}, fmt.Errorf("emergency rotation of %s: %w", a, err)
 	}
 	return next, nil
 }
 
-func (r Ring) emergency(a Algorithm, from uint32, old Fate, burn bool, at int64) (Ring, error) {
+func (r Ring) emergency(a Algorithm, from uint32, wish Urgent, at int64) (Ring, error) {
 	switch {
 	case at <= 0:
 		return Ring{}, fmt.Errorf("time %d is not after 1970", at)
-	case !old.known():
-		return Ring{}, fmt.Errorf("%s is unknown", old)
+	case !wish.Old.known():
+		return Ring{}, fmt.Errorf("%s is unknown", wish.Old)
 	case r.RetiredAt != 0:
 		return Ring{}, errors.New("the domain is leaving: nothing signs any more")
 	}
 	active, signing := r.Active(a)
 	if from != 0 && (!signing || from != active.ID) {
-		return r.replaced(a, from, old, at)
+		return r.replaced(a, from, wish.Old, at)
 	}
-	wish := Urgent{Key: active.ID, Old: old, Burned: burn || r.Urgent[a].Burned}
-	if standby, ok := r.Standby(a); ok && burn && !r.Urgent[a].Burned {
-		r = r.revoked(r.index(standby.ID), at)
+	if wish.Burned && !r.Urgent[a].Burned {
+		r = r.burned(a, wish.Old, at)
 	}
+	wish.Key, wish.Burned = active.ID, wish.Burned || r.Urgent[a].Burned
 	if signing {
 		r = r.wishing(a, wish)
 	}
 	standby, ok := r.Standby(a)
-	if !ok {
+	switch {
+	case !ok && wish.Drill:
+		return r, nil
+	case !ok:
 		return r.freeSlot(a, 0, at), nil
-	}
-	if standby.notReady(at) != nil {
+	case standby.notReady(at) != nil:
 		return r, nil // the step is planned for its ready time
 	}
 	return r.activate(r.index(standby.ID), at, Policy{})
+}
+
+// burned is the ring without what leaked with the store, but for the active key.
+func (r Ring) burned(a Algorithm, old Fate, at int64) Ring {
+	if standby, ok := r.Standby(a); ok {
+		r = r.revoked(r.index(standby.ID), at)
+	}
+	for i := range r.Keys {
+		switch k := &r.Keys[i]; {
+		case k.Algorithm != a || k.Stage != Draining || k.PublicOnly:
+		case old == FateRevoke:
+			r = r.revoked(i, at)
+		case old == FateSwitch && k.SwitchBy == 0:
+			r = r.switching(i, at)
+		}
+	}
+	return r.noWayBack(a)
+}
+
+// noWayBack closes the rollback window of an algorithm.
+func (r Ring) noWayBack(a Algorithm) Ring {
+	if _, ok := r.RolledFrom[a]; !ok {
+		return r
+	}
+	next := r.clone()
+	delete(next.RolledFrom, a)
+	return next
 }
 
 // wishing is the ring with a wish for its next key.
@@ -202,8 +248,11 @@ func (r Ring) replace(i int, at int64) Ring {
 	a := r.Keys[i].Algorithm
 	wish, urgent := r.Urgent[a]
 	next := r.succeed(i, at)
+	if wish.Burned {
+		next = next.noWayBack(a)
+	}
 	switch {
-	case !urgent || wish.Planned:
+	case !urgent || wish.Planned || wish.Drill:
 		return next // the older keys drain to their ends: a slot can wait
 	case wish.Old == FateRevoke:
 		return next.revoked(next.index(wish.Key), at)

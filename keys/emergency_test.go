@@ -31,7 +31,7 @@ func TestRingWithAnEmergencyIsReadOnlyInItsOneForm(t *testing.T) {
 		"three":              {"\x02" + body + "\x00\x03", "3 items"},
 		"behind version 1":   {"\x01" + urgent[1:], "too many"},
 		"no such fate":       {"\x02" + body + "\x00\x01\x01\x04\x00\x01", "fate 4"},
-		"no such flag":       {"\x02" + body + "\x00\x01\x01\x01\x04\x01", "flags"},
+		"no such flag":       {"\x02" + body + "\x00\x01\x01\x01\x08\x01", "flags"},
 		"no such algorithm":  {"\x02" + body + "\x00\x01\x07\x01\x00\x01", "not active"},
 		"another key":        {"\x02" + body + "\x00\x01\x01\x01\x00\x02", "not active"},
 		"out of order":       {"\x02" + body + "\x00\x02\x02\x01\x00\x02\x01\x01\x00\x01", "order"},

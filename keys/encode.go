@@ -84,6 +84,7 @@ func (r Ring) Append(dst []byte) []byte {
 const (
 	isBurned = 1 << iota
 	isPlanned
+	isDrill
 )
 
 func (u Urgent) flags() (flags byte) {
@@ -92,6 +93,9 @@ func (u Urgent) flags() (flags byte) {
 	}
 	if u.Planned {
 		flags |= isPlanned
+	}
+	if u.Drill {
+		flags |= isDrill
 	}
 	return flags
 }
@@ -312,10 +316,10 @@ func (d *ringDecoder) urgent(r *Ring) {
 		}
 		wish := Urgent{Old: Fate(d.byte())}
 		flags := d.byte()
-		if flags&^(isBurned|isPlanned) != 0 {
+		if flags&^(isBurned|isPlanned|isDrill) != 0 {
 			d.fail(fmt.Errorf("wish flags %#x", flags))
 		}
-		wish.Burned, wish.Planned = flags&isBurned != 0, flags&isPlanned != 0
+		wish.Burned, wish.Planned, wish.Drill = flags&isBurned != 0, flags&isPlanned != 0, flags&isDrill != 0
 		wish.Key = d.uint32()
 		r.Urgent[a] = wish
 		last = a
@@ -436,7 +440,10 @@ func (r Ring) check() error {
 		if !wish.Old.known() {
 			return fmt.Errorf("urgent: %s is unknown", wish.Old)
 		}
-		if k, ok := r.Active(a); !ok || k.ID != wish.Key || r.RetiredAt != 0 {
+		k, _ := r.ByID(wish.Key)
+		signs := k.Stage == Active && r.RetiredAt == 0
+		signed := k.Stage == Draining && r.RetiredAt != 0 && k.DrainedAt == r.RetiredAt
+		if k.Algorithm != a || !signs && !signed {
 			return fmt.Errorf("urgent: key %d of %s is not active", wish.Key, a)
 		}
 	}

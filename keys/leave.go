@@ -2,6 +2,7 @@ package keys
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -50,18 +51,29 @@ func (r Ring) revokeActive(i int, at int64, anyway bool) (Ring, error) {
 }
 
 // Retire is the ring of a domain that leaves: nothing signs any more, active keys
-// drain to their floor, standbys, which signed nothing, are revoked.
+// drain to their floor, standbys, which signed nothing, are revoked. An emergency
+// that waited has what it waited for: the key no longer signs, so it is revoked if
+// that is its fate, and does not come back with the domain. Where it may drain the
+// wish stays, and is carried out if the domain comes back.
 func (r Ring) Retire(at int64) Ring {
 	if r.RetiredAt != 0 {
 		return r
 	}
 	next := r.clone()
-	next.RetiredAt, next.Urgent, next.Rotation = at, nil, 0
+	next.RetiredAt, next.Rotation = at, 0
+	maps.DeleteFunc(next.Urgent, func(_ Algorithm, wish Urgent) bool { return !wish.Serious() || wish.Old == FateSwitch })
 	for i := range next.Keys {
-		switch k := &next.Keys[i]; k.Stage {
-		case Active:
+		k := &next.Keys[i]
+		wish := r.Urgent[k.Algorithm]
+		switch {
+		case k.Stage == Active && wish.Old == FateRevoke:
+			next = next.revoked(i, at)
+		case k.Stage == Active:
 			k.Stage, k.DrainedAt = Draining, at
-		case Standby:
+			if wish.Old == FateSwitch {
+				next = next.switching(i, at)
+			}
+		case k.Stage == Standby:
 			next = next.revoked(i, at)
 		}
 	}
@@ -81,14 +93,21 @@ func (r Ring) ReviveNeeds(algorithms []Algorithm) []Algorithm {
 }
 
 // retired is the place of the key that signed when the domain began to leave,
-// while it is still draining; -1 otherwise.
+// while it is still draining; -1 otherwise. A rotation in the same second leaves two
+// that stopped signing then: it is the one that began later. One that an emergency
+// is about to revoke is none.
 func (r Ring) retired(a Algorithm) int {
-	if r.RetiredAt == 0 {
-		return -1
+	found := -1
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		if r.RetiredAt == 0 || k.Algorithm != a || k.Stage != Draining || k.DrainedAt != r.RetiredAt || k.SwitchBy != 0 {
+			continue
+		}
+		if found < 0 || k.ActivatedAt >= r.Keys[found].ActivatedAt {
+			found = i
+		}
 	}
-	return slices.IndexFunc(r.Keys, func(k Key) bool {
-		return k.Algorithm == a && k.Stage == Draining && k.DrainedAt == r.RetiredAt
-	})
+	return found
 }
 
 // Revive is the ring of a domain that comes back. A key that signed when it left
@@ -110,6 +129,7 @@ func (r Ring) Revive(at int64, algorithms []Algorithm, material []Material) (Rin
 		}
 	}
 	next.RetiredAt = 0
+	maps.DeleteFunc(next.Urgent, func(a Algorithm, wish Urgent) bool { k, _ := next.Active(a); return k.ID != wish.Key })
 	for i := range material {
 		m := &material[i]
 		if !slices.Contains(needed, m.Algorithm) {

@@ -88,7 +88,7 @@ func (w *walk) advance(t *rapid.T) {
 func (w *walk) act(t *rapid.T) {
 	var next Ring
 	var err error
-	switch what := rapid.IntRange(0, 20).Draw(t, "what"); {
+	switch what := rapid.IntRange(0, 21).Draw(t, "what"); {
 	case what < 9:
 		step, due, ok := w.ring.Next(w.policy)
 		if !ok {
@@ -129,6 +129,10 @@ func (w *walk) act(t *rapid.T) {
 		if err == nil {
 			w.drains(t, next)
 		}
+	case what < 21:
+		if next, err = w.ring.Drill(rapid.SampledFrom(w.algorithms).Draw(t, "algorithm"), 0, w.now); err == nil {
+			w.drains(t, next)
+		}
 	default:
 		var material []Material
 		for i, a := range w.ring.ReviveNeeds(w.algorithms) {
@@ -146,7 +150,7 @@ func (w *walk) act(t *rapid.T) {
 func (w *walk) drains(t *rapid.T, next Ring) {
 	for _, k := range w.ring.Keys {
 		wish := w.ring.Urgent[k.Algorithm]
-		if now, ok := next.ByID(k.ID); !ok || now.Stage != Revoked || k.Stage == Revoked || k.SwitchBy != 0 || wish.Key != 0 && !wish.Planned {
+		if now, ok := next.ByID(k.ID); !ok || now.Stage != Revoked || k.Stage == Revoked || k.SwitchBy != 0 || wish.Serious() {
 			continue
 		}
 		if k.Stage != Draining || w.now < floorAt(&k, w.policy) {
@@ -184,7 +188,7 @@ func (w *walk) emergency(t *rapid.T) Ring {
 	case !signed:
 	case !signs:
 		t.Fatal("after an emergency nothing signs")
-	case after.ID == before.ID && (next.Urgent[a].Key != before.ID || next.Urgent[a].Old != old || next.Urgent[a].Planned):
+	case after.ID == before.ID && (next.Urgent[a].Key != before.ID || next.Urgent[a].Old != old || !next.Urgent[a].Serious()):
 		t.Fatalf("%s signs on, and what waits is %+v", after.Selector, next.Urgent[a])
 	case after.ID != before.ID && (k.Stage == Revoked) != (old == FateRevoke):
 		t.Fatalf("%s is %s, but was to %s", k.Selector, k.Stage, old)

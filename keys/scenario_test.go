@@ -140,9 +140,13 @@ func (s *scenario) do(words []string) error {
 		next, err = s.ring.revokeKey(key.ID, s.now, anyway)
 	case "emergency", "burn":
 		next, err = s.emergency(words[1:], words[0] == "burn")
-	case "renew":
+	case "renew", "drill":
 		var a Algorithm
-		if a, err = ParseAlgorithm(words[1]); err == nil {
+		switch a, err = ParseAlgorithm(words[1]); {
+		case err != nil:
+		case words[0] == "drill":
+			next, err = s.ring.Drill(a, 0, s.now)
+		default:
 			next, err = s.ring.Renew(a, s.now, s.policy)
 		}
 	case "leave":

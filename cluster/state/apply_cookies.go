@@ -8,8 +8,7 @@ type CookieSecrets struct {
 	Current   zone.CookieSecret `cbor:"1,keyasint"`
 	CurrentAt int64             `cbor:"2,keyasint"`
 	// Previous is recognised besides; zero where there was none.
-	Previous   zone.CookieSecret `cbor:"3,keyasint"`
-	PreviousAt int64             `cbor:"4,keyasint"`
+	Previous zone.CookieSecret `cbor:"3,keyasint"`
 }
 
 const (
@@ -54,6 +53,6 @@ func (w *writer) setCookieSecret(c SetCookieSecret) Result {
 	case had.CurrentAt != 0 && w.time < had.CurrentAt+cookieFloor:
 		return refused(tooEarly("secret", had.CurrentAt+cookieFloor, "a secret that is %d s old: cookies made with the one before it still count", w.time-had.CurrentAt))
 	}
-	w.cookies = CookieSecrets{Current: c.Secret, CurrentAt: w.time, Previous: had.Current, PreviousAt: had.CurrentAt}
+	w.cookies = CookieSecrets{Current: c.Secret, CurrentAt: w.time, Previous: had.Current}
 	return done
 }

@@ -28,7 +28,7 @@ func TestCookieSecretsRollOver(t *testing.T) {
 		t.Errorf("due at %d, want %d", due, w.at)
 	}
 	w.must(SetCookieSecret{secretOf(2)})
-	want := CookieSecrets{Current: secretOf(2), CurrentAt: w.at, Previous: secretOf(1), PreviousAt: first}
+	want := CookieSecrets{Current: secretOf(2), CurrentAt: w.at, Previous: secretOf(1)}
 	if got := w.m.CookieSecrets(); got != want || got.Served() != (zone.CookieSecrets{Current: secretOf(2), Previous: secretOf(1)}) {
 		t.Errorf("got %v, want %v", got, want)
 	}

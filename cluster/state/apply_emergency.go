@@ -37,6 +37,9 @@ func (w *writer) replaceKey(c ReplaceKey) Result {
 		result.Refusal = keyRefusal("key", err)
 		return result
 	}
+	if _, waits := next.Urgent[c.Algorithm]; waits {
+		next.Rotation = 0 // the way back of a rotation does not withdraw what was asked for alone
+	}
 	if bytes.Equal(ring.Append(nil), next.Append(nil)) {
 		return result
 	}

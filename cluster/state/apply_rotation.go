@@ -145,7 +145,7 @@ func (w *writer) controlRotation(c ControlRotation) Result {
 	case c.Verb == RotationPause && old.Ended(), c.Verb == RotationResume && old.Ended():
 		result.Refusal = ended
 	case c.Verb == RotationPause:
-		next.State = RotationPaused
+		next.State, next.HeldAt = RotationPaused, 0 // a hold would end by itself
 	case c.Verb == RotationResume:
 		next.goOn()
 	case c.Verb == RotationAbort && old.State == RotationDone:
@@ -176,7 +176,7 @@ func sameRotation(a, b *Rotation) bool {
 
 // goOn ends a pause, a hold, or a stage that waits for its last domains.
 func (r *Rotation) goOn() {
-	stageOver := r.HeldAt != 0 || r.State == RotationRunning && r.passed() >= r.limit()
+	stageOver := r.HeldAt != 0 || r.passed() >= r.limit() && (r.State == RotationRunning || r.Waiting == 0)
 	if stageOver && int(r.Stage)+1 < len(r.Canary) {
 		r.Stage++
 	}
@@ -186,6 +186,9 @@ func (r *Rotation) goOn() {
 // turnBack begins the way back over what was begun.
 func (r *Rotation) turnBack() *Refusal {
 	switch {
+	case r.Back && r.State == RotationAborted:
+		r.State, r.EndedAt = RotationRunning, 0 // where it was
+		return nil
 	case r.Back:
 		return nil
 	case r.Store:
@@ -286,6 +289,9 @@ func (w *writer) turned(r *Rotation, d *Domain, ring keys.Ring) (keys.Ring, Comm
 	if d.State == Leaving || !urgent && w.suspended(d) {
 		return ring, nil
 	}
+	if r.Old == keys.FateDrain && !r.Store && waitsSeriously(ring) {
+		return ring, nil // it would make less of the emergency, and its way back withdraw it
+	}
 	policy := w.policy(d)
 	next := ring
 	var told Command
@@ -299,6 +305,8 @@ func (w *writer) turned(r *Rotation, d *Domain, ring keys.Ring) (keys.Ring, Comm
 		switch {
 		case !urgent:
 			after, err = next.Renew(a, w.time, policy)
+		case r.Drill:
+			after, err = next.Drill(a, active.ID, w.time)
 		case r.Store:
 			after, err = next.Burn(a, active.ID, r.Old, w.time)
 		default:
@@ -322,6 +330,16 @@ func (w *writer) turned(r *Rotation, d *Domain, ring keys.Ring) (keys.Ring, Comm
 		}
 	}
 	return next, told
+}
+
+// waitsSeriously says whether an emergency, no drill, waits for its standby.
+func waitsSeriously(ring keys.Ring) bool {
+	for _, wish := range ring.Urgent {
+		if wish.Serious() {
+			return true
+		}
+	}
+	return false
 }
 
 // returnOne takes one domain back: what waits is withdrawn, and the key that was

@@ -415,3 +415,135 @@ func BenchmarkRotationApply(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/rotateShare, "µs/domain")
 }
+
+// What has to wait in a drill or a plain rotation does not make less of an emergency
+// that waits already, and the way back of either does not withdraw it.
+func TestEmergencyThatWaitsIsNotTakenOverByLess(t *testing.T) {
+	for name, spec := range map[string]RotationSpec{
+		"a drill":                   {Emergency: true, Drill: true},
+		"a plain rotation":          {},
+		"an emergency that drains":  {Emergency: true},
+		"a drill that says nothing": {Drill: true},
+	} {
+		w := newWorld(t)
+		w.must(claimOf(tok(1), "one.customer.test", zone.CNAME, "acme")) // nobody confirmed its standby
+		w.must(ReplaceKey{Token: tok(1), Algorithm: keys.RSA2048, Old: keys.FateRevoke})
+		spec.Scope, spec.Total = RotationScope{All: true}, 1
+		w.must(start1(spec))
+		if r := w.advance(); r.Skipped != 1 || r.Waiting != 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
+		w.must(ControlRotation{tok(99), RotationRollback})
+		w.advance()
+		w.refill()
+		if stage := w.stageOf(tok(1), 1); stage != keys.Revoked {
+			t.Errorf("%s: the key that leaked is %s", name, stage)
+		}
+	}
+}
+
+// TestEmergencyOfOneDomainIsNotWithdrawnWithARotation that waited for the same standby.
+func TestEmergencyOfOneDomainIsNotWithdrawnWithARotation(t *testing.T) {
+	for _, old := range []keys.Fate{keys.FateDrain, keys.FateRevoke, keys.FateSwitch} {
+		w := newWorld(t)
+		w.must(claimOf(tok(1), "one.customer.test", zone.CNAME, "acme"))
+		w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Drill: true, Total: 1}))
+		if r := w.advance(); r.Waiting != 1 {
+			t.Fatalf("%+v", r)
+		}
+		w.must(ReplaceKey{Token: tok(1), Algorithm: keys.RSA2048, Old: old})
+		w.must(ControlRotation{tok(99), RotationRollback})
+		if r := w.advance(); r.State != RotationDone || r.Waiting != 0 || r.Dropped != 1 {
+			t.Errorf("%s: %+v", old, r)
+		}
+		if wish := w.domain(tok(1)).Ring().Urgent[keys.RSA2048]; !wish.Serious() || wish.Old != old {
+			t.Errorf("%s: what waits is %+v", old, wish)
+		}
+		w.checkIndexes()
+	}
+}
+
+// TestDrillOfAFleetRevokesNothing in slots either, where an emergency makes room.
+func TestDrillOfAFleetRevokesNothing(t *testing.T) {
+	w := manyOf(t, 4) // two in slots
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Drill: true, Total: 4}))
+	w.advance()
+	for range 2 {
+		w.later(3 * 3600)
+		w.refill()
+	}
+	w.must(StartRotation{tok(98), RotationSpec{Scope: RotationScope{All: true}, Drill: true, Old: keys.FateDrain, Total: 4}})
+	w.advance()
+	r, _ := w.m.Rotation(tok(98))
+	if r.Switched != 4 || r.ForSlot != 0 {
+		t.Errorf("%+v", r)
+	}
+	for i := range uint64(4) {
+		for _, k := range w.domain(tok(i + 1)).Ring().Keys {
+			if k.Stage == keys.Revoked {
+				t.Errorf("domain %d: %s is revoked", i+1, k.Selector)
+			}
+		}
+	}
+}
+
+// TestLeakedStoreTakesTheKeysThatDrain: they are in the sum of what is exposed, and
+// none of them was revoked for its slot.
+func TestLeakedStoreTakesTheKeysThatDrain(t *testing.T) {
+	policy := spec().Policy
+	drains := int64((policy.SignerHold + policy.Drain) / time.Second)
+	for old, exposed := range map[keys.Fate]int64{keys.FateRevoke: 0, keys.FateSwitch: keys.SwitchTime, keys.FateDrain: drains - 6*3600} {
+		w := manyOf(t, 4)
+		w.must(StartRotation{tok(98), RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: keys.FateDrain, Total: 4}})
+		w.must(AdvanceRotation{tok(98)})
+		for range 2 {
+			w.later(3 * 3600)
+			w.refill()
+		}
+		w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Store: true, Old: old, Total: 4}))
+		if r := w.advance(); r.Waiting != 4 || r.ForSlot != 0 || r.Exposed != w.at+exposed+keys.TTLLong {
+			t.Errorf("%s: %d s from now, want %d: %+v", old, r.Exposed-keys.TTLLong-w.at, exposed, r)
+		}
+		for i := range uint64(4) {
+			k, _ := w.domain(tok(i + 1)).Ring().ByID(1)
+			if (k.Stage == keys.Revoked) != (old == keys.FateRevoke) || (k.SwitchBy != 0) != (old == keys.FateSwitch) {
+				t.Errorf("%s: the key of before is %s, until %d", old, k.Stage, k.SwitchBy)
+			}
+		}
+		w.checkIndexes()
+	}
+}
+
+// A stage holds and goes on by itself after a while, unless somebody says to stop.
+func TestPauseEndsTheHoldBetweenStages(t *testing.T) {
+	w := manyOf(t, 20)
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Canary: []uint8{10, 100}, Hold: 600, Total: 20}))
+	if r := w.advance(); r.Begun != 2 || r.HeldAt == 0 {
+		t.Fatalf("%+v", r)
+	}
+	w.must(ControlRotation{tok(99), RotationPause})
+	w.later(day)
+	if r := w.advance(); r.Begun != 2 || r.State != RotationPaused {
+		t.Fatalf("paused: %+v", r)
+	}
+	w.must(ControlRotation{tok(99), RotationResume})
+	if r := w.advance(); r.Begun != 20 || r.State != RotationDone {
+		t.Errorf("resumed: %+v", r)
+	}
+}
+
+// TestWayBackThatWasAbortedGoesOn when it is asked for again.
+func TestWayBackThatWasAbortedGoesOn(t *testing.T) {
+	w := manyOf(t, 3)
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Total: 3}))
+	w.advance()
+	w.must(ControlRotation{tok(99), RotationRollback})
+	w.must(ControlRotation{tok(99), RotationAbort})
+	if r := w.advance(); r.State != RotationAborted || r.Returned != 0 {
+		t.Fatalf("%+v", r)
+	}
+	w.must(ControlRotation{tok(99), RotationRollback})
+	if r := w.advance(); r.State != RotationDone || r.Returned != 3 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -472,8 +472,9 @@ func (l *life) emergency() {
 	after, _ := l.last().Domain(d.Token)
 	for _, k := range before.Keys { // burned with the store, or to make room
 		now, ok := after.Ring().ByID(k.ID)
-		// In slots a draining key makes room for the next, now or when that is made.
-		if !ok || now.Stage == keys.Revoked || after.Ring().Mode == keys.Slots && now.Stage == keys.Draining {
+		// In slots a draining key makes room for the next, now or when that is made;
+		// one that leaked with the store waits for its signers at most.
+		if !ok || now.Stage == keys.Revoked || now.SwitchBy != 0 || after.Ring().Mode == keys.Slots && now.Stage == keys.Draining {
 			l.requested[lifeKey{d.Token, k.ID}] = true
 		}
 	}
@@ -489,8 +490,8 @@ func (l *life) byHand() {
 	switch rapid.IntRange(0, 3).Draw(l.t, "by hand") {
 	case 0: // as many domains are: where its standby is not ready the ring keeps the wish
 		id := tok(1<<40 + l.last().Index())
-		scope := RotationScope{Tokens: []Token{d.Token}}
-		if r := l.commit(at, "admin-1", StartRotation{id, RotationSpec{Scope: scope, Old: keys.FateDrain}}); r.Refusal != nil {
+		spec := RotationSpec{Scope: RotationScope{Tokens: []Token{d.Token}}, Old: keys.FateDrain, Drill: rapid.Bool().Draw(l.t, "drill")}
+		if r := l.commit(at, "admin-1", StartRotation{id, spec}); r.Refusal != nil {
 			l.t.Fatalf("a planned rotation of %s was refused: %s", d.Name, r.Refusal.Message)
 		}
 		l.commit(at, "rotator", AdvanceRotation{ID: id})

@@ -35,8 +35,9 @@ type Rotation struct {
 
 	// Counts of domains. Begun is all that the cursor passed; each of them was
 	// Switched, is Waiting for its next key, was Skipped (it leaves, is of a
-	// suspended tenant, or has nothing to rotate), or Dropped what it waited for
-	// (it left meanwhile, or another rotation took it over).
+	// suspended tenant, waits for an emergency, or has nothing to rotate), or Dropped
+	// what it waited for (it left meanwhile, or another rotation or an emergency of its
+	// own took it over).
 	Begun    uint32 `cbor:"30,keyasint"`
 	Waiting  uint32 `cbor:"31,keyasint"`
 	Switched uint32 `cbor:"32,keyasint"`

@@ -186,9 +186,16 @@ func (w *writer) exposedBy(number uint32, d *Domain, was, is keys.Ring) {
 		if !switches && !begins {
 			continue
 		}
+		burns := begins && is.Urgent[a].Burned && !was.Urgent[a].Burned
 		for _, k := range was.Keys {
 			after, _ := is.ByID(k.ID)
-			if k.Algorithm == a && k.Stage == keys.Draining && after.Stage == keys.Revoked {
+			if k.Algorithm != a || k.Stage != keys.Draining {
+				continue
+			}
+			if burns && !k.PublicOnly { // it leaked with the store
+				until = max(until, is.ExposedUntil(k.ID, w.policy(d)))
+			}
+			if after.Stage == keys.Revoked && !(burns && is.Urgent[a].Old == keys.FateRevoke) {
 				forSlot++
 			}
 		}

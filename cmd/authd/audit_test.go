@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +73,77 @@ func TestGapsAndEmptyFilesAreFound(t *testing.T) {
 	lines := auditLines(t)
 	if _, err := verified(t, append(lines[:1:1], lines[3:]...)); err == nil || !strings.Contains(err.Error(), "a gap after change 3 follows change 1") {
 		t.Errorf("changes in front of a gap were taken away: %v", err)
+	}
+}
+
+// A node's files are one chain: one that is missing between two others, or is read
+// out of turn, shows.
+func TestFilesOfANodeAreOneChain(t *testing.T) {
+	lines, dir := auditLines(t)[:3], t.TempDir()
+	var names []string
+	for i, line := range lines {
+		name := filepath.Join(dir, "audit-000"+string(rune('1'+i))+".jsonl")
+		if err := os.WriteFile(name, append(line, '\n'), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	if v := (&verifier{}); v.files(names) != nil || v.count != 3 || v.seq != 3 {
+		t.Errorf("all: %+v", v)
+	}
+	for says, files := range map[string][]string{
+		"audit-0003.jsonl: line 1: change 3 follows change 1": {names[0], names[2]},
+		"audit-0001.jsonl: line 1: change 1 follows change 2": {names[1], names[0]},
+	} {
+		if err := (&verifier{}).files(files); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want …%s…", err, says)
+		}
+	}
+}
+
+// TestWindowThatIsNotWhatTheClusterSaysIsFound: its end, its hash, its beginning, and
+// what is between pages.
+func TestWindowThatIsNotWhatTheClusterSaysIsFound(t *testing.T) {
+	var entries []state.AuditEntry
+	m := state.Empty()
+	for i := range 6 {
+		m, _, _ = m.Apply(m.Index()+1, []state.Entry{{At: 1_800_000_000, Actor: "a1", Command: state.AddTenant{ID: string(rune('a' + i)), Name: "T"}}})
+	}
+	for e := range m.Audit(0) {
+		entries = append(entries, *e)
+	}
+	for says, alter := range map[string]func(first, second *api.AuditPage){
+		"": func(*api.AuditPage, *api.AuditPage) {},
+		"the cluster says 6 with " + entries[4].Hash:                         func(_, second *api.AuditPage) { second.Head = entries[4].Hash },
+		"the cluster says 7 with":                                            func(_, second *api.AuditPage) { second.Last = 7 },
+		"the chain ends at change 5":                                         func(_, second *api.AuditPage) { second.Items = second.Items[:1] },
+		"change 5 follows change 3":                                          func(first, _ *api.AuditPage) { first.Items = first.Items[:3] },
+		"change 1 is not what it was":                                        func(first, _ *api.AuditPage) { first.Base = entries[0].Hash },
+		"change 5 is not what it was: its hash should be " + entries[4].Hash: func(_, second *api.AuditPage) { second.Items[0].Hash = entries[3].Hash },
+	} {
+		next := uint64(4)
+		first := api.AuditPage{Items: entries[:4:4], Next: &next, First: 1, Last: 6, Base: state.AuditHash{}.String(), Head: entries[5].Hash}
+		second := api.AuditPage{Items: append([]state.AuditEntry{}, entries[4:]...), First: 1, Last: 6, Base: first.Base, Head: first.Head}
+		alter(&first, &second)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			page := &first
+			if r.URL.Query().Get("after") == "4" {
+				page = &second
+			}
+			w.Header().Set("Content-Type", "application/json")
+			if err := json.NewEncoder(w).Encode(page); err != nil {
+				t.Error(err)
+			}
+		}))
+		s, err := newSession(&app{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard}, &clientFlags{Addr: server.URL, Token: "authd_x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (&auditVerifyCmd{}).Run(s)
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want …%s…", err, says)
+		}
+		server.Close()
 	}
 }
 

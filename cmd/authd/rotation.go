@@ -36,7 +36,7 @@ type rotationStartCmd struct {
 	Emergency   bool          `help:"Keys leaked: no soak; a domain whose next key is not ready switches by itself as soon as it is."`
 	Old         string        `placeholder:"FATE" help:"With --emergency, what becomes of the old keys: revoke_when_switched (the default: once signers have fetched the new ones, at most 10 minutes later), revoke (in the change that switches) or drain."`
 	Compromised string        `placeholder:"key|store" help:"With --emergency: store burns the standbys too and gives every domain a key made anew."`
-	Drill       bool          `help:"An emergency in everything but revocation: old keys drain."`
+	Drill       bool          `help:"An emergency in everything but revocation: nothing is revoked, also to free no slot."`
 	Canary      []int         `placeholder:"PERCENT,…" help:"Stages in percent, rising to 100, with a hold after each: 1,10,100."`
 	Hold        time.Duration `help:"How long it holds between stages (default: until authd rotation resume)."`
 	Reason      string        `help:"Why, for the audit of every domain. An emergency needs it."`
