@@ -13,7 +13,6 @@ import (
 	"authd/cluster/state"
 	"authd/keys"
 	"authd/zone"
-	"authd/zone/probe"
 )
 
 type (
@@ -353,7 +352,7 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	for _, n := range found.NS {
 		out.NS = append(out.NS, n.String())
 	}
-	seen := tokensIn(req.machine, found)
+	seen := req.machine.Delegated(found.NS)
 	for _, t := range seen {
 		out.Seen = append(out.Seen, t.String())
 	}
@@ -450,21 +449,6 @@ func (h *Handler) prove(ctx context.Context, w Wait, reason string, d *state.Dom
 	default:
 		return refused(r)
 	}
-}
-
-// tokensIn are the claims that an NS set names: T.nsN.P for a platform zone P.
-func tokensIn(m state.Machine, found probe.Delegation) []state.Token {
-	var seen []state.Token
-	for _, n := range found.NS {
-		t, err := state.ParseToken(n.Label())
-		if err != nil || slices.Contains(seen, t) {
-			continue
-		}
-		if _, ours := m.Platform(n.Parent().Parent()); ours {
-			seen = append(seen, t)
-		}
-	}
-	return seen
 }
 
 func ringMode(m zone.Mode) keys.RingMode {

@@ -70,6 +70,7 @@ type collector struct {
 	shownEnd                                         func() (end time.Time, ok bool)
 	version                                          string
 	figures                                          []nodeFigure
+	fleet                                            fleet
 }
 
 func newCollector(h *Handler) *collector {
@@ -78,7 +79,7 @@ func newCollector(h *Handler) *collector {
 		return prometheus.NewDesc("authd_"+name, help, labels, nil)
 	}
 	return &collector{
-		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(), now: c.Now, checks: h.checks,
+		replica: c.Replica, node: c.NodeID, dns: c.DNSStats, version: c.Version, figures: nodeFigures(), fleet: newFleet(), now: c.Now, checks: h.checks,
 		queries:   desc("dns_requests_total", "DNS queries.", "proto", "family", "type"),
 		responses: desc("dns_responses_total", "DNS responses.", "proto", "rcode"),
 		outcomes:  desc("dns_outcomes_total", "What look-ups came to.", "proto", "outcome"),
@@ -122,6 +123,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, f := range c.figures {
 		to <- f.desc
 	}
+	c.fleet.describe(to)
 }
 
 // Collect implements prometheus.Collector.
@@ -173,10 +175,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		leads = 1
 	}
 	gauge(c.leader, leads)
-	now := c.replica.Figures()
+	figures := c.replica.Figures()
 	for _, f := range c.figures {
-		to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.read(now))
+		to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.read(figures))
 	}
+	c.fleet.collect(to, m, c.now().Unix())
 	if c.dns != nil {
 		c.collectDNS(to, c.dns())
 	}

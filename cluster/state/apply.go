@@ -198,6 +198,9 @@ func (w *writer) store(old, d *Domain) {
 			w.due.Set(dueKey(at, d.Token), struct{}{})
 		}
 	}
+	if was, is := old.waitsUntil(), d.waitsUntil(); was != is {
+		w.waits(d.Token, was, is)
+	}
 	if old == nil || old.Branch != d.Branch {
 		w.delta.domain(d.Token)
 	}

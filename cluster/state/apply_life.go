@@ -147,6 +147,7 @@ func (w *writer) remove(d *Domain) {
 	if at := d.wakeAt(); at != 0 {
 		w.due.Delete(dueKey(at, d.Token))
 	}
+	w.waits(d.Token, d.waitsUntil(), 0)
 	w.dropDomain(d.Token)
 	w.bury(d.Token)
 	w.delta.domain(d.Token)

@@ -48,6 +48,7 @@ func compareMachines(t failer, m, again Machine) {
 	for _, c := range []struct{ what, kept, follows string }{
 		{"names", dumpNames(a), dumpNames(b)},
 		{"due", dump(&a.due), dump(&b.due)},
+		{"pending", dump(&a.pending), dump(&b.pending)},
 		{"keys", a.keys.dump(), b.keys.dump()},
 		{"sealed", fmt.Sprint(a.sealed), fmt.Sprint(b.sealed)},
 		{"pool ids", dump(&a.poolIDs), dump(&b.poolIDs)},

@@ -22,7 +22,7 @@ type claims struct {
 // list, which is sorted before it goes into its map, and counts.
 type claimed struct {
 	claimNames[[]string]
-	due []string
+	due, pending []string
 
 	uses   []claimUse // where answers are made anew; else the image has the index of keys
 	keys   int        // public keys in DNS
@@ -268,6 +268,9 @@ func (s *claimed) add(d *Domain) {
 	if at := d.wakeAt(); at != 0 {
 		s.due = append(s.due, dueKey(at, d.Token))
 	}
+	if until := d.waitsUntil(); until != 0 {
+		s.pending = append(s.pending, dueKey(until, d.Token))
+	}
 	if s.pools == nil {
 		s.pools, s.slots = make(map[string]int), make(map[string]int)
 		s.servers, s.platforms = make(map[string]int), make(map[uint32]int)
@@ -292,7 +295,7 @@ func (s *claimed) merge(o *claimed) {
 		list := s.kinds()[i]
 		*list = append(*list, *more...)
 	}
-	s.due, s.uses = append(s.due, o.due...), append(s.uses, o.uses...)
+	s.due, s.pending, s.uses = append(s.due, o.due...), append(s.pending, o.pending...), append(s.uses, o.uses...)
 	s.keys += o.keys
 	if s.sealed == nil {
 		s.sealed = make(map[uint16]int)
@@ -321,6 +324,7 @@ func (w *writer) indexAll(s *claimed) {
 		all.Go(func() { fillSorted(&w.kinds()[i].pairs, *list) })
 	}
 	all.Go(func() { fillSorted(&w.due, s.due) })
+	all.Go(func() { fillSorted(&w.pending, s.pending) })
 	all.Wait()
 	for _, u := range s.uses {
 		w.learnKeys(u.token, u.use)

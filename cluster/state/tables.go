@@ -38,6 +38,8 @@ type tables struct {
 	claimNames[nameIndex]
 	// due is what the rotator looks at: the time, big-endian, and the token.
 	due table[string, struct{}]
+	// pending are the claims that wait for their proof: when they end, as in due.
+	pending table[string, struct{}]
 	// keys are the public keys that DNS answers with. Tenants do not share one.
 	keys keyIndex
 	// sealed counts private halves by the version of their key-encryption key.
@@ -105,6 +107,7 @@ func (t *tables) fork() *tables {
 		*x = x.fork(o)
 	}
 	n.due = t.due.fork(o)
+	n.pending = t.pending.fork(o)
 	n.keys = t.keys.fork(o)
 	n.gone = t.gone.fork(o)
 	n.goneBound = t.goneBound.fork(o)

@@ -75,7 +75,7 @@ func TestMetricsOfTheRunbookExist(t *testing.T) {
 func metricsSource(t *testing.T) string {
 	t.Helper()
 	var source strings.Builder
-	for _, path := range []string{"../../api/metrics.go", "../../api/metrics_node.go"} {
+	for _, path := range []string{"../../api/metrics.go", "../../api/metrics_node.go", "../../api/metrics_fleet.go"} {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
