@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+	"context"
 	"strings"
 	"time"
 
@@ -11,15 +13,17 @@ import (
 
 // Domain is one claim of one tenant to one name.
 type Domain struct {
-	Domain  string   `json:"domain" example:"send.customer.example"`
-	Tenant  string   `json:"tenant" example:"acme"`
-	Mode    string   `json:"mode" enum:"delegated,cname"`
-	Pool    string   `json:"pool" example:"default"`
-	Token   string   `json:"token" example:"b6tk3kfkxn4hnxvvwmrgjm4jwa" doc:"Addresses the claim for ever, here and in DNS."`
-	State   string   `json:"state" enum:"pending,live,leaving"`
-	Proven  string   `json:"proven,omitempty" doc:"Why a delegated domain is answered: parent, attested, or unchecked where verification is off. Absent while it is not."`
-	Records []Record `json:"records" nullable:"false" doc:"What the customer must add to their own DNS, once."`
-	Keys    []Key    `json:"keys" nullable:"false"`
+	Domain string `json:"domain" example:"send.customer.example"`
+	Tenant string `json:"tenant" example:"acme"`
+	Mode   string `json:"mode" enum:"delegated,cname"`
+	Pool   string `json:"pool" example:"default"`
+	Token  string `json:"token" example:"b6tk3kfkxn4hnxvvwmrgjm4jwa" doc:"Addresses the claim for ever, here and in DNS."`
+	State  string `json:"state" enum:"pending,live,leaving"`
+	Proven string `json:"proven,omitempty" doc:"Why a delegated domain is answered: parent, attested, or unchecked where verification is off. Absent while it is not."`
+	// ProofCheck is filled where one domain is shown.
+	ProofCheck *ProofCheck `json:"proof_check,omitempty" doc:"Of a pending domain: how the cluster's own asking stands. The leader asks the parent's servers a minute after the claim, then ever less often, every four hours at last, until the domain is proven or ends. Absent where no leader says."`
+	Records    []Record    `json:"records" nullable:"false" doc:"What the customer must add to their own DNS, once."`
+	Keys       []Key       `json:"keys" nullable:"false"`
 	// UsableForSigning: GET /v1/dkim answers with a key.
 	UsableForSigning bool              `json:"usable_for_signing"`
 	Suspended        string            `json:"rotation_suspended,omitempty" doc:"Why keys do not rotate on schedule, in words; absent where they do."`
@@ -33,6 +37,26 @@ type Domain struct {
 	ProvenAt         *time.Time        `json:"proven_at"`
 	LeavingAt        *time.Time        `json:"leaving_at"`
 	GoneAt           *time.Time        `json:"gone_at" doc:"When a pending or leaving domain ends."`
+}
+
+// ProofCheck is how the asking for a pending domain's proof stands.
+type ProofCheck struct {
+	Outcome string     `json:"outcome" enum:"none,missing,unasked,refused" doc:"none: this leader has not asked yet; missing: the parent does not delegate to this claim; unasked: nobody could be asked, which says nothing of the delegation; refused: it delegates here, and something else is in the way."`
+	Detail  string     `json:"detail,omitempty" doc:"Why, where it is unasked or refused."`
+	At      *time.Time `json:"at" doc:"When it was asked last."`
+	NextAt  time.Time  `json:"next_at" doc:"When it is asked next; verify asks at once."`
+}
+
+// proofCheck is nil where there is nothing to tell.
+func (h *Handler) proofCheck(ctx context.Context, d *state.Domain) *ProofCheck {
+	if d.State != state.Pending {
+		return nil
+	}
+	c, ok := h.replica.ProofCheck(ctx, d.Token)
+	if !ok {
+		return nil
+	}
+	return &ProofCheck{Outcome: cmp.Or(c.Outcome, "none"), Detail: c.Detail, At: maybe(c.At), NextAt: moment(c.Next)}
 }
 
 // Record is one record that the customer must add.

@@ -52,6 +52,7 @@ func (h *Handler) registerDomains() {
 			}
 			out := replyWith(req.machine, d)
 			h.waiting(ctx, d, out.Body.Keys)
+			out.Body.ProofCheck = h.proofCheck(ctx, d)
 			return out, nil
 		})
 	add(h, op("domain-served", http.MethodGet, "/v1/domains/{domain}/served", "What DNS answers for a domain"),

@@ -65,6 +65,7 @@ type replica struct {
 	handed  []string
 	uses    map[uint32]cluster.KeyUse
 	waits   []cluster.BarrierWait
+	proof   cluster.ProofCheck
 	signers cluster.FleetSigners
 	// slow is called before a proposal is taken, by each on its own; nil: nothing.
 	slow func()
@@ -87,6 +88,12 @@ func (r *replica) Waiting(_ context.Context, t state.Token) []cluster.BarrierWai
 
 func (r *replica) BarrierWaits() []cluster.BarrierWait {
 	return r.Waiting(context.Background(), state.Token{})
+}
+
+func (r *replica) ProofCheck(context.Context, state.Token) (cluster.ProofCheck, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proof, r.proof.Next != 0
 }
 
 func (r *replica) HandedOut(t state.Token, key uint32, signer string) {

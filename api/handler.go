@@ -48,6 +48,7 @@ type Replica interface {
 	NewToken() (state.Token, error)
 	Waiting(ctx context.Context, t state.Token) []cluster.BarrierWait
 	BarrierWaits() []cluster.BarrierWait
+	ProofCheck(ctx context.Context, t state.Token) (cluster.ProofCheck, bool)
 	HandedOut(t state.Token, key uint32, signer string)
 	KeyUse(ctx context.Context, t state.Token, ids ...uint32) map[uint32]cluster.KeyUse
 	// FleetSigners says who signs with keys that a rotation replaces, as known of

@@ -20,6 +20,10 @@ func nodeFigures() []nodeFigure {
 	total := func(name, help string, read func(cluster.Figures) float64) nodeFigure {
 		return nodeFigure{prometheus.NewDesc("authd_"+name, help, nil, nil), prometheus.CounterValue, read}
 	}
+	proofs := func(result string, read func(cluster.ProofCounts) uint64) nodeFigure {
+		return nodeFigure{prometheus.NewDesc("authd_proof_checks_total", "Looks at the parents of pending domains, by what they came to; on the leader.", nil, prometheus.Labels{"result": result}),
+			prometheus.CounterValue, func(f cluster.Figures) float64 { return float64(read(f.Proofs)) }}
+	}
 	count := func(verdict string, read func(cluster.Figures) float64) nodeFigure {
 		return nodeFigure{prometheus.NewDesc("authd_state_checks_total", "Comparisons of the nodes' states, by what this node found.", nil, prometheus.Labels{"verdict": verdict}), prometheus.CounterValue, read}
 	}
@@ -61,6 +65,10 @@ func nodeFigures() []nodeFigure {
 		gauge("cluster_epoch", "How often the cluster was recovered from a single node.", func(f cluster.Figures) float64 { return float64(f.Epoch) }),
 		total("node_link_refused_total", "Connections and messages of other nodes that were turned away.", func(f cluster.Figures) float64 { return float64(f.LinkRefused) }),
 		total("log_damaged_total", "Reads of damaged log entries that the snapshot covers.", func(f cluster.Figures) float64 { return float64(f.LogDamaged) }),
+		proofs("proven", func(c cluster.ProofCounts) uint64 { return c.Proven }),
+		proofs("missing", func(c cluster.ProofCounts) uint64 { return c.Missing }),
+		proofs("unasked", func(c cluster.ProofCounts) uint64 { return c.Unasked }),
+		proofs("refused", func(c cluster.ProofCounts) uint64 { return c.Refused }),
 		gauge("clock_ahead_seconds", "How far this node's clock is ahead of the cluster's time, which moves with writes.", func(f cluster.Figures) float64 { return f.ClockAhead.Seconds() }),
 	}
 }

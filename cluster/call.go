@@ -41,6 +41,7 @@ const (
 	callWaiting  callKind = 31
 	callHanded   callKind = 32
 	callPairs    callKind = 70
+	callProof    callKind = 80
 )
 
 type callRequest struct {

@@ -201,6 +201,7 @@ type Figures struct {
 	LogDamaged        uint64        // how often a damaged entry of the log was met that the snapshot covers
 	LinkRefused       uint64        // connections and messages of other nodes that were turned away
 	Keys              KeyCounts
+	Proofs            ProofCounts
 }
 
 // KeyCounts are what became of RSA pairs on a node since it started.
@@ -223,6 +224,7 @@ func (n *Node) Figures() Figures {
 	if m.Time() > 0 {
 		f.ClockAhead = time.Duration(n.c.Now().Unix()-m.Time()) * time.Second
 	}
+	f.Proofs = n.prover.counted()
 	f.LogDamaged, _ = n.store.damages()
 	f.Keys = KeyCounts{Ready: n.c.Source.Ready(), Given: n.mills.given.Load(), Taken: n.mills.taken.Load(), Refused: n.mills.refused.Load()}
 	if n.mills.pool != nil {

@@ -391,13 +391,18 @@ func seed(t testing.TB, n *Node) {
 // claim adds a delegated domain and returns its token.
 func claim(t testing.TB, n *Node, name string) state.Token {
 	t.Helper()
+	return claimFor(t, n, "acme", name)
+}
+
+func claimFor(t testing.TB, n *Node, tenant, name string) state.Token {
+	t.Helper()
 	ctx := within(t, 20*time.Second)
 	token, err := n.NewToken()
 	must(t, err)
 	active, standby, err := n.ClaimKeys(ctx, token, keys.Minted, []keys.Algorithm{keys.RSA2048})
 	must(t, err)
 	results, _, err := n.Propose(ctx, Actor{ID: "test"}, state.AddDomain{
-		Token: token, Name: parseName(t, name), Mode: zone.Delegated, Tenant: "acme", Pool: "default",
+		Token: token, Name: parseName(t, name), Mode: zone.Delegated, Tenant: tenant, Pool: "default",
 		Registrable: parseName(t, "customer.test."), Active: active, Standby: standby,
 	})
 	must(t, err)

@@ -52,6 +52,9 @@ type Config struct {
 	// node, as a predecessor does for a moment while it hands over; nil: none does.
 	// Until then the node confirms to nobody what it answers with.
 	Alone <-chan struct{}
+	// Parents asks the servers of the zone above a pending domain what they delegate it
+	// to, and gives their names too; an error: nobody could be asked. nil: no such asking.
+	Parents func(ctx context.Context, domain zone.Name) (ns []zone.Name, servers []string, err error)
 	// Logger takes what an operator must know.
 	Logger *slog.Logger
 	// Now is the clock of proposals and of the rotator; nil: time.Now.
@@ -183,6 +186,7 @@ type Node struct {
 	evidence *evidence
 	signers  fleetSigners
 	barrier  *barrier
+	prover   prover
 	asker    *zone.Asker
 	answers  atomic.Pointer[netip.AddrPort] // of its DNS listener; nil: none
 
@@ -237,6 +241,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 	n.seals.node = n
 	n.fsm.spent, n.snaps.rests = n.tail.applied, n.tail.rests
 	n.rotator = newRotator(n)
+	n.prover.node = n
 	n.mills = newMills(n)
 	n.barrier = &barrier{node: n, waits: make(map[barrierKey]BarrierWait)}
 	n.asker = zone.NewAsker(tree)

@@ -89,6 +89,8 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 		return answer(body, func(a proposeAsk) (proposeReply, error) { return n.takeForwarded(ctx, a) })
 	case callWaiting:
 		return answer(body, func(a waitingAsk) ([]BarrierWait, error) { return n.barrier.waiting(a.Token), nil })
+	case callProof:
+		return answer(body, func(a waitingAsk) (ProofCheck, error) { return n.prover.check(a.Token), nil })
 	case callEvidence:
 		return answer(body, func(a evidenceAsk) (evidenceReply, error) { return n.tell(ctx, a) })
 	case callHanded:

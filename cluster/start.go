@@ -36,6 +36,9 @@ func (n *Node) Start() error {
 	n.wg.Go(n.transport.suspicion.run)
 	n.wg.Go(n.batcher.run)
 	n.wg.Go(n.rotator.run)
+	if n.c.Parents != nil {
+		n.wg.Go(n.prover.run)
+	}
 	n.wg.Go(n.mills.run)
 	n.wg.Go(n.evidence.run)
 	n.wg.Go(n.keepSnapshots)

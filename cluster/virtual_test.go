@@ -485,7 +485,9 @@ func (v *virtual) saw(n *Node, m state.Machine) {
 	}
 	for d := range m.Domains(state.Token{}) {
 		pool, _ := m.Pool(d.Pool)
-		v.sawSerial(serialOf{id, d.Name}, d.Serial+pool.Serial)
+		if d.State != state.Pending { // then no zone is answered
+			v.sawSerial(serialOf{id, d.Name}, d.Serial+pool.Serial)
+		}
 		for _, k := range d.Ring().Keys {
 			v.sawKey(id, m, d, k)
 		}
@@ -584,6 +586,9 @@ func (v *virtual) wantAnswers(id string, n *Node) {
 	v.t.Helper()
 	m, dns := n.Machine(), zone.NewResponder(n.Tree(), id)
 	for d := range m.Domains(state.Token{}) {
+		if d.State == state.Pending {
+			continue
+		}
 		for _, k := range d.Ring().Keys {
 			name, err := d.KeyName(k)
 			must(v.t, err)

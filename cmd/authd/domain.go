@@ -141,8 +141,8 @@ func printDomain(w io.Writer, d *api.Domain) {
 	case d.State == "leaving":
 		fmt.Fprintf(w, "leaving: can be restored until %s\n", d.GoneAt.Format(time.RFC3339))
 	case d.State == "pending":
-		fmt.Fprintf(w, "pending: not answered before the delegation is seen (authd domain verify %s); expires %s\n",
-			d.Domain, d.GoneAt.Format(time.RFC3339))
+		fmt.Fprintf(w, "pending: not answered before the delegation is seen; expires %s\n", d.GoneAt.Format(time.RFC3339))
+		fmt.Fprintf(w, "%s (at once: authd domain verify %s)\n", proofText(d.ProofCheck), d.Domain)
 	}
 	fmt.Fprint(w, "\nThe customer adds, once:\n\n")
 	for _, r := range d.Records {
@@ -156,6 +156,25 @@ func printDomain(w io.Writer, d *api.Domain) {
 		fmt.Fprintln(w)
 		printKeys(w, d.Keys)
 	}
+}
+
+// proofText says how the asking for a pending domain's proof stands.
+func proofText(c *api.ProofCheck) string {
+	if c == nil {
+		return "the parent's servers are asked by themselves, a minute from now and then ever less often"
+	}
+	next := "next " + c.NextAt.Format(time.RFC3339)
+	if c.At == nil {
+		return "the parent's servers are asked by themselves: " + next
+	}
+	found := "they do not delegate to this claim"
+	switch c.Outcome {
+	case "unasked":
+		found = "nobody could be asked: " + c.Detail
+	case "refused":
+		found = c.Detail
+	}
+	return fmt.Sprintf("the parent's servers were asked %s: %s; %s", c.At.Format(time.RFC3339), found, next)
 }
 
 // hostsOf are the names to enter where a panel appends the registrable domain; empty
@@ -295,7 +314,8 @@ type domainVerifyCmd struct {
 func (domainVerifyCmd) Help() string {
 	return `Asks the name servers of the customer's zone, no cache, whether each record that the customer must
 add is there, and says which of the usual mistakes was made where it is not. In delegated mode, what
-they say of the NS records proves the claim, and is committed.
+they say of the NS records proves the claim, and is committed. The cluster asks by itself too, a minute
+after the claim and then ever less often: verify is for who does not want to wait.
 
     authd domain verify send.customer.example
 `

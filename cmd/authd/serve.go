@@ -106,6 +106,7 @@ type server struct {
 	halt     context.CancelFunc // ends tasks
 
 	identity *cluster.Identity
+	prober   *probe.Prober // asks customers' own servers
 
 	mill   *keys.Mill       // nil in a lab build
 	now    func() time.Time // nil: time.Now; a lab build may scale time
@@ -187,6 +188,11 @@ func (s *server) start(ctx context.Context) error {
 	if err := cluster.Superseded(s.config.DataDir); err != nil {
 		return err
 	}
+	if s.prober, err = probe.New(probe.Config{
+		Resolvers: s.config.Verify.Resolvers, Timeout: time.Duration(s.config.Verify.Timeout), ServerPort: s.config.Verify.ServerPort,
+	}); err != nil {
+		return fmt.Errorf("preparing verification: %w", err)
+	}
 	// All that can be wrong with the configuration has been looked at: from here on a
 	// predecessor has let go.
 	if err := s.claim(ctx); err != nil {
@@ -249,7 +255,7 @@ func (s *server) openNode(keeper keys.Keeper, source keys.Source) (*cluster.Node
 		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve), Alone: alone,
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
 		Bootstrap: members, Identity: s.identity,
-		Keeper: keeper, Source: source, Logger: s.logger, Now: s.now,
+		Keeper: keeper, Source: source, Parents: s.parents, Logger: s.logger, Now: s.now,
 	})
 }
 
@@ -310,16 +316,15 @@ func (s *server) catchUp(ctx context.Context) error {
 	}
 }
 
+// parents is how the leader asks about pending claims.
+func (s *server) parents(ctx context.Context, domain zone.Name) (ns []zone.Name, servers []string, err error) {
+	found, err := s.prober.Ask(ctx, domain)
+	return found.NS, found.Servers, err
+}
+
 func (s *server) startAPI() error {
-	prober, err := probe.New(probe.Config{
-		Resolvers: s.config.Verify.Resolvers, Timeout: time.Duration(s.config.Verify.Timeout),
-		ServerPort: s.config.Verify.ServerPort,
-	})
-	if err != nil {
-		return fmt.Errorf("preparing verification: %w", err)
-	}
 	handler, err := api.New(api.Config{
-		Replica: s.node, Prober: prober, Logger: s.logger,
+		Replica: s.node, Prober: s.prober, Logger: s.logger,
 		NodeID: s.config.ID, Version: version(), Now: s.now,
 		DNSStats: s.dnsStats, Census: &s.census, Ready: s.notReady,
 		Dev: s.config.Bootstrap.VerificationOff,

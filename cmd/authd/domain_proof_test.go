@@ -1,0 +1,30 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"authd/api"
+)
+
+func TestPendingDomainIsShownWithWhatItsParentSaid(t *testing.T) {
+	at := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	next, ends := at.Add(time.Hour), at.Add(24*time.Hour)
+	for _, x := range []struct {
+		check *api.ProofCheck
+		says  string
+	}{
+		{nil, "are asked by themselves, a minute from now"},
+		{&api.ProofCheck{Outcome: "none", NextAt: next}, "are asked by themselves: next 2027-01-02T04:04:05Z"},
+		{&api.ProofCheck{Outcome: "missing", At: &at, NextAt: next}, "were asked 2027-01-02T03:04:05Z: they do not delegate to this claim; next 2027-01-02T04:04:05Z"},
+		{&api.ProofCheck{Outcome: "unasked", Detail: "timeout", At: &at, NextAt: next}, "nobody could be asked: timeout; next"},
+		{&api.ProofCheck{Outcome: "refused", Detail: "names two claims", At: &at, NextAt: next}, ": names two claims; next"},
+	} {
+		var b strings.Builder
+		printDomain(&b, &api.Domain{Domain: "send.customer.example", State: "pending", GoneAt: &ends, ProofCheck: x.check})
+		if !strings.Contains(b.String(), x.says) {
+			t.Errorf("%+v is shown as %s, without %q", x.check, b.String(), x.says)
+		}
+	}
+}
