@@ -161,7 +161,7 @@ func printDomain(w io.Writer, d *api.Domain) {
 // proofText says how the asking for a pending domain's proof stands.
 func proofText(c *api.ProofCheck) string {
 	if c == nil {
-		return "the parent's servers are asked by themselves, a minute from now and then ever less often"
+		return "the parent's servers are asked by themselves, a minute after the claim and then ever less often"
 	}
 	next := "next " + c.NextAt.Format(time.RFC3339)
 	if c.At == nil {

@@ -15,7 +15,7 @@ func TestPendingDomainIsShownWithWhatItsParentSaid(t *testing.T) {
 		check *api.ProofCheck
 		says  string
 	}{
-		{nil, "are asked by themselves, a minute from now"},
+		{nil, "are asked by themselves, a minute after the claim"},
 		{&api.ProofCheck{Outcome: "none", NextAt: next}, "are asked by themselves: next 2027-01-02T04:04:05Z"},
 		{&api.ProofCheck{Outcome: "missing", At: &at, NextAt: next}, "were asked 2027-01-02T03:04:05Z: they do not delegate to this claim; next 2027-01-02T04:04:05Z"},
 		{&api.ProofCheck{Outcome: "unasked", Detail: "timeout", At: &at, NextAt: next}, "nobody could be asked: timeout; next"},
