@@ -93,6 +93,8 @@ type Config struct {
 	// Dev lets the verification of delegations be switched off. Only authd dev
 	// chooses it.
 	Dev bool
+	// Processors is how many the process may use; 0: GOMAXPROCS.
+	Processors int
 	// Now is the clock for the expiry of tokens; nil: time.Now.
 	Now func() time.Time
 	// Random is the entropy of access tokens; nil: crypto/rand.
@@ -165,6 +167,9 @@ func New(c Config) (*Handler, error) {
 	if c.Logger == nil {
 		return nil, errors.New("making the API: no logger")
 	}
+	if c.Processors == 0 {
+		c.Processors = runtime.GOMAXPROCS(0)
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -183,7 +188,7 @@ func New(c Config) (*Handler, error) {
 	h := &Handler{
 		replica: c.Replica, prober: c.Prober, logger: c.Logger, config: c,
 		mux: http.NewServeMux(), routes: map[string]route{}, streams: newStreams(), rooms: newAdmission(),
-		turns: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		turns: make(chan struct{}, c.Processors),
 	}
 	h.metrics = newMetrics(h)
 	h.api = humago.New(h.mux, h.describe())

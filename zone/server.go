@@ -20,7 +20,9 @@ type ServerConfig struct {
 	// replies from the address asked; [::] is IPv6 alone, list 0.0.0.0 beside it
 	// for IPv4. Port 0 takes a free one, the same for UDP and TCP. Required.
 	Listen []netip.AddrPort
-	// Workers is the number of UDP readers an address; 0 means one a core.
+	// Processors is how many the process may use; 0 means GOMAXPROCS.
+	Processors int
+	// Workers is the number of UDP readers an address; 0 means one a processor.
 	Workers int
 	// Tree is what is answered. Required.
 	Tree *Tree
@@ -82,12 +84,14 @@ type limits struct {
 	idle        time.Duration // between messages
 	write       time.Duration // for a reader to take what it asked for
 	last        time.Duration // drainLast, but in tests
-	turns       int           // connections that are answered at the same time
+	turns       int           // connections that are answered at the same time; 0: turnsEach a processor
 }
 
 func defaultLimits() limits {
-	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second, last: drainLast, turns: 2 * runtime.GOMAXPROCS(0)}
+	return limits{connections: 4096, prefix: 64, queries: 4096, message: 2 * time.Second, stall: 250 * time.Millisecond, idle: 10 * time.Second, write: 2 * time.Second, last: drainLast}
 }
+
+const turnsEach = 2
 
 // Server answers queries from sockets. Per address it has one UDP socket for
 // each worker and one TCP listener, all with SO_REUSEPORT. A successor is given
@@ -132,8 +136,14 @@ func listen(c ServerConfig, l limits) (*Server, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("checking DNS server configuration: %w", err)
 	}
+	if c.Processors == 0 {
+		c.Processors = runtime.GOMAXPROCS(0)
+	}
 	if c.Workers == 0 {
-		c.Workers = min(runtime.GOMAXPROCS(0), MaxWorkers)
+		c.Workers = min(c.Processors, MaxWorkers)
+	}
+	if l.turns == 0 {
+		l.turns = turnsEach * c.Processors
 	}
 	if !sharesPorts {
 		c.Workers = 1

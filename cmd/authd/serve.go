@@ -78,9 +78,8 @@ func (c *serveCmd) Run(a *app) error {
 		return err
 	}
 	config.Runtime.apply()
-	config.spread()
 	s := &server{
-		config: config, logger: logger, staleOK: c.StaleOK, takeOver: c.TakeOver,
+		config: config, processors: spread(), logger: logger, staleOK: c.StaleOK, takeOver: c.TakeOver,
 		next: newSuccession(c.Config, c.AskFD),
 	}
 	return s.run(a.ctx)
@@ -98,12 +97,13 @@ func (c runtimeConfig) apply() {
 
 // server is a running node: what serve opened, in the order in which it opened it.
 type server struct {
-	config   *nodeConfig
-	logger   *slog.Logger
-	staleOK  bool
-	takeOver bool
-	next     *succession
-	halt     context.CancelFunc // ends tasks
+	config     *nodeConfig
+	processors int // that the node may use
+	logger     *slog.Logger
+	staleOK    bool
+	takeOver   bool
+	next       *succession
+	halt       context.CancelFunc // ends tasks
 
 	identity *cluster.Identity
 	prober   *probe.Prober // asks customers' own servers
@@ -224,7 +224,7 @@ func (s *server) start(ctx context.Context) error {
 		inherited = s.next.from.sockets
 	}
 	dns, err := zone.Listen(zone.ServerConfig{
-		Listen: s.config.DNS.Listen, Inherited: inherited, Workers: s.config.DNS.Workers,
+		Listen: s.config.DNS.Listen, Inherited: inherited, Processors: s.processors, Workers: s.config.DNS.Workers,
 		Tree: s.node.Tree(), Watch: s.node.Watch(), NSID: s.nsid(), Logger: s.logger,
 		RateLimit: zone.RateLimit(s.config.DNS.RateLimit), Census: &s.census,
 	})
@@ -327,7 +327,7 @@ func (s *server) startAPI() error {
 		Replica: s.node, Prober: s.prober, Logger: s.logger,
 		NodeID: s.config.ID, Version: version(), Now: s.now,
 		DNSStats: s.dnsStats, Census: &s.census, Ready: s.notReady,
-		Dev: s.config.Bootstrap.VerificationOff,
+		Dev: s.config.Bootstrap.VerificationOff, Processors: s.processors,
 	})
 	if err != nil {
 		return err
