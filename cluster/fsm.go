@@ -44,7 +44,6 @@ type fsm struct {
 	// the entries up to it once more, and they are skipped. A restore clears it
 	// (index contract, c).
 	startedAt uint64
-	turns     bool   // it has long ones
 	fed       uint64 // the last entry that Raft fed
 	installs  int    // snapshots that replaced the machine, with no entry applied between
 
@@ -82,12 +81,6 @@ func (s *fsm) Apply(l *raft.Log) any { return s.ApplyBatch([]*raft.Log{l})[0] }
 // replica differ from the others.
 func (s *fsm) ApplyBatch(logs []*raft.Log) []any {
 	s.committed(logs[len(logs)-1].Index)
-	if !s.turns {
-		s.turns = true
-		if err := takeLongTurns(); err != nil {
-			s.logger.Info("applying has turns as others have; answers may wait for it on a busy machine", "reason", err)
-		}
-	}
 	began := time.Now()
 	responses, err := s.apply(logs)
 	if err != nil {

@@ -104,6 +104,9 @@ func (s *server) installed(ctx context.Context) {
 		return
 	}
 	from.sockets = nil // zone.Listen closed them
+	// Before the predecessor may end: it takes its own name away where ours is not
+	// there yet, and would take ours if that came between its look and its deed.
+	s.sign()
 	err := from.serving()
 	if err != nil {
 		// It ended by itself, or is stuck: both ways we serve.
@@ -114,7 +117,6 @@ func (s *server) installed(ctx context.Context) {
 			s.dns.Load().Own()
 		}
 	})
-	s.sign()
 }
 
 // succeed starts what brings a successor and what lets it take over; both end
