@@ -85,6 +85,9 @@ func (h *Handler) replace(ctx context.Context, w Wait, d *state.Domain, body Rot
 	case !done:
 		all := make([]state.Command, len(commands))
 		for i, c := range commands {
+			if body.store() && body.From == "" {
+				c.From = "" // whatever signs by then leaked too
+			}
 			all[i] = c
 		}
 		if _, err := h.writeAll(ctx, w, body.Reason, all...); err != nil {
@@ -95,6 +98,12 @@ func (h *Handler) replace(ctx context.Context, w Wait, d *state.Domain, body Rot
 	now, ok := m.Domain(d.Token)
 	if !ok {
 		return nil, droppedSince(d.Token)
+	}
+	for i, c := range commands { // what signed when the request arrived
+		if wish, waits := now.Ring().Urgent[c.Algorithm]; waits && body.store() && body.From == "" {
+			k, _ := now.Ring().ByID(wish.Key)
+			commands[i].From = now.Selector(k)
+		}
 	}
 	reply := rotatedWith(m, now)
 	reply.Body.Emergency = viewEmergency(m, now, before, commands)
@@ -116,14 +125,18 @@ func (h *Handler) rotatedAfter(t state.Token, err error) (*rotatedReply, error) 
 }
 
 // replacements are an emergency's commands: one an algorithm, or the one of the
-// selector that the caller saw.
+// selector that the caller saw. A leaked store had the keys of every algorithm,
+// whichever the caller saw; where that was replaced already, nothing happens.
 func replacements(d *state.Domain, r keys.Ring, body Rotation) ([]state.ReplaceKey, error) {
 	if body.From != "" {
 		a, err := algorithmOf(d, r, body.From)
 		if err != nil {
 			return nil, err
 		}
-		return []state.ReplaceKey{{Token: d.Token, Algorithm: a, From: body.From, Old: body.fate(), Store: body.store()}}, nil
+		seen := state.ReplaceKey{Token: d.Token, Algorithm: a, From: body.From, Old: body.fate(), Store: body.store()}
+		if active, ok := r.Active(a); !body.store() || !ok || d.Selector(active) != body.From {
+			return []state.ReplaceKey{seen}, nil
+		}
 	}
 	var commands []state.ReplaceKey
 	for _, a := range d.Algorithms {

@@ -101,6 +101,41 @@ func TestStoreLeakedWhileAKeyDrains(t *testing.T) {
 	}
 }
 
+// TestLeakedStoreTakesEveryAlgorithm, whichever key the caller saw; again for that
+// key it does nothing.
+func TestLeakedStoreTakesEveryAlgorithm(t *testing.T) {
+	h := newHouse(t)
+	d := read[Domain](h, h.must(http.StatusCreated, "POST", "/v1/tenants/acme/domains", `{"domain":"send.customer.example","mode":"cname","pool":"both"}`))
+	h.confirm(d.Token)
+	body := `{"emergency":true,"compromised":"store","old":"revoke","from":"k1","reason":"a backup was public"}`
+	e := h.emergency(d.Token, body).Emergency
+	if strings.Join(e.Old, " ") != "k1 ke1" || strings.Join(e.Burned, " ") != "k2 ke2" {
+		t.Errorf("%+v", e)
+	}
+	before := h.image()
+	h.emergency(d.Token, body)
+	if string(before) != string(h.image()) {
+		t.Error("the second time changed something")
+	}
+}
+
+// TestLeakedStoreTakesWhatSignsByThen: a schedule rotates while the request is on its
+// way, and the key that signs now was in the store as well.
+func TestLeakedStoreTakesWhatSignsByThen(t *testing.T) {
+	h := newHouse(t)
+	d := h.claim("acme", "send.customer.example", "cname")
+	h.confirm(d.Token)
+	token, err := state.ParseToken(d.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.between = state.StepKey{Token: token, Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true}
+	e := h.emergency(d.Token, `{"emergency":true,"compromised":"store","old":"revoke","reason":"a backup was public"}`).Emergency
+	if strings.Join(e.Active, " ") != "k2" || strings.Join(e.Old, " ") != "k2" || e.WaitsFor == "" {
+		t.Errorf("%+v", e)
+	}
+}
+
 // TestRotationsThatCannotBeAreRefusedWithTheRemedy: each is a 4xx, names its
 // field, says what to do, and changes nothing.
 func TestRotationsThatCannotBeAreRefusedWithTheRemedy(t *testing.T) {

@@ -53,7 +53,7 @@ type FleetRotation struct {
 	Done        int         `json:"done" doc:"Domains for which nothing is waited for any more."`
 	Switched    int         `json:"switched" doc:"Domains that sign with another key."`
 	Waiting     int         `json:"waiting" doc:"Domains that switch by themselves once their next key is ready."`
-	Skipped     int         `json:"skipped" doc:"Domains that leave, are of a suspended tenant (in a plain rotation), wait for an emergency already (where this one is none, or a drill, or lets old keys drain), or sign with a key kept elsewhere."`
+	Skipped     int         `json:"skipped" doc:"Domains that leave (their keys are revoked as old says where the store leaked), are of a suspended tenant (in a plain rotation), wait for an emergency already (where this one is none, or a drill, or lets old keys drain), or sign with a key kept elsewhere."`
 	Dropped     int         `json:"dropped" doc:"Domains that left while they waited, were taken over by another rotation or an emergency of their own, or whose wish was withdrawn by a rollback."`
 	RolledBack  int         `json:"rolled_back"`
 	NotBack     int         `json:"not_rolled_back" doc:"Domains whose key before is revoked, too old to come back, or the same as now."`

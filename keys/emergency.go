@@ -78,6 +78,16 @@ func (r Ring) Burn(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
 	return r.inEmergency(a, from, Urgent{Old: old, Burned: true}, at)
 }
 
+// BurnLeft is Burn for a domain that leaves: nothing signs and nothing follows, but
+// its keys were in the store too. They have that fate, and do not come back with the
+// domain, unless they may drain.
+func (r Ring) BurnLeft(a Algorithm, old Fate, at int64) Ring {
+	if r.RetiredAt == 0 {
+		return r
+	}
+	return r.burned(a, old, at)
+}
+
 // Drill is an Emergency that revokes nothing, also no older key to free its slot:
 // what was signed with that is real. It leaves a wish alone that is meant.
 func (r Ring) Drill(a Algorithm, from uint32, at int64) (Ring, error) {

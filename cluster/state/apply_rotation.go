@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 
@@ -286,7 +287,10 @@ func (w *writer) rotateOne(r *Rotation, old *Domain) {
 // and the command that one domain alone would have had; nil where it is skipped.
 func (w *writer) turned(r *Rotation, d *Domain, ring keys.Ring) (keys.Ring, Command) {
 	urgent := r.Emergency || r.Drill
-	if d.State == Leaving || !urgent && w.suspended(d) {
+	switch {
+	case d.State == Leaving && r.Store:
+		return turnedLeaving(r, d, ring, w.time)
+	case d.State == Leaving || !urgent && w.suspended(d):
 		return ring, nil
 	}
 	if r.Old == keys.FateDrain && !r.Store && waitsSeriously(ring) {
@@ -328,6 +332,17 @@ func (w *writer) turned(r *Rotation, d *Domain, ring keys.Ring) (keys.Ring, Comm
 				w.about.step += ", once the standby has soaked,"
 			}
 		}
+	}
+	return next, told
+}
+
+// turnedLeaving is the ring of a domain that leaves and whose keys leaked with the
+// store: it has nothing to switch to, and is skipped for the counts.
+func turnedLeaving(r *Rotation, d *Domain, ring keys.Ring, at int64) (next keys.Ring, told Command) {
+	next = ring
+	for _, a := range d.Algorithms {
+		next = next.BurnLeft(a, r.Old, at)
+		told = ReplaceKey{Token: d.Token, Algorithm: a, Old: r.Old, Store: true}
 	}
 	return next, told
 }
@@ -391,7 +406,7 @@ func (w *writer) returnOne(r *Rotation, old *Domain) {
 // shows the change as if it had been asked for alone.
 func (w *writer) keepRotated(r *Rotation, old *Domain, ring, next keys.Ring, told Command) *Refusal {
 	stays := slices.EqualFunc(ring.Keys, next.Keys, func(a, b keys.Key) bool { return a.Stage == b.Stage })
-	if stays && ring.Rotation == next.Rotation && maps.Equal(ring.Urgent, next.Urgent) {
+	if stays && ring.Rotation == next.Rotation && maps.Equal(ring.Urgent, next.Urgent) && bytes.Equal(ring.Append(nil), next.Append(nil)) {
 		return nil
 	}
 	d := *old

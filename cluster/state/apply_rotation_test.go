@@ -514,6 +514,28 @@ func TestLeakedStoreTakesTheKeysThatDrain(t *testing.T) {
 	}
 }
 
+// TestLeakedStoreTakesTheKeysOfDomainsThatLeave, which have no next key: they are
+// published until their floor, and would sign again if the domain came back.
+func TestLeakedStoreTakesTheKeysOfDomainsThatLeave(t *testing.T) {
+	for _, old := range []keys.Fate{keys.FateDrain, keys.FateRevoke, keys.FateSwitch} {
+		w := manyOf(t, 2)
+		w.must(LeaveDomain{Token: tok(1)})
+		w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Store: true, Old: old, Total: 2}))
+		if r := w.advance(); r.Skipped != 1 || r.Waiting != 1 {
+			t.Errorf("%s: %+v", old, r)
+		}
+		k, _ := w.domain(tok(1)).Ring().ByID(1)
+		if (k.Stage == keys.Revoked) != (old == keys.FateRevoke) || (k.SwitchBy != 0) != (old == keys.FateSwitch) {
+			t.Errorf("%s: %s, until %d", old, k.Stage, k.SwitchBy)
+		}
+		needs := len(w.domain(tok(1)).Ring().ReviveNeeds([]keys.Algorithm{keys.RSA2048}))
+		if (needs == 0) != (old == keys.FateDrain) {
+			t.Errorf("%s: the domain comes back with %d new keys", old, needs)
+		}
+		w.checkIndexes()
+	}
+}
+
 // A stage holds and goes on by itself after a while, unless somebody says to stop.
 func TestPauseEndsTheHoldBetweenStages(t *testing.T) {
 	w := manyOf(t, 20)
