@@ -90,7 +90,11 @@ func (b *builder) build() (start, error) {
 	}
 	s.need = b.missing(s, found, at.Index)
 	if found {
-		b.store.continues(meta.Index, meta.Term)
+		var since uint64
+		if at.Index == at.Base && at.Base == meta.Index {
+			since = meta.Term // it came from elsewhere, and nothing followed that would prove it
+		}
+		b.store.continues(meta.Index, meta.Term, since)
 	}
 	return s, nil
 }

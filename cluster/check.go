@@ -448,7 +448,7 @@ func (b *builder) discard() error {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	b.logger.Error("what this node has on disk is void: it is given up, and taken anew from the others", "why", strings.TrimSpace(string(why)))
-	if err := b.mark.set(func(v *markValue) { v.Owed = max(v.Owed, v.Index, b.last) }); err != nil {
+	if err := b.mark.set(func(v *markValue) { v.Owed, v.Base = max(v.Owed, v.Index, b.last), 0 }); err != nil {
 		return err
 	}
 	if err := b.snaps.setAllAside(); err != nil {

@@ -37,6 +37,8 @@ type fsm struct {
 	restoring atomic.Bool
 	// forced: an operator's restore is under way.
 	forced atomic.Bool
+	// restores counts the snapshots that replaced the machine.
+	restores atomic.Uint64
 
 	// Of Raft's goroutine alone.
 	//
@@ -181,12 +183,13 @@ func (s *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if s.fed < s.startedAt {
 		return nil, errNotFed
 	}
-	return &image{machine: s.current(), mark: s.mark}, nil
+	return &image{machine: s.current(), fsm: s, restores: s.restores.Load()}, nil
 }
 
 // Restore implements raft.FSM: it replaces the machine, whatever its index was.
 func (s *fsm) Restore(r io.ReadCloser) error {
 	s.restoring.Store(true)
+	s.restores.Add(1)
 	defer s.restoring.Store(false)
 	meta, ok := metaOf(r)
 	if !ok {
@@ -246,8 +249,9 @@ func (s *fsm) livelocked(meta *raft.SnapshotMeta) {
 
 // image is a machine on its way into a snapshot.
 type image struct {
-	machine state.Machine
-	mark    *mark
+	machine  state.Machine
+	fsm      *fsm
+	restores uint64 // the machine's, when it was taken
 }
 
 // Persist implements raft.FSMSnapshot.
@@ -261,8 +265,13 @@ func (i *image) Persist(sink raft.SnapshotSink) error {
 	if err := i.machine.WriteImage(sink); err != nil {
 		return fmt.Errorf("writing snapshot: %w", err)
 	}
+	// Raft would take its last snapshot to be this one, and its log, which begins behind
+	// the other, to have a hole: it would send followers the other for ever.
+	if i.fsm.restores.Load() != i.restores {
+		return fmt.Errorf("writing snapshot %d: another has replaced the state meanwhile", i.machine.Index())
+	}
 	// A snapshot beyond the durable mark would not be trusted at the next start.
-	return i.mark.sync(i.machine.Index())
+	return i.fsm.mark.sync(i.machine.Index())
 }
 
 // Release implements raft.FSMSnapshot.

@@ -31,7 +31,7 @@ func TestNodeThatAbstainsTakesNoPartInElections(t *testing.T) {
 }
 
 func TestSnapshotsBeyondTheBoundAreNotReceived(t *testing.T) {
-	roomy := &transport{abstains: func() bool { return false }, roomFor: func(int64) string { return "" }}
+	roomy := newTransport(nil, nil)
 	for size, ok := range map[int64]bool{-1: false, 0: false, 1: true, maxInstall: true, maxInstall + 1: false} {
 		if err := roomy.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: size}}); (err == nil) != ok {
 			t.Errorf("%d octets: %v", size, err)

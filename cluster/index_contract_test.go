@@ -250,7 +250,7 @@ func TestSnapshotLabelledWithAnotherIndexIsRefused(t *testing.T) {
 	sink, err := n.snaps.Create(1, n.Machine().Index()-1, 1, raft.Configuration{}, 1, n.transport)
 	must(t, err)
 	defer sink.Cancel()
-	if err := (&image{n.Machine(), n.mark}).Persist(sink); err == nil {
+	if err := (&image{n.Machine(), n.fsm, 0}).Persist(sink); err == nil {
 		t.Fatal("an image was written under a lower index: its entries would be applied twice")
 	}
 }

@@ -231,11 +231,15 @@ func open(c Config, t tuning) (n *Node, err error) {
 	c.Logger.Info("state built", "index", n.start.machine.Index(), "domains", n.start.machine.DomainCount(), "read", n.start.read,
 		"tail", n.start.tailEntries, "replay", n.start.took, "published", time.Since(began))
 	n.fsm = newFSM(n.start.machine, tree, n.mark, n.fence, c.Logger)
-	n.snaps.written = n.store.continues
+	n.snaps.written = func(index, term uint64) { n.store.continues(index, term, 0) }
 	n.fsm.adopted = func(meta *raft.SnapshotMeta) error {
 		n.snaps.adopt(meta.ID)
 		n.trail.restored.Store(true)
-		return n.store.superseded(meta.Index, meta.Term)
+		since := meta.Term
+		if r := n.raft(); r != nil {
+			since = max(since, r.CurrentTerm())
+		}
+		return n.store.superseded(meta.Index, meta.Term, since)
 	}
 	n.tail.init(n.start)
 	n.seals.node = n

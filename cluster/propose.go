@@ -255,10 +255,11 @@ type batcher struct {
 	landed chan struct{}                 // an entry is no longer under way
 	flying atomic.Int32                  // entries under way; of run alone but for figures
 	hung   atomic.Pointer[chan struct{}] // closed when this leader's disk is given up
+	turn   chan struct{}                 // full while an entry is handed over, or none may be
 }
 
 func newBatcher(n *Node) *batcher {
-	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), landed: make(chan struct{}, maxFlight)}
+	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), landed: make(chan struct{}, maxFlight), turn: make(chan struct{}, 1)}
 	b.giveUp()
 	return b
 }
@@ -270,6 +271,20 @@ func (b *batcher) giveUp() {
 		close(*hung)
 	}
 }
+
+// hold keeps writes waiting until release.
+func (b *batcher) hold(ctx context.Context) error {
+	select {
+	case b.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.node.fence.tripped:
+		return errFenced
+	}
+}
+
+func (b *batcher) release() { <-b.turn }
 
 // submit hands a batch to this leader and waits for what becomes of it.
 func (b *batcher) submit(ctx context.Context, ba batch) outcome {
@@ -325,6 +340,9 @@ func (b *batcher) run() {
 				return
 			}
 		}
+		if b.hold(b.node.ctx) != nil {
+			return // nothing is written here any more
+		}
 		for more := true; more && !g.full(); {
 			select {
 			case p := <-b.queue:
@@ -337,6 +355,7 @@ func (b *batcher) run() {
 			b.flying.Add(1)
 			b.send(list)
 		}
+		b.release()
 	}
 }
 
@@ -416,11 +435,11 @@ func writeError(err error) error {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		// Turned away before it was appended: another may take it.
 		return kindError{ErrNoLeader, err}
-	case errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrAbortedByRestore):
-		// Never appended; or appended, and the state restored over it.
-		return kindError{ErrNotCommitted, err}
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return kindError{ErrNotCommitted, err} // never appended
 	default:
-		// Leadership lost, node closed or fenced: the entry may be in the log of others.
+		// Leadership lost, node closed or fenced: the entry may be in the log of others. So
+		// may one that a restore went over, where the restore does not come to be.
 		return kindError{ErrUnknown, err}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -50,21 +51,24 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader, withoutKeys boo
 	if why := opens(m, n.c.Keeper); why != "" && !withoutKeys {
 		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %s", why)}
 	}
-	m = m.Succeed(n.Machine())
-	file, size, err := n.spool(m)
+	if err := n.batcher.hold(ctx); err != nil {
+		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: other writes are under way: %w", err)}
+	}
+	source, err := n.successor(ctx, m)
 	if err != nil {
+		n.batcher.release()
 		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %w", err)}
 	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-
 	done := make(chan error, 1)
 	n.fsm.forced.Store(true)
 	go func() {
+		defer n.batcher.release()
+		defer source.drop()
 		defer n.fsm.forced.Store(false)
-		// Raft takes an index above both its own and the image's.
-		meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: m.Index(), Size: size}
-		done <- n.raft().Restore(meta, file, enqueueTime)
+		// Raft takes an index above both its own and the image's. No timeout: by the
+		// library's a restore that took longer is as often as not said to have failed.
+		meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: m.Index(), Size: source.size}
+		done <- n.raft().Restore(meta, source, 0)
 	}()
 	select {
 	case err = <-done:
@@ -74,7 +78,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader, withoutKeys boo
 		return kindError{ErrUnknown, errFenced}
 	}
 	if err != nil {
-		return fmt.Errorf("restoring snapshot: %w", writeError(err))
+		return fmt.Errorf("restoring snapshot: %w", kindError{source.became(err), err})
 	}
 	// As after an election: the no-op that follows a restore is not fed to machines.
 	if err := n.await(ctx, n.raft().Apply(nil, enqueueTime)); err != nil {
@@ -84,22 +88,73 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader, withoutKeys boo
 	return nil
 }
 
-// spool writes an image to a file that is read from its start.
-func (n *Node) spool(m state.Machine) (*os.File, int64, error) {
+// imageFile is an image on its way to the library.
+type imageFile struct {
+	file *os.File
+	size int64
+	// begun: the library has read of it, and may have replaced the state.
+	begun atomic.Bool
+}
+
+func (f *imageFile) Read(b []byte) (int, error) {
+	f.begun.Store(true)
+	return f.file.Read(b)
+}
+
+func (f *imageFile) drop() {
+	f.file.Close()
+	os.Remove(f.file.Name())
+}
+
+// became says what an error of the restore means. The leader replaces its own state
+// first: whether others follow is known only where it never began.
+func (f *imageFile) became(err error) error {
+	switch {
+	case f.begun.Load():
+		return ErrUnknown
+	case errors.Is(err, raft.ErrNotLeader):
+		return ErrNoLeader
+	}
+	return ErrNotCommitted
+}
+
+// successor writes to a file what takes the place of this node's state. Writes are
+// held, and an empty one shows that all before it are applied: what any of them added
+// to a serial meanwhile would be missing. It also shows that a majority follows still.
+func (n *Node) successor(ctx context.Context, m state.Machine) (*imageFile, error) {
+	if err := n.await(ctx, n.raft().Apply(nil, enqueueTime)); err != nil {
+		return nil, err
+	}
 	if why := n.disk.roomFor(0); why != "" {
-		return nil, 0, errors.New(why)
+		return nil, errors.New(why)
 	}
 	file, err := os.CreateTemp(n.c.DataDir, "restore-*")
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	err = m.WriteImage(file)
-	size, err2 := file.Seek(0, io.SeekCurrent)
+	f := &imageFile{file: file}
+	err = m.Succeed(n.Machine()).WriteImage(file)
+	var err2 error
+	f.size, err2 = file.Seek(0, io.SeekCurrent)
 	_, err3 := file.Seek(0, io.SeekStart)
 	if err = errors.Join(err, err2, err3); err != nil {
-		file.Close()
-		os.Remove(file.Name())
-		return nil, 0, err
+		f.drop()
+		return nil, err
 	}
-	return file, size, nil
+	return f, nil
+}
+
+// contradicted gives up what this node has where a leader, which sends what follows an
+// entry, shows that the snapshot that this node took over never was the cluster's. The
+// successor begins with nothing and is sent what the leader has.
+func (n *Node) contradicted(term, index, of uint64) error {
+	base, r := n.store.base.Load(), n.raft()
+	if !base.contradicts(term, index, of) || r == nil || term < r.CurrentTerm() || n.fsm.current().Index() > base.index {
+		return nil
+	}
+	if err := n.fsm.void(errContradicted.Error()); err != nil {
+		n.logger.Error("noting that this node's state is void", "error", err)
+	}
+	n.fence.trip(errContradicted)
+	return errContradicted
 }

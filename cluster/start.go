@@ -72,6 +72,7 @@ func (n *Node) startRaft() error {
 	n.transport.stalled = n.stalled
 	n.transport.feeds, n.transport.look, n.transport.ended = n.feeds, n.tuning.lease, n.ctx.Done()
 	n.transport.roomFor = n.disk.roomFor
+	n.transport.contradicted = n.contradicted
 	n.transport.suspicion = newSuspicion(n)
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
@@ -220,6 +221,10 @@ func (n *Node) close(ctx context.Context) error {
 	}
 	n.cancel()
 	if n.raft() != nil {
+		// In the middle of a restore the library would panic.
+		if err := n.batcher.hold(ctx); err != nil && n.fence.err() == nil {
+			n.logger.Warn("waiting for a restore under way", "error", err)
+		}
 		// Parked goroutines of the library end; those that wait for them follow.
 		n.fence.free()
 		if err := n.raft().Shutdown().Error(); err != nil {

@@ -191,6 +191,27 @@ func (s *store) damages() (count, at uint64) {
 type logBase struct {
 	index, term uint64
 	stale       uint64 // where a superseded tail ended, until entries are appended; 0: none
+	// since is the term in which this node took over a snapshot that another sent or an
+	// operator restored; 0: it wrote the snapshot itself.
+	since uint64
+}
+
+// errContradicted is of a snapshot that never was the cluster's.
+var errContradicted = errors.New("the leader has another history than the snapshot that this node took over: a restore did not come to be")
+
+// contradicts says whether what a leader sends shows that the snapshot never came to
+// be: an operator's restore is first done by the leader alone, then sent to others,
+// and where it loses its office in between the next leader may know nothing of it.
+//
+// A leader of a later term has all that is committed. It asks its followers first for
+// the end of its own log, and goes back from there until they agree: at the snapshot
+// at the latest, were that committed. The library would ask for what was before it,
+// which the log lacks, for ever.
+func (b *logBase) contradicts(term, index, of uint64) bool {
+	if b == nil || b.since == 0 || term <= b.since {
+		return false
+	}
+	return index < b.index || index == b.index && of != b.term
 }
 
 // stand answers for an entry that is not in the log: the snapshot's own, or one
@@ -222,7 +243,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(summed(logs)) })
 	s.setPending(time.Time{})
 	if base := s.base.Load(); base != nil && base.stale > 0 {
-		s.base.Store(&logBase{index: base.index, term: base.term})
+		s.base.Store(&logBase{index: base.index, term: base.term, since: base.since})
 	}
 	var octets int64
 	for _, l := range logs {
@@ -286,21 +307,27 @@ func (s *store) repaired(from, to uint64) {
 }
 
 // continues notes which snapshot the log continues.
-func (s *store) continues(index, term uint64) {
-	base := &logBase{index: index, term: term}
+func (s *store) continues(index, term, since uint64) {
+	base := &logBase{index: index, term: term, since: since}
 	if before := s.base.Load(); before != nil {
+		if before.index > index {
+			return // another was taken over while this one was written
+		}
+		if before.index == index {
+			base.since = before.since // the same state, and no more proven
+		}
 		base.stale = before.stale
 	}
 	s.base.Store(base)
 }
 
-// superseded notes that a snapshot took the place of the log up to its index.
-func (s *store) superseded(index, term uint64) error {
+// superseded notes that a snapshot took the place of the log up to its index, in a term.
+func (s *store) superseded(index, term, since uint64) error {
 	last, err := s.LastIndex()
 	if err != nil {
 		return err
 	}
-	base := &logBase{index: index, term: term}
+	base := &logBase{index: index, term: term, since: since}
 	if last > index {
 		base.stale = last
 	}

@@ -47,7 +47,10 @@ type transport struct {
 	feeds func(id raft.ServerID, target raft.ServerAddress) bool
 	look  time.Duration
 	ended <-chan struct{} // closed when this node's part ends
-	reach reach
+	// contradicted is told what a leader's message takes for granted of a log, and says
+	// why this node must not take it.
+	contradicted func(term, index, of uint64) error
+	reach        reach
 	// suspicion is nil where every wish to be elected goes straight to the library.
 	suspicion *suspicion
 
@@ -87,19 +90,20 @@ var (
 func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 	return &transport{
 		NetworkTransport: t, fence: f,
-		stalled:   func() bool { return false },
-		abstains:  func() bool { return false },
-		leads:     func() bool { return false },
-		broken:    func() uint64 { return 0 },
-		roomFor:   func(int64) string { return "" },
-		feeds:     func(raft.ServerID, raft.ServerAddress) bool { return false },
-		look:      time.Second,
-		reach:     reach{back: make(map[raft.ServerID]chan struct{})},
-		consumer:  make(chan raft.RPC),
-		vouched:   make(chan raft.RPC),
-		stop:      make(chan struct{}),
-		followers: make(map[raft.ServerID]*follower),
-		senders:   make(map[string]*sender),
+		stalled:      func() bool { return false },
+		abstains:     func() bool { return false },
+		leads:        func() bool { return false },
+		broken:       func() uint64 { return 0 },
+		roomFor:      func(int64) string { return "" },
+		contradicted: func(_, _, _ uint64) error { return nil },
+		feeds:        func(raft.ServerID, raft.ServerAddress) bool { return false },
+		look:         time.Second,
+		reach:        reach{back: make(map[raft.ServerID]chan struct{})},
+		consumer:     make(chan raft.RPC),
+		vouched:      make(chan raft.RPC),
+		stop:         make(chan struct{}),
+		followers:    make(map[raft.ServerID]*follower),
+		senders:      make(map[string]*sender),
 	}
 }
 
@@ -291,6 +295,10 @@ func (t *transport) refuses(rpc raft.RPC) error {
 		if t.abstains() {
 			return errAbstains
 		}
+	case *raft.AppendEntriesRequest:
+		if c.PrevLogEntry > 0 || len(c.Entries) > 0 { // no heartbeat
+			return t.contradicted(c.Term, c.PrevLogEntry, c.PrevLogTerm)
+		}
 	case *raft.InstallSnapshotRequest:
 		// What follows is not read: the library ends the connection on it.
 		if c.Size <= 0 || c.Size > maxInstall {
@@ -299,6 +307,7 @@ func (t *transport) refuses(rpc raft.RPC) error {
 		if why := t.roomFor(c.Size); why != "" {
 			return errors.New("a snapshot is refused: " + why)
 		}
+		return t.contradicted(c.Term, c.LastLogIndex, c.LastLogTerm)
 	}
 	return nil
 }

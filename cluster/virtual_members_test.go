@@ -23,22 +23,25 @@ func TestMembersComeAndGoThroughFaultsForAMonth(t *testing.T) {
 	whole := time.Duration(fromEnvironment(t, "AUTHD_VIRTUAL_DAYS", memberDays)) * day
 	chance := fromEnvironment(t, "AUTHD_VIRTUAL_SEED", virtualSeed)
 	const founders = 5
+	foreign := imageOfAnother(t)
 	forMonthsOf(t, founders, func(t *testing.T, v *virtual) {
 		v.rotates()
 		r := rand.New(rand.NewPCG(chance, founders))
-		live := func(d time.Duration) {
-			v.live(d, faultsOver(d, r.Uint64(), founders))
+		v.operator.foreign = foreign
+		live := func(d time.Duration, with func([]fault, time.Duration, uint64) []fault) {
+			chance := r.Uint64()
+			v.live(d, with(faultsOver(d, chance, founders), d, chance))
 			v.settle()
 		}
 		for time.Since(v.began) < whole {
 			for _, change := range []func(*rand.Rand){v.replaceTheDead, v.returnsAfterItsRemoval, v.wipedNodeJoinsAgain, v.leaderIsRemoved, v.anotherAnswersWithoutAVote} {
-				live(2 * day)
+				live(2*day, withRestores)
 				change(r)
 			}
 			// A node that joined cannot say what its host did before: keys that drained by
 			// then are kept as if it had handed them out at that moment.
 			before := v.total()
-			live(12 * day)
+			live(12*day, withoutRestores) // which keep keys where they were
 			if after := v.total(); after.retired == before.retired || after.activated == before.activated {
 				t.Errorf("%s: since members last changed %d keys were activated and %d retired", v.now(), after.activated-before.activated, after.retired-before.retired)
 			}
@@ -116,12 +119,7 @@ func (v *virtual) wipe(id string) {
 	must(v.t, os.RemoveAll(v.data(id)))
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.at, id)
-	for of := range v.serials {
-		if of.node == id {
-			delete(v.serials, of)
-		}
-	}
+	v.forget(id)
 	for _, life := range v.keys {
 		delete(life.answered, id)
 		delete(life.drained, id)

@@ -118,6 +118,7 @@ func (v *virtual) live(whole time.Duration, schedule []fault) {
 	writes, next := 0, 0
 	for hour := began; time.Since(began) < whole; {
 		now := time.Since(began)
+		v.supervise()
 		under = slices.DeleteFunc(under, func(h *happening) bool {
 			if h.until <= now {
 				v.over(h)
@@ -211,7 +212,9 @@ func (v *virtual) begin(f fault) *happening {
 			h.id = leader.c.ID
 		}
 	}
-	v.count.faults++
+	if f.kind != "save" && f.kind != "restore" {
+		v.count.faults++
+	}
 	v.log.Write([]byte(fmt.Sprintf("%s: fault: %s: %s", v.now(), f, h.id)))
 	switch f.kind {
 	case "stop":
@@ -236,6 +239,10 @@ func (v *virtual) begin(f fault) *happening {
 		v.clocks[h.id].set(f.wrong)
 		v.pull(h.id, v.kill)
 		v.bringBack(h.id)
+	case "save":
+		v.save(h)
+	case "restore":
+		v.restore(h)
 	case "compact":
 		for _, n := range v.nodes {
 			v.writes.Go(func() { compact(n) })
