@@ -106,6 +106,9 @@ func shapes(t testing.TB) []shape {
 		{"option cut off in its head", raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 0, 3, "\x00\x03\x00")), "FORMERR qd1 opt"},
 		{"EDNS version 1", raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 1, 0, "")), "BADVERS qd1 opt"},
 		{"EDNS version 255", raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 255, 0, "")), "BADVERS qd1 opt"},
+		{"options of EDNS version 1", raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 1, 6, "\x00\x03\x00\x09ab")), "BADVERS qd1 opt"},
+		{"cookie of another length in EDNS version 1", raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 1, 5, "\x00\x0a\x00\x01a")), "BADVERS qd1 opt"},
+		{"EDNS version 1 and no question", raw(0, 0, 0, 0, 1, rawOPT("\x00", 1, 0, "")), "BADVERS qd0 opt"},
 		{"1,900 octets of options", raw(0, 1, 0, 0, 1, askTXT, rawOPT("\x00", 1, 1900, repeat("\xfd\xe9\x00\x00", 475))), "BADVERS qd1 opt"},
 		// TSIG (RFC 8945 section 5.1 and 5.2).
 		{"TSIG of an unknown key", signed, "NOTAUTH qd1 opt tsig"},

@@ -129,12 +129,14 @@ func (q *query) parse(message []byte) verdict {
 // vet judges a well-formed query by what it asks.
 func (q *query) vet(nothing bool) verdict {
 	switch {
-	case nothing && (q.cookie == nil || q.tsig.signed != nil):
+	case nothing && q.tsig.signed != nil:
 		return malformed
 	case q.tsig.signed != nil:
 		return unknownKey // RFC 8945 section 5.2.1
 	case q.version != 0:
 		return badVersion // RFC 6891 section 6.1.3
+	case nothing && q.cookie == nil:
+		return malformed
 	case nothing:
 		return cookieOnly
 	case q.class != classIN:
@@ -209,15 +211,20 @@ func (q *query) records(message []byte, authority, additional int) bool {
 	return at == len(message)
 }
 
-// opt reads an OPT record from its type on (RFC 6891 section 6.1.2). Flags and
-// options that we do not know are passed over; so are cookies after the first
-// (RFC 7873 section 5.2), and what a keepalive option says (RFC 7828 section
-// 3.2.1 has clients say nothing).
+// opt reads an OPT record from its type on (RFC 6891 section 6.1.2). Flags that we
+// do not know are passed over. What another version has for options is not ours to
+// judge: it is told that we do not know it (section 6.1.3).
 func (q *query) opt(record []byte) bool {
 	q.size = max(MinUDP, binary.BigEndian.Uint16(record[2:]))
 	q.version = record[5]
 	q.do = record[6]&optDO != 0
-	options := record[recordFixed:]
+	return q.version != 0 || q.options(record[recordFixed:])
+}
+
+// options reads the options of an OPT record. Those that we do not know are passed
+// over; so are cookies after the first (RFC 7873 section 5.2), and what a keepalive
+// option says (RFC 7828 section 3.2.1 has clients say nothing).
+func (q *query) options(options []byte) bool {
 	for len(options) > 0 {
 		if len(options) < optionHeader {
 			return false
@@ -235,10 +242,10 @@ func (q *query) opt(record []byte) bool {
 			if q.cookie != nil {
 				break
 			}
-			q.cookie = options[optionHeader:next]
-			if !cookieFits(len(q.cookie)) {
-				return false
+			if !cookieFits(next - optionHeader) {
+				return false // and not kept: the reply repeats all of a client's half
 			}
+			q.cookie = options[optionHeader:next]
 		}
 		options = options[next:]
 	}

@@ -138,7 +138,8 @@ func isFolded(folded, name []byte) bool {
 //  5. The data of EDNS options that mean nothing to us, likewise.
 //  6. An OPT whose owner points at a root label: the owner must be the root
 //     itself (RFC 6891 section 6.1.2), we do not follow.
-//  7. TSIG: miekg allows a compressed algorithm name (RFC 8945 section 4.2
+//  7. The options of another EDNS version: miekg parses them as those of version 0.
+//  8. TSIG: miekg allows a compressed algorithm name (RFC 8945 section 4.2
 //     forbids it), and data that ends before its last field.
 //
 // The message is nil where miekg could not read it.
@@ -190,7 +191,7 @@ func judge(message []byte) (verdict, *dns.Msg) {
 			}
 		}
 	}
-	if len(m.Question) == 0 && (signatures > 0 || opts == 0 || !hasCookie(m.IsEdns0())) {
+	if len(m.Question) == 0 && (signatures > 0 || opts == 0 || m.IsEdns0().Version() == 0 && !hasCookie(m.IsEdns0())) {
 		return malformed, m
 	}
 	return judgeQuestion(question, m, signatures > 0), m
@@ -272,6 +273,8 @@ func walk(message []byte) (readable bool, cleaned []byte) {
 		switch {
 		case t == dns.TypeOPT && len(owner) > 1:
 			return false, nil // difference 6; longer owners are wrong anyhow
+		case t == dns.TypeOPT && message[fixed+5] != 0:
+			data = nil // difference 7
 		case t == dns.TypeOPT:
 			options, ok := knownOptions(data)
 			if !ok {
@@ -280,7 +283,7 @@ func walk(message []byte) (readable bool, cleaned []byte) {
 			data = options // difference 5
 		case t == dns.TypeTSIG:
 			if n, plain := skipOwner(data); !plain || !wholeTSIG(data[n:]) {
-				return false, nil // difference 7
+				return false, nil // difference 8
 			}
 			if !plain {
 				owner = []byte{0} // difference 4: a pointer is not followed

@@ -137,14 +137,20 @@ func TestCookieAloneIsAnswered(t *testing.T) {
 
 func TestCookiesOfOtherLengthsAreMalformed(t *testing.T) {
 	r := guarded(t, RateLimit{})
+	// What the responder holds of the client before is not the next one's to learn.
+	r.reply(nil, ask(t, "short.p-dns.test.", dns.TypeTXT, edns(1232, cookieOption(clientCookie))), udpFrom("198.51.100.1"))
 	for length := range 50 {
 		message := ask(t, "short.p-dns.test.", dns.TypeTXT, edns(1232, &dns.EDNS0_LOCAL{Code: dns.EDNS0COOKIE, Data: make([]byte, length)}))
 		want := "FORMERR qd1 opt"
 		if cookieFits(length) {
 			want = "NOERROR qd1 opt"
 		}
-		if got := summary(unpack(t, r.reply(nil, message, udpFrom("192.0.2.1")))); got != want {
+		m := unpack(t, r.reply(nil, message, udpFrom("192.0.2.1")))
+		if got := summary(m); got != want {
 			t.Errorf("%d octets: %s, want %s", length, got, want)
+		}
+		if got := cookieOf(m); (got != "") != cookieFits(length) {
+			t.Errorf("%d octets: the reply has the cookie %q", length, got)
 		}
 	}
 }
