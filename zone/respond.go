@@ -106,7 +106,7 @@ const (
 
 // Reply appends the reply to a message to dst, which has room for MaxUDP (or
 // over TCP MaxTCP) octets more, and returns it; unchanged where there is no
-// reply. It never allocates.
+// reply. With that room it never allocates.
 //
 // A reply that is no answer is longer than the message it replies to by no more
 // than the EDNS options that we answer with, and one past a limit not even that.
@@ -153,7 +153,9 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	}
 
 	limit := q.limit(from.tcp)
-	dst = slices.Grow(dst, limit)
+	if !from.tcp { // what a message of a stream needs is mostly far from its limit
+		dst = slices.Grow(dst, limit)
+	}
 	start := len(dst)
 	dst = appendHead(dst, message, q, rcode)
 	switch {

@@ -103,13 +103,15 @@ type Server struct {
 	workers   []*udpWorker
 	listeners []*tcpListener
 	counters  []*counters
-	exchanges sync.Pool // of *tcpExchange
 	// turns has room for as many connections as are answered at once. Thousands that all
 	// have questions would wait for a processor otherwise, and what else the process does,
 	// Raft and the API, behind all of them.
-	turns      chan struct{}
-	guard      *guard
-	responders atomic.Uint32 // made so far
+	turns chan struct{}
+	guard *guard
+	made  atomic.Uint32 // responders
+	// responders (*Responder) are for the connections whose turn it is; outs (*[]byte)
+	// hold replies until they are written, for as long as their reader pleases.
+	responders, outs sync.Pool
 
 	shared  atomic.Bool // another process has the sockets too
 	pause   atomic.Pointer[pause]
@@ -172,8 +174,10 @@ func newServer(c ServerConfig, l limits) *Server {
 		conns: map[*tcpConn]struct{}{}, prefixes: map[uint64]map[*tcpConn]struct{}{},
 		guard: &guard{limiter: newLimiter(c.RateLimit), started: time.Now(), keepalive: uint16(l.idle / (time.Second / 10)), census: c.Census},
 	}
-	s.exchanges.New = func() any {
-		return &tcpExchange{responder: s.responder(), out: make([]byte, 0, 2*flushAt)} // grows for a reply that needs more
+	s.responders.New = func() any { return s.responder() }
+	s.outs.New = func() any {
+		out := make([]byte, 0, 2*flushAt) // grows for a reply that needs more
+		return &out
 	}
 	return s
 }
@@ -182,7 +186,7 @@ func newServer(c ServerConfig, l limits) *Server {
 func (s *Server) responder() *Responder {
 	r := newResponder(s.config.Tree, s.config.NSID, s.guard)
 	if s.config.Watch != nil {
-		r.watch = &s.config.Watch.shards[s.responders.Add(1)%watchShards]
+		r.watch = &s.config.Watch.shards[s.made.Add(1)%watchShards]
 	}
 	return r
 }

@@ -139,6 +139,7 @@ type tcpConn struct {
 	from     source
 	// state is what the connection does: waitsSince, or one of the two below.
 	state atomic.Int64
+	gone  chan struct{} // closed when another took the connection's place
 
 	buffer [lengthSize + maxTCPQuery]byte
 	have   int       // octets in buffer
@@ -169,20 +170,28 @@ const (
 	waitsMidway = 1 // in the middle of a message
 	waitsServed = 2 // had an answer before
 	waitsReader = 4 // for its client to take what it asked for
-	waitsBits   = 3
+	waitsTurn   = 8 // to be answered
+	waitsBits   = 4
 )
 
 // idle says whether a connection in a state waits for a message.
-func idle(state int64) bool { return state >= 0 && state&(waitsMidway|waitsReader) == 0 }
+func idle(state int64) bool {
+	return state >= 0 && state&(waitsMidway|waitsReader|waitsTurn) == 0
+}
 
 // spare is how soon a waiting connection makes room, lowest first: one that has
 // nothing to lose, having had its answers or never asked for any; one that stopped
-// in the middle of a message, or does not read; then those that came only now and may
-// be as good as the newcomer. One whose replies are being written only now is not to
-// spare at all. patience is since when a client would have sent its message.
+// in the middle of a message, or does not read; one that had answers and waits for its
+// next turn; then those that came only now and may be as good as the newcomer. One
+// that waits for its first turn, or whose replies are being written only now, is not
+// to spare at all. patience is since when a client would have sent its message.
 func spare(state int64, patience time.Duration) int {
 	old := time.Duration(state>>waitsBits) <= patience
 	switch {
+	case state&waitsTurn != 0 && state&waitsServed != 0:
+		return 2
+	case state&waitsTurn != 0:
+		return spareNever
 	case idle(state) && (old || state&waitsServed != 0):
 		return 0
 	case old:
@@ -190,17 +199,17 @@ func spare(state int64, patience time.Duration) int {
 	case state&waitsReader != 0:
 		return spareNever
 	}
-	return 2
+	return 3
 }
 
-const spareNever = 3
+const spareNever = 4
 
 // admit starts serving a connection. Where there are too many, of its prefix or
 // of all, one that waits makes room; it is turned away only where all are being
-// answered.
+// answered or wait for their first answer.
 func (s *Server) admit(conn *net.TCPConn, counts *counters) {
 	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-	c := &tcpConn{conn: conn, counters: counts, from: sourceOf(remote, true)}
+	c := &tcpConn{conn: conn, counters: counts, from: sourceOf(remote, true), gone: make(chan struct{})}
 	c.state.Store(waitsSince(time.Since(s.guard.started), false, false))
 	if !s.place(c) {
 		conn.Close()
@@ -266,6 +275,7 @@ func (s *Server) evict(set map[*tcpConn]struct{}) bool {
 		}
 		if c.state.CompareAndSwap(state, connEvicted) {
 			c.conn.Close()
+			close(c.gone)
 			s.drop(c)
 			s.evicted++
 			return true
@@ -368,65 +378,106 @@ func (s *Server) read(c *tcpConn) bool {
 	return err == nil
 }
 
+// turn waits until the connection may be answered; false: another took its place
+// meanwhile.
+func (s *Server) turn(c *tcpConn) bool {
+	select {
+	case s.turns <- struct{}{}:
+		return true
+	default:
+	}
+	state := waitsSince(time.Since(s.guard.started), false, c.asked > 0) | waitsTurn
+	c.state.Store(state)
+	select {
+	case s.turns <- struct{}{}:
+	case <-c.gone:
+		return false
+	}
+	if !c.state.CompareAndSwap(state, connBusy) {
+		<-s.turns
+		return false
+	}
+	return true
+}
+
 // answerBuffered answers every whole message in the buffer; false ends the
-// connection. It takes its turn, but for writing, which may wait for the reader.
+// connection. It takes turns, but for writing, which may wait for the reader and
+// then holds no more than the replies.
 func (s *Server) answerBuffered(c *tcpConn) bool {
-	s.turns <- struct{}{}
-	x := s.exchanges.Get().(*tcpExchange)
 	began, asked := time.Now(), c.asked
-	x.responder.begin(began)
 	defer func() {
 		if c.asked > asked {
 			c.counters.took(c.asked-asked, time.Since(began))
 		}
-		c.counters.take(&x.responder.tally)
-		x.out = x.out[:0]
-		s.exchanges.Put(x)
 	}()
 	at := min(c.skip, c.have)
 	c.skip -= at
-	ok := true
-	for ok && c.asked < s.limits.queries && c.have-at >= lengthSize {
+	for more := true; more; {
+		if !s.turn(c) {
+			return false
+		}
+		out, ok := s.outs.Get().(*[]byte), false
+		at, more, ok = s.answerSome(c, out, at)
+		<-s.turns
+		ok = s.flush(c, *out) && ok
+		*out = (*out)[:0]
+		s.outs.Put(out)
+		if !ok {
+			return false
+		}
+	}
+	if at > 0 {
+		c.have = copy(c.buffer[:], c.buffer[at:c.have])
+		if c.skip == 0 { // else the message that began then goes on
+			c.began = time.Now()
+		}
+	}
+	return true
+}
+
+// answerSome appends to out the replies to the messages in the buffer from at on,
+// until there are enough to be written, and says how far it got, whether there may
+// be more, and whether the connection may go on.
+func (s *Server) answerSome(c *tcpConn, out *[]byte, at int) (next int, more, ok bool) {
+	r := s.responders.Get().(*Responder)
+	defer s.responders.Put(r)
+	defer c.counters.take(&r.tally)
+	r.begin(time.Now())
+	for c.asked < s.limits.queries && c.have-at >= lengthSize {
 		length := int(binary.BigEndian.Uint16(c.buffer[at:]))
 		looked := min(length, maxTCPQuery)
 		if c.have-at-lengthSize < looked {
 			break
 		}
 		at += lengthSize
-		ok = x.reply(c.buffer[at:at+looked], &c.from)
-		at += looked
 		c.asked++
+		if *out, ok = r.appendFramed(*out, c.buffer[at:at+looked], &c.from); !ok {
+			return at, false, false
+		}
+		at += looked
 		c.skip = length - looked
 		if pass := min(c.skip, c.have-at); pass > 0 {
 			at += pass
 			c.skip -= pass
 		}
-		if len(x.out) >= flushAt {
-			<-s.turns
-			ok = s.flush(c, x) && ok
-			s.turns <- struct{}{}
+		if len(*out) >= flushAt {
+			return at, true, true
 		}
 	}
-	if at > 0 {
-		c.have = copy(c.buffer[:], c.buffer[at:c.have])
-		c.began = time.Now()
-	}
-	<-s.turns
-	return s.flush(c, x) && ok
+	return at, false, true
 }
 
-// flush writes the replies collected. A reader that does not take them in time
-// loses the connection, and sooner where its place is wanted.
-func (s *Server) flush(c *tcpConn, x *tcpExchange) bool {
-	if len(x.out) == 0 {
+// flush writes replies. A reader that does not take them in time loses the
+// connection, and sooner where its place is wanted.
+func (s *Server) flush(c *tcpConn, out []byte) bool {
+	if len(out) == 0 {
 		return true
 	}
 	began := time.Now()
 	state := waitsSince(began.Sub(s.guard.started), false, true) | waitsReader
 	c.state.Store(state)
 	c.conn.SetWriteDeadline(began.Add(s.limits.write))
-	_, err := c.conn.Write(x.out)
-	x.out = x.out[:0]
+	_, err := c.conn.Write(out)
 	return c.state.CompareAndSwap(state, connBusy) && err == nil
 }
 
@@ -443,23 +494,15 @@ func (c *tcpConn) linger() {
 	}
 }
 
-// tcpExchange is what answering takes and idle connections do without.
-type tcpExchange struct {
-	responder *Responder
-	out       []byte // whole replies with their prefixes
-}
-
-// reply appends the reply to a message. A message that gets none (too short, a
-// response) is no client's: false ends the connection.
-func (x *tcpExchange) reply(message []byte, from *source) bool {
-	start := len(x.out)
-	out := append(x.out, 0, 0)
-	out = x.responder.reply(out, message, from)
+// appendFramed appends the reply to a message with its length in front. A message
+// that gets none (too short, a response) is no client's: false ends the connection.
+func (r *Responder) appendFramed(out, message []byte, from *source) ([]byte, bool) {
+	start := len(out)
+	out = r.reply(append(out, 0, 0), message, from)
 	length := len(out) - start - lengthSize
 	if length == 0 {
-		return false
+		return out[:start], false
 	}
 	binary.BigEndian.PutUint16(out[start:], uint16(length))
-	x.out = out
-	return true
+	return out, true
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -122,12 +123,13 @@ func stuck(t *testing.T, s *Server) (conn net.Conn, ended chan struct{}) {
 		}
 	}()
 	waitFor(t, func() bool {
-		all := s.snapshot()
-		if len(all) == 0 {
-			return false
+		for _, c := range s.snapshot() {
+			if c.conn.RemoteAddr().String() == conn.LocalAddr().String() {
+				state := c.state.Load()
+				return state >= 0 && state&waitsReader != 0 && time.Since(s.guard.started)-time.Duration(state>>waitsBits) > s.limits.stall
+			}
 		}
-		state := all[0].state.Load()
-		return state >= 0 && state&waitsReader != 0 && time.Since(s.guard.started)-time.Duration(state>>waitsBits) > s.limits.stall
+		return false
 	})
 	return conn, ended
 }
@@ -194,6 +196,71 @@ func TestConnectionsTakeTurns(t *testing.T) {
 	waits.SetReadDeadline(time.Now().Add(patience))
 	<-s.turns
 	mustRead(t, waits)
+}
+
+// Who asks and asks and waits for its turn makes room for who has had none yet.
+func TestConnectionThatWaitsForAnotherTurnMakesRoom(t *testing.T) {
+	l := defaultLimits()
+	l.connections, l.turns = 2, 1
+	s := serve(t, l, "127.0.0.1")
+	query := framed(numbered(t, "short.p-dns.test.", 1))
+	var asking []net.Conn
+	for range l.connections {
+		conn := dial(t, "tcp", s.Addresses()[0])
+		conn.Write(query)
+		mustRead(t, conn)
+		asking = append(asking, conn)
+	}
+	waitFor(t, func() bool { return s.busy() == 0 })
+	s.turns <- struct{}{} // as if another were answered
+	t.Cleanup(func() {
+		select {
+		case <-s.turns:
+		default:
+		}
+	})
+	for i, conn := range asking {
+		conn.Write(query)
+		waitFor(t, func() bool { return s.busy() == i+1 })
+	}
+	first, second := dial(t, "tcp", s.Addresses()[0]), dial(t, "tcp", s.Addresses()[0])
+	for i, conn := range []net.Conn{first, second} {
+		conn.Write(query)
+		ended(t, asking[i]) // before there is a turn for it
+		waitFor(t, func() bool { return s.busy() == i+1 && len(s.snapshot()) == l.connections })
+	}
+	ended(t, dial(t, "tcp", s.Addresses()[0])) // those two wait for their first
+	<-s.turns
+	mustRead(t, first)
+	mustRead(t, second)
+	if got := s.Stats().Connections; got != (ConnectionStats{Open: 2, Accepted: 4, Evicted: 2, Refused: 1}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// While it waits for its reader a connection holds its replies, and nothing of what it
+// took to make them.
+func TestReadersThatDoNotReadTakeLittleMemory(t *testing.T) {
+	const readers, most = 24, 128 << 10
+	l := defaultLimits()
+	l.write, l.stall, l.queries = time.Minute, 20*time.Millisecond, 1<<20
+	s := serve(t, l, "127.0.0.1")
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what pools held for one more
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	stuck(t, s)
+	before := heap()
+	for range readers {
+		stuck(t, s)
+	}
+	each := (int64(heap()) - int64(before)) / readers
+	if t.Logf("%d octets a connection", each); each > most {
+		t.Errorf("at most %d", most)
+	}
 }
 
 // The acceptance in short; crowd_lab_test.go has it in full.

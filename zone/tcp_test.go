@@ -159,29 +159,36 @@ func TestOverlongMessageIsPassedOver(t *testing.T) {
 }
 
 func TestMessageHasOneDeadlineHoweverItTrickles(t *testing.T) {
-	l := defaultLimits()
-	l.message = 100 * time.Millisecond
-	s := serve(t, l, "127.0.0.1")
-	conn := dial(t, "tcp", s.Addresses()[0])
-	began := time.Now()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		conn.Write([]byte{0xff, 0xff})
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-				conn.Write([]byte{0})
+	for name, at := range map[string]int{"from its length on": 0, "past what is looked at of it": maxTCPQuery} {
+		t.Run(name, func(t *testing.T) {
+			l := defaultLimits()
+			l.message = 100 * time.Millisecond
+			s := serve(t, l, "127.0.0.1")
+			conn := dial(t, "tcp", s.Addresses()[0])
+			began := time.Now()
+			stop := make(chan struct{})
+			defer close(stop)
+			go func() {
+				conn.Write(append([]byte{0xff, 0xff}, make([]byte, at)...))
+				tick := time.NewTicker(20 * time.Millisecond)
+				defer tick.Stop()
+				for {
+					select {
+					case <-stop:
+						return
+					case <-tick.C:
+						conn.Write([]byte{0})
+					}
+				}
+			}()
+			if at > 0 {
+				mustRead(t, conn)
 			}
-		}
-	}()
-	ended(t, conn)
-	if took := time.Since(began); took > patience/2 {
-		t.Errorf("the connection lasted %s", took)
+			ended(t, conn)
+			if took := time.Since(began); took > patience/2 {
+				t.Errorf("the connection lasted %s", took)
+			}
+		})
 	}
 }
 
