@@ -169,8 +169,11 @@ func (n node) set(t Type) records {
 	at := n.records()
 	for range n.sets() {
 		r, next := recordsAt(n.b, at)
-		if r.t == t {
-			return r
+		if r.t >= t { // in order
+			if r.t == t {
+				return r
+			}
+			break
 		}
 		at = next
 	}

@@ -102,12 +102,53 @@ func (b *builder) node(anchor int, n Name) *buildNode {
 	return at
 }
 
+// Bounds of a zone, so that no question costs more than others, and no change. What
+// people have is far below.
+const (
+	// maxTypes is how many types of records a name may have: they are looked through
+	// one by one.
+	maxTypes = 32
+	// maxAlike is how many names may have one hash in the index, which are compared one
+	// by one. Chance has two in a thousandth of the largest zones; who wants to can
+	// make up as many as he likes.
+	maxAlike = 8
+	// maxNames and maxPlatformNames are how many names a zone may have, with those above
+	// its records: a record of five octets may have a hundred.
+	maxNames         = 8192
+	maxPlatformNames = 65536
+)
+
+// room says whether the zone may have another name.
+func (b *builder) room() error {
+	most := maxNames
+	if b.anchors[0].kind == anchorPlatform {
+		most = maxPlatformNames
+	}
+	if len(b.nodes.list) >= most {
+		return fmt.Errorf("%d names with those above its records, a zone has at most %d: leave some out, or use names of fewer labels", len(b.nodes.list), most)
+	}
+	return nil
+}
+
+// checkAlike refuses names that were chosen to have one hash.
+func checkAlike(nodes []hashedNode) error {
+	for i := maxAlike; i < len(nodes); i++ {
+		if nodes[i-maxAlike].hash == nodes[i].hash {
+			return fmt.Errorf("%s and %d others have the same hash, as names have that were made for it: choose another", nodes[i].name, maxAlike)
+		}
+	}
+	return nil
+}
+
 // add gives a node an RRset. It refuses a second one of the same type.
 func (at *buildNode) add(s RRset) error {
 	for _, have := range at.sets {
 		if have.Type == s.Type {
 			return fmt.Errorf("%s %s is there twice", s.Owner, s.Type)
 		}
+	}
+	if len(at.sets) == maxTypes {
+		return fmt.Errorf("%s %s: %d other types there, a name has at most %d", s.Owner, s.Type, len(at.sets), maxTypes)
 	}
 	if len(s.Data) > 0 {
 		at.sets = append(at.sets, s)
@@ -165,6 +206,9 @@ func (b *builder) build() (block, error) {
 		b.inherit()
 	}
 	nodes := b.sorted()
+	if err := checkAlike(nodes); err != nil {
+		return "", err
+	}
 	out := make([]byte, blockHeader+len(nodes)*indexEntry, b.guess(nodes))
 	out[atForm], out[atFlags] = b.form, b.flags
 	le := binary.LittleEndian

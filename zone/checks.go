@@ -67,6 +67,9 @@ func (b *builder) extra(anchor int, s RRset) error {
 	if err := checkRRset(s); err != nil {
 		return err
 	}
+	if err := b.room(); err != nil {
+		return fmt.Errorf("%s %s: %w", s.Owner, s.Type, err)
+	}
 	at := b.node(anchor, s.Owner)
 	if s.Owner.Label() == "*" && (s.Type == TypeNS || s.Type == TypeDNAME || s.Type == TypeDS) {
 		return fmt.Errorf("%s %s: a wildcard cannot be a cut (RFC 4592 sections 4.2 and 4.4)", s.Owner, s.Type)

@@ -61,7 +61,21 @@ func shapesTree(t testing.TB, domains int) (*Tree, [][]byte) {
 	for i := range maxHops - 1 {
 		p.Records = append(p.Records, set(t, link(i), TypeCNAME, 300, link(i+1)))
 	}
-	p.Records = append(p.Records,
+	// As many types as a name may have, which are named as a host as often as hosts are
+	// looked for; and as many names as may have one hash.
+	var again []string
+	for i := range maxHosts {
+		again = append(again, fmt.Sprintf("%d types.worst.test", i))
+	}
+	for i := range maxTypes {
+		p.Records = append(p.Records, set(t, "types.worst.test", manyTypes(i), 300, `\# 1 00`))
+	}
+	for _, label := range alike(t, p.Zone, maxAlike) {
+		s := set(t, "x.test", TypeTXT, 300, `"alike"`)
+		s.Owner = child(p.Zone, label)
+		p.Records = append(p.Records, s)
+	}
+	p.Records = append(p.Records, set(t, "again.worst.test", TypeMX, 300, again...),
 		set(t, "bare.worst.test", TypeMX, 300, bare...), set(t, "long.worst.test", TypeMX, 300, long...),
 		set(t, link(maxHops-1), TypeMX, 300, long[:2]...),
 		set(t, "cut.worst.test", TypeNS, 300, servers...), set(t, "many.worst.test", TypeMX, 300, exchangers...),
@@ -71,6 +85,9 @@ func shapesTree(t testing.TB, domains int) (*Tree, [][]byte) {
 	e.Commit()
 	return tree, mix
 }
+
+// manyTypes are types whose data may be anything, those that are looked for last.
+func manyTypes(i int) Type { return Type(65280 + i) }
 
 // costliest are those that we know of.
 func costliest(t testing.TB) []costly {
@@ -92,6 +109,9 @@ func costliest(t testing.TB) []costly {
 		{"MX with 60 hosts without addresses", ask(t, "bare.worst.test.", dns.TypeMX, edns(4096))},
 		{"MX with 4 hosts of 121 labels", q("long.worst.test.", dns.TypeMX)},
 		{"8 aliases of 121 labels to MX with hosts of 121 labels", q(strings.Repeat("c.", 117)+"0.l.worst.test.", dns.TypeMX)},
+		{"MX with 16 times a host of 32 types", q("again.worst.test.", dns.TypeMX)},
+		{"last of 32 types", q("types.worst.test.", uint16(manyTypes(maxTypes-1)))},
+		{"a name like seven others", q(child(name(t, "worst.test"), alike(t, name(t, "worst.test"), maxAlike)[maxAlike-1]).String(), dns.TypeTXT)},
 		{"ANY", q("many.worst.test.", dns.TypeANY)},
 	}
 	options := func(m *dns.Msg) {
@@ -172,7 +192,8 @@ func TestShapesAreAnsweredWithinBounds(t *testing.T) {
 	tree, _ := shapesTree(t, 100)
 	r := NewResponder(tree, "")
 	want := map[string]int{"chain of aliases through ten zones": maxHops, "123 labels that exist": 1, "wildcard, 100 labels deep": 1, "MX with 40 RRsets of addresses": 20,
-		"MX with 60 hosts without addresses": 60, "8 aliases of 121 labels to MX with hosts of 121 labels": 3}
+		"MX with 60 hosts without addresses": 60, "8 aliases of 121 labels to MX with hosts of 121 labels": 3,
+		"MX with 16 times a host of 32 types": 16, "last of 32 types": 1, "a name like seven others": 1}
 	for _, s := range costliest(t) {
 		if n := testing.AllocsPerRun(10, func() { r.Reply(make([]byte, 0, MaxTCP), s.message, false) }); n > 1 {
 			t.Errorf("%s: %v allocations, want that of the buffer at most", s.name, n)
