@@ -233,11 +233,15 @@ func (p *textParser) record(e entry) error {
 	}
 	t := Type(h.Rrtype)
 	rest := strings.Fields(text[len(firstWord(text)):])
-	if last := len(rest) - 1; last < 3 && last == slices.IndexFunc(rest, func(word string) bool { return namesType(word, t) }) {
+	switch at := slices.IndexFunc(rest, func(word string) bool { return namesType(word, t) }); {
+	case at < 0 || at > 2: // TTL and class are all there is in front
+	case at == len(rest)-1:
 		return fmt.Errorf("%s %s: no data", owner, t) // the library makes up some
+	case rest[at+1] == `\#`:
+		return p.file(owner, t, h.Ttl, func() ([]byte, error) { return genericData(t, rest[at+2:]) }, e.line)
 	}
 	h.Name = "." // as packData wants it
-	return p.file(owner, t, h.Ttl, rr, e.line)
+	return p.file(owner, t, h.Ttl, func() ([]byte, error) { return packData(t, rr) }, e.line)
 }
 
 func namesType(word string, t Type) bool {
@@ -275,7 +279,7 @@ func textFault(err error, text string) error {
 }
 
 // file puts a record to its RRset. What needs the other records, finish checks.
-func (p *textParser) file(owner Name, t Type, ttl uint32, rr dns.RR, line int) error {
+func (p *textParser) file(owner Name, t Type, ttl uint32, read func() ([]byte, error), line int) error {
 	if !owner.In(p.apex) {
 		return fmt.Errorf("%s %s lies outside %s", owner, t, p.apex)
 	}
@@ -289,7 +293,7 @@ func (p *textParser) file(owner Name, t Type, ttl uint32, rr dns.RR, line int) e
 	if ttl < MinTTL || ttl > MaxTTL {
 		return fmt.Errorf("%s %s: TTL %d, must be %d to %d", owner, t, ttl, MinTTL, MaxTTL)
 	}
-	data, err := packData(t, rr)
+	data, err := read()
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", owner, t, err)
 	}

@@ -137,6 +137,24 @@ func TestBadZoneTextIsRefusedWithTheLine(t *testing.T) {
 	}
 }
 
+// The library's form for a type cannot show all that the octets of one may be.
+func TestGenericDataOfKnownTypesAreTakenOctetByOctet(t *testing.T) {
+	for _, line := range []string{`CAA \# 4 0001615c`, `300 IN CAA \# 4 ( 0001 615c )`, `IN 300 CAA \# 4 0001615c`, `CAA \# 4 0001615C`} {
+		sets, _, err := ParseZone(name(t, "send.customer.test"), strings.NewReader("$TTL 300\na "+line), textLimits)
+		if err != nil || len(sets) != 1 || string(sets[0].Data[0]) != "\x00\x01a\\" {
+			t.Errorf("%s: %v, %v", line, sets, err)
+		}
+	}
+	for _, line := range []string{`A \# 3 c00002`, `A \# 4 c00002`, `A \#`, `A \# 4 xx`} {
+		if sets, _, err := parseText(t, "$TTL 300\na "+line); err == nil || !strings.Contains(err.Error(), "line 2: ") {
+			t.Errorf("%s: %q, %v", line, sets, err)
+		}
+	}
+	if got, _, err := parseText(t, "$TTL 300\na TXT \"TXT \\# 1 00\""); err != nil || got[0] != `a.send.customer.test. 300 TXT "TXT # 1 00"` {
+		t.Errorf("what is quoted is text: %q, %v", got, err)
+	}
+}
+
 func TestEveryBadLineIsListedUpToABound(t *testing.T) {
 	_, _, err := parseText(t, strings.Repeat("a 60 A none\n", maxLineErrors+7))
 	bad, ok := errors.AsType[*TextError](err)
