@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -171,6 +172,24 @@ func TestTokenKeepsItsScope(t *testing.T) {
 	}
 	access.Scope = ScopeAdmin
 	w.refuse(AddAccessToken{access}, Conflict, "id", "already")
+}
+
+func TestTokensAreBounded(t *testing.T) {
+	w := newWorld(t)
+	token := func(i uint64) AccessToken {
+		a := AccessToken{ID: fmt.Sprintf("t%d", i), Scope: ScopeRead}
+		binary.BigEndian.PutUint64(a.Hash[:], i+1)
+		return a
+	}
+	a := w.m.Applier()
+	for i := a.w.access.Len(); i < MaxAccessTokens-1; i++ {
+		one := token(uint64(i))
+		a.w.setAccess(&one)
+		a.w.accessHash.Set(string(one.Hash[:]), one.ID)
+	}
+	w.m, _ = a.Machine()
+	w.must(AddAccessToken{token(MaxAccessTokens)})
+	w.refuse(AddAccessToken{token(MaxAccessTokens + 1)}, Invalid, "id", "at most 100000")
 }
 
 func TestNextCookieSecretIsTakenOnceTheLastCookieIsOld(t *testing.T) {
