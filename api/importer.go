@@ -45,9 +45,6 @@ type ImportResult struct {
 	Problem *Problem `json:"problem,omitempty"`
 }
 
-// maxItems bounds an import beside the size of its body.
-const maxItems = 100_000
-
 // importBatch is how many items are proposed together: few enough that applying
 // them does not hold up other writes.
 const importBatch = 64
@@ -75,9 +72,6 @@ func (h *Handler) importDomains(ctx context.Context, in *struct {
 }) (*struct{ Body Imported }, error) {
 	if len(in.Body.Items) == 0 {
 		return nil, invalid("items", "there are no items to import")
-	}
-	if len(in.Body.Items) > maxItems {
-		return nil, invalid("items", "%d items; at most %d are taken at once", len(in.Body.Items), maxItems)
 	}
 	run := importRun{h: h, wait: in.Wait, reason: in.Reason.Reason, out: Imported{DryRun: in.Body.DryRun, Results: make([]ImportResult, len(in.Body.Items))}}
 	if in.Body.DryRun {

@@ -126,7 +126,7 @@ func TestImportTellsWhatIsThereFromWhatIsLikeIt(t *testing.T) {
 			t.Errorf("item %d: %+v, want %s", i+1, out.Results[i], want)
 		}
 	}
-	many := `{"items":[` + strings.Repeat("{},", maxItems) + `{}]}`
+	many := `{"items":[` + strings.Repeat("{},", maxElements) + `{}]}`
 	if a := h.ask("POST", "/v1/import", many); a.Code != http.StatusUnprocessableEntity || a.problem.Field != "items" {
 		t.Errorf("one item too many: %d %.200s", a.Code, a.Body)
 	}

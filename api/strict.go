@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,10 @@ import (
 
 // maxDepth bounds how deep JSON may be nested; no request needs more than six.
 const maxDepth = 16
+
+// maxElements bounds the elements of one array, an import's above all, and the members
+// of one object: two octets of a body can become an element of hundreds.
+const maxElements = 100_000
 
 // largeBody takes some milliseconds to decode.
 const largeBody = 64 << 10
@@ -123,6 +128,12 @@ func (w *walker) value(t reflect.Type) error {
 	if err != nil {
 		return malformed(err)
 	}
+	if begins, what := kindOf(token); !takes(t, begins) {
+		if len(w.path) == 0 {
+			return fmt.Errorf("the body cannot be %s", what)
+		}
+		return fieldFault(w.here(), "cannot be %s", what)
+	}
 	delim, ok := token.(json.Delim)
 	if !ok {
 		return nil
@@ -156,6 +167,9 @@ func (w *walker) object(t reflect.Type) error {
 		}
 		name := token.(string) // the decoder lets nothing else be a member's name
 		w.path[len(w.path)-1].name = name
+		if len(seen) == maxElements {
+			return w.tooMany()
+		}
 		if seen[name] {
 			return fieldFault(w.here(), "is there twice")
 		}
@@ -178,11 +192,73 @@ func (w *walker) array(t reflect.Type) error {
 	}
 	for i := 0; w.More(); i++ {
 		w.path[len(w.path)-1].index = i
+		if i == maxElements {
+			return w.tooMany()
+		}
 		if err := w.value(element); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// tooMany is about the array or object that the walk is in.
+func (w *walker) tooMany() error {
+	w.path = w.path[:len(w.path)-1]
+	const says = "has too many elements: at most %d are taken at once"
+	if len(w.path) == 0 {
+		return fmt.Errorf("the body "+says, maxElements)
+	}
+	return fieldFault(w.here(), says, maxElements)
+}
+
+// takes says whether a value that begins with an octet may be for a type, so that what
+// is not ends at its first mistake: encoding/json goes on to the end, and notes each.
+func takes(t reflect.Type, begins byte) bool {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil || begins == 'n' {
+		return true
+	}
+	ok := true
+	switch k := t.Kind(); {
+	case k == reflect.Struct || k == reflect.Map:
+		ok = begins == '{'
+	case k == reflect.Slice || k == reflect.Array:
+		ok = begins == '[' || begins == '"' && t.Elem().Kind() == reflect.Uint8
+	case k == reflect.String:
+		ok = begins == '"'
+	case k == reflect.Bool:
+		ok = begins == 't' || begins == 'f'
+	case k >= reflect.Int && k <= reflect.Float64:
+		ok = begins == '-' || begins >= '0' && begins <= '9'
+	}
+	return ok || readsItself(t)
+}
+
+// readsItself says whether a type decodes its own text.
+func readsItself(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return p.Implements(reflect.TypeFor[json.Unmarshaler]()) || p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+// kindOf is how a token's text begins, and what to call it.
+func kindOf(token json.Token) (begins byte, what string) {
+	switch token := token.(type) {
+	case json.Delim:
+		if token == '{' {
+			return '{', "an object"
+		}
+		return '[', "an array"
+	case string:
+		return '"', "a string"
+	case bool:
+		return 't', "true or false"
+	case nil:
+		return 'n', "null"
+	}
+	return '0', "a number"
 }
 
 // member is the type of a member of t, and whether t has it. Where t is no

@@ -56,7 +56,11 @@ func (s *scanner) value(t reflect.Type) (any, bool) {
 	if s.depth > maxDepth || s.at == len(s.data) {
 		return nil, false
 	}
-	switch c := s.data[s.at]; {
+	c := s.data[s.at]
+	if !takes(t, c) {
+		return nil, false
+	}
+	switch {
 	case c == '"':
 		return s.text()
 	case c == '{' || c == '[':
@@ -242,7 +246,7 @@ func (s *scanner) array(t reflect.Type) (any, bool) {
 	if s.next(']') {
 		return made, true
 	}
-	for {
+	for range maxElements {
 		v, ok := s.value(element)
 		if !ok {
 			return nil, false
@@ -257,4 +261,5 @@ func (s *scanner) array(t reflect.Type) (any, bool) {
 			return nil, false
 		}
 	}
+	return nil, false
 }

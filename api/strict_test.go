@@ -37,26 +37,30 @@ func TestDecodeTakesWhatFits(t *testing.T) {
 
 func TestDecodeRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ text, field, says string }{
-		"nothing":                        {``, "", "ends in the middle"},
-		"half a value":                   {`{"name":`, "", "ends in the middle"},
-		"not JSON":                       {`name=a`, "", "not JSON"},
-		"a second value":                 {`{} {}`, "", "behind the JSON value"},
-		"trailing garbage":               {`{}]`, "", "behind the JSON value"},
-		"a byte order mark":              {"\xef\xbb\xbf{}", "", "byte order mark"},
-		"broken UTF-8":                   {"{\"name\":\"\xff\"}", "", "UTF-8"},
-		"an unknown member":              {`{"nam":"a"}`, "nam", "not a field"},
-		"an unknown member inside":       {`{"inner":[{},{"dep":""}]}`, "inner[1].dep", "not a field"},
-		"another case of a member":       {`{"Name":"a"}`, "Name", "not a field"},
-		"a member twice":                 {`{"name":"a","name":"b"}`, "name", "twice"},
-		"a member twice in a map":        {`{"tags":{"a":"1","a":"2"}}`, "tags.a", "twice"},
-		"a member twice, once escaped":   {`{"name":"a","\u006eame":"b"}`, "name", "twice"},
-		"a wrong type":                   {`{"name":1}`, "name", "cannot be"},
-		"a number that does not fit":     {`{"count":65536}`, "count", "cannot be"},
-		"a negative number":              {`{"count":-1}`, "count", "cannot be"},
-		"a fraction":                     {`{"count":1.5}`, "count", "cannot be"},
-		"NaN":                            {`{"count":NaN}`, "", "not JSON"},
-		"a deep array":                   {strings.Repeat("[", 10000) + strings.Repeat("]", 10000), "", "deeper"},
-		"a deep object in unknown types": {`{"tags":` + strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat("}", 40) + `}`, "", "deeper"},
+		"nothing":                      {``, "", "ends in the middle"},
+		"half a value":                 {`{"name":`, "", "ends in the middle"},
+		"not JSON":                     {`name=a`, "", "not JSON"},
+		"a second value":               {`{} {}`, "", "behind the JSON value"},
+		"trailing garbage":             {`{}]`, "", "behind the JSON value"},
+		"a byte order mark":            {"\xef\xbb\xbf{}", "", "byte order mark"},
+		"broken UTF-8":                 {"{\"name\":\"\xff\"}", "", "UTF-8"},
+		"an unknown member":            {`{"nam":"a"}`, "nam", "not a field"},
+		"an unknown member inside":     {`{"inner":[{},{"dep":""}]}`, "inner[1].dep", "not a field"},
+		"another case of a member":     {`{"Name":"a"}`, "Name", "not a field"},
+		"a member twice":               {`{"name":"a","name":"b"}`, "name", "twice"},
+		"a member twice in a map":      {`{"tags":{"a":"1","a":"2"}}`, "tags.a", "twice"},
+		"a member twice, once escaped": {`{"name":"a","\u006eame":"b"}`, "name", "twice"},
+		"a wrong type":                 {`{"name":1}`, "name", "cannot be"},
+		"a number that does not fit":   {`{"count":65536}`, "count", "cannot be"},
+		"a negative number":            {`{"count":-1}`, "count", "cannot be"},
+		"a fraction":                   {`{"count":1.5}`, "count", "cannot be"},
+		"NaN":                          {`{"count":NaN}`, "", "not JSON"},
+		"a list for an object":         {`[]`, "", "cannot be an array"},
+		"a list of what is no object":  {`{"inner":[{},0,1]}`, "inner[1]", "cannot be a number"},
+		"an object for a text":         {`{"tags":{"a":{}}}`, "tags.a", "cannot be an object"},
+		"a truth for a number":         {`{"count":true}`, "count", "cannot be true or false"},
+		"a long list":                  {`{"inner":[` + strings.Repeat("{},", maxElements) + `{}]}`, "inner", "at most 100000"},
+		"a wide object":                {`{"tags":{` + members100k() + `}}`, "tags", "at most 100000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := new(strict).decode([]byte(c.text), new(sample))
@@ -71,7 +75,49 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// A long name above a long list costs once, not once an element.
+// members100k are one more members of an object than are taken.
+func members100k() string {
+	var b strings.Builder
+	for i := range maxElements {
+		fmt.Fprintf(&b, `"%d":"",`, i)
+	}
+	return b.String() + `"last":""`
+}
+
+func TestDecodeRefusesDepthInWhatMayBeAnything(t *testing.T) {
+	for name, text := range map[string]string{
+		"arrays":  strings.Repeat("[", 10000) + strings.Repeat("]", 10000),
+		"objects": strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat("}", 40),
+	} {
+		var v any
+		if err := new(strict).decode([]byte(text), &v); err == nil || !strings.Contains(err.Error(), "deeper") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What is wrong everywhere ends at its first mistake, whatever is behind it, and what
+// is small in a body does not become large in memory.
+func TestBodyOfMistakesCostsLittle(t *testing.T) {
+	for name, text := range map[string]string{
+		"a list of numbers":           "[" + strings.Repeat("0,", 8<<20-2) + "0]",
+		"items that are numbers":      `{"items":[` + strings.Repeat("0,", 8<<20-8) + "0]}",
+		"items of nothing":            `{"items":[` + strings.Repeat("{},", 5<<20) + "{}]}",
+		"numbers for texts in a item": `{"items":[` + strings.Repeat(`{"signs_for":[`+strings.Repeat("0,", 80)+`0]},`, 90_000) + `{}]}`,
+	} {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		before := m.TotalAlloc
+		if err := new(strict).decode([]byte(text), new(Import)); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+		runtime.ReadMemStats(&m)
+		if spent := m.TotalAlloc - before; spent > 32<<20 {
+			t.Errorf("%s: %d octets allocated for a body of %d", name, spent, len(text))
+		}
+	}
+}
+
 // A refusal quotes what it refuses, and never much of it.
 func TestRefusalsOfLargeValuesAreShort(t *testing.T) {
 	digits := strings.Repeat("9", 900_000)
@@ -91,8 +137,9 @@ func TestRefusalsOfLargeValuesAreShort(t *testing.T) {
 	}
 }
 
+// A long name above a long list costs once, not once an element.
 func TestDecodeIsLinear(t *testing.T) {
-	text := `{"tags":{"` + strings.Repeat("a", 1<<19) + `":[` + strings.Repeat("0,", 1<<18) + `0]}}`
+	text := `{"tags":{"` + strings.Repeat("a", 1<<19) + `":[` + strings.Repeat("0,", 1<<16) + `0]}}`
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	before := m.TotalAlloc

@@ -99,7 +99,7 @@ func (d *disk) look() {
 	d.now = DiskState{Free: free, Total: total, Reserve: reserve, Short: free < need}
 	d.short = ""
 	if d.now.Short {
-		d.short = fmt.Sprintf("disk: %s has %s free, and %s are kept in reserve: free space there; DNS and reading keys go on",
+		d.short = fmt.Sprintf("%s has %s free, and %s are kept in reserve: free space there; DNS and reading keys go on",
 			d.node.c.DataDir, octets(free), octets(reserve))
 	}
 	switch {
@@ -142,7 +142,7 @@ func (d *disk) lead() {
 	}
 	others := ""
 	if room <= voters/2 {
-		others = fmt.Sprintf("disk: of %d voters only %d have room for more: free space on the others; DNS and reading keys go on", voters, room)
+		others = fmt.Sprintf("of %d voters only %d have room on their disks: free space on the others; DNS and reading keys go on", voters, room)
 	}
 	d.mu.Lock()
 	d.others = others
@@ -184,10 +184,10 @@ func (d *disk) problems() []string {
 	defer d.mu.Unlock()
 	var list []string
 	if d.short != "" {
-		list = append(list, d.short)
+		list = append(list, "disk: "+d.short)
 	}
 	if d.others != "" && d.node.leads() {
-		list = append(list, d.others)
+		list = append(list, "disk: "+d.others)
 	}
 	if d.failed != nil {
 		list = append(list, fmt.Sprintf("disk: free space of %s is not known: %v", d.node.c.DataDir, d.failed))
@@ -203,7 +203,7 @@ func (d *disk) roomFor(size int64) string {
 		return d.short
 	}
 	if need := uint64(max(size, 0)) + d.now.Reserve; d.failed == nil && d.now.Total > 0 && d.now.Free < need {
-		return fmt.Sprintf("disk: %s has %s free, and a snapshot with the reserve takes %s", d.node.c.DataDir, octets(d.now.Free), octets(need))
+		return fmt.Sprintf("%s has %s free, and a snapshot with the reserve takes %s", d.node.c.DataDir, octets(d.now.Free), octets(need))
 	}
 	return ""
 }

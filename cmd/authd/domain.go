@@ -148,9 +148,14 @@ func printDomain(w io.Writer, d *api.Domain) {
 	for _, r := range d.Records {
 		fmt.Fprintf(w, "%s\t%d\tIN\t%s\t%s\n", absolute(r.Name), r.TTL, r.Type, r.Value)
 	}
-	if hosts := hostsOf(d.Records); hosts != "" {
-		fmt.Fprintf(w, "\nMost DNS panels append %s by themselves: there the names are %s.\n"+
-			"Proxying is off for all of them (\"DNS only\"), and no DS records. Is it right? authd domain verify %s\n", d.Registrable, hosts, d.Domain)
+	if hosts := hostsOf(d.Records); len(hosts) > 0 {
+		are, them := "names are", "all of them"
+		if len(hosts) == 1 {
+			are, them = "name is", "it"
+		}
+		fmt.Fprintf(w, "\nMost DNS panels append %s by themselves: there the %s %s.\n"+
+			"Proxying is off for %s (\"DNS only\"), and no DS records. Is it right? authd domain verify %s\n",
+			d.Registrable, are, strings.Join(hosts, ", "), them, d.Domain)
 	}
 	if len(d.Keys) > 0 {
 		fmt.Fprintln(w)
@@ -177,16 +182,15 @@ func proofText(c *api.ProofCheck) string {
 	return fmt.Sprintf("the parent's servers were asked %s: %s; %s", c.At.Format(time.RFC3339), found, next)
 }
 
-// hostsOf are the names to enter where a panel appends the registrable domain; empty
+// hostsOf are the names to enter where a panel appends the registrable domain; none
 // where nobody knows what it appends.
-func hostsOf(records []api.Record) string {
-	var hosts []string
+func hostsOf(records []api.Record) (hosts []string) {
 	for _, r := range records {
 		if r.Host != r.Name && !slices.Contains(hosts, r.Host) {
 			hosts = append(hosts, r.Host)
 		}
 	}
-	return strings.Join(hosts, ", ")
+	return hosts
 }
 
 // absolute is a name with its final dot, as zone files need it: without, it would
