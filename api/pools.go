@@ -58,6 +58,8 @@ type Pool struct {
 	ID     string `json:"id" example:"default"`
 	Serial uint32 `json:"serial"`
 	PoolSpec
+
+	Warnings []string `json:"warnings,omitempty" doc:"What of it cannot work as the platform zones are now, as an MX host there without an address. Absent where nothing is wrong, and in lists."`
 }
 
 // PoolList is one page of pools.
@@ -127,7 +129,9 @@ func poolOf(m state.Machine, id string) (*poolReply, error) {
 	if !ok {
 		return nil, notFound("pool", "there is no pool %q", bounded(id))
 	}
-	return &poolReply{viewPool(p)}, nil
+	out := viewPool(p)
+	out.Warnings = poolWarnings(m, p)
+	return &poolReply{out}, nil
 }
 
 // readPool turns names, addresses and durations into types. What a pool may say

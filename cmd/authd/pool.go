@@ -71,7 +71,21 @@ func (c *poolSetCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.say(raw, "pool %s set", c.Pool)
+	var set api.Pool
+	if err := json.Unmarshal(raw, &set); err != nil {
+		return fmt.Errorf("reading the reply: %w", err)
+	}
+	return s.show(raw, func(w io.Writer) {
+		fmt.Fprintf(w, "pool %s set\n", c.Pool)
+		printWarnings(w, &set)
+	})
+}
+
+// printWarnings prints what of a pool cannot work.
+func printWarnings(w io.Writer, p *api.Pool) {
+	for _, text := range p.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", text)
+	}
 }
 
 func (s *session) readPool(file string, body *api.PoolSpec) error {
@@ -187,6 +201,7 @@ func (c *poolShowCmd) Run(s *session) error {
 		row(w, "DMARC", p.DMARC)
 		row(w, "DKIM", strings.TrimSpace(strings.Join(p.DKIM.Algorithms, " ")+" every "+p.DKIM.Period))
 		row(w, "labels", labelText(p.Labels))
+		printWarnings(w, &p)
 	})
 }
 
