@@ -132,15 +132,21 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 		return responses, nil
 	}
 	s.installs = 0
-	s.machine.Store(&m)
-	e := s.tree.Edit()
-	m.Publish(e, old, changes)
-	e.Commit()
 	if err := s.mark.apply(m.Index()); err != nil {
 		return nil, err
 	}
-	s.announce()
+	e := s.tree.Edit()
+	m.Publish(e, old, changes)
+	e.Commit()
+	s.shown(m)
 	return responses, nil
+}
+
+// shown makes a machine the current one. It comes last: who finds its index there takes
+// it for answered, and for marked, so that no restart goes behind it.
+func (s *fsm) shown(m state.Machine) {
+	s.machine.Store(&m)
+	s.announce()
 }
 
 // decode reads the commands of an entry. Entries that are no commands have none, and
@@ -220,11 +226,10 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	}
 	old := s.current()
 	s.startedAt, s.fed = 0, meta.Index
-	s.machine.Store(&m)
 	e := s.tree.Edit()
 	m.Replace(e, old)
 	e.Commit()
-	s.announce()
+	s.shown(m)
 	// What was replaced is garbage the size of the state, which an idle node would keep.
 	go debug.FreeOSMemory()
 	s.logger.Info("state replaced by a snapshot", "id", meta.ID, "index", meta.Index, "was", old.Index())

@@ -349,7 +349,7 @@ func wantNoDiff(t testing.TB, n *Node) {
 		if diff == nil {
 			return
 		}
-		if marked == m.Index() && n.Machine().Index() == marked { // nothing was under way
+		if marked == m.Index() && n.mark.get().Index == marked { // nothing was under way: the mark is first
 			t.Fatalf("%s: index differs from its machine at %d: %v", n.c.ID, m.Index(), diff)
 		}
 	}

@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"authd/cluster/state"
+	"authd/zone"
+)
+
+// Who finds an index in the machine may say that it is answered and will stay so: a
+// write's reply and a confirmation do.
+func TestMachineIsNeverAheadOfItsAnswersOrItsMark(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	n := c.leader()
+	seed(t, n)
+	token := claim(t, n, "send.customer.test.")
+	owner := parseName(t, "n.send.customer.test.")
+	value := func(m state.Machine) string {
+		d, _ := m.Domain(token)
+		if len(d.Records) == 0 {
+			return ""
+		}
+		return string(d.Records[0].Data[0][1:])
+	}
+	stop := make(chan struct{})
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		dns := zone.NewResponder(n.Tree(), "")
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			m := n.Machine()
+			marked, told := n.mark.get().Index, askText(dns, owner)
+			if marked < m.Index() {
+				t.Errorf("the machine is at %d, the mark at %d", m.Index(), marked)
+				return
+			}
+			if want := value(m); told.Text < want {
+				t.Errorf("the machine at %d has %q, and %+v is answered", m.Index(), want, told)
+				return
+			}
+		}
+	})
+	defer reading.Wait()
+	defer close(stop)
+	for i := range 400 {
+		text := fmt.Sprintf("%04d", i)
+		r := zone.RRset{Owner: owner, Type: zone.TypeTXT, TTL: 60, Data: [][]byte{append([]byte{byte(len(text))}, text...)}}
+		results, _, err := n.Propose(within(t, 20*time.Second), Actor{ID: "test"}, state.SetDomainRecords{Token: token, Replace: true, Sets: []zone.RRset{r}})
+		must(t, err)
+		if results[0].Refusal != nil {
+			t.Fatal(results[0].Refusal)
+		}
+	}
+}
