@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"authd/cluster"
 	"authd/cluster/state"
 	"authd/keys"
 )
@@ -209,4 +210,32 @@ func TestSecondEmergencyWithoutAStandbyIsTakenAndSaysWhyAndWhen(t *testing.T) {
 	if !strings.Contains(e.WaitsFor, "published first") || e.ExpectedAt == nil || e.ExpectedAt.Unix() != h.at+keys.GapMinted {
 		t.Errorf("%+v", e)
 	}
+}
+
+// TestRestoreWithNoSlotFreeSaysWhen: its last key was revoked while it left, and what
+// the other slots answered is still in caches.
+func TestRestoreWithNoSlotFreeSaysWhen(t *testing.T) {
+	h := newHouse(t)
+	d := h.claim("acme", "send.customer.example", "cname")
+	h.confirm(d.Token)
+	h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/rotate", "")
+	h.at += 4 * 3600
+	h.publish(d.Token)
+	h.must(http.StatusOK, "DELETE", "/v1/domains/"+d.Token, "")
+	h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/keys/k2/revoke", `{"reason":"leaked"}`)
+	free := h.at + keys.TTLShort + keys.TTLStretch
+	a := h.ask("POST", "/v1/domains/"+d.Token+"/restore", "")
+	if a.Code != http.StatusConflict || a.problem.ReadyAt == nil || a.problem.ReadyAt.Unix() != free || !strings.Contains(a.problem.Detail, "slot") {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	h.at = free
+	token, err := state.ParseToken(d.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, _, err := h.Propose(t.Context(), cluster.Actor{ID: "rotator"}, state.StepKey{Token: token, Step: keys.Step{Kind: keys.StepRemove, Algorithm: keys.RSA2048, Key: 3}})
+	if err != nil || results[0].Refusal != nil {
+		t.Fatal(err, results)
+	}
+	h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/restore", "")
 }

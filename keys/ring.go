@@ -336,14 +336,16 @@ func (r Ring) slotFor(a Algorithm, wanted string, at int64) (uint8, error) {
 		if wanted != "" && label != wanted {
 			continue
 		}
-		if _, used := r.BySelector(label); used {
-			continue
-		}
+		k, used := r.BySelector(label)
 		freed := r.Freed[label]
-		if freed <= at {
+		if !used && freed <= at {
 			return slot, nil
 		}
-		if soonest.At == 0 || freed < soonest.At {
+		if used && k.Stage != Revoked {
+			continue
+		}
+		// A revoked key is removed, and its slot empty, once it has left all caches.
+		if freed = max(freed, at); soonest.At == 0 || freed < soonest.At {
 			soonest.At = freed
 		}
 	}
