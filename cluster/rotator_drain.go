@@ -29,21 +29,36 @@ func (r *rotator) runDrain() {
 
 func (r *rotator) drained(c confirmation) {
 	m := r.node.Machine()
-	var asks []keyAsk
-	var of []state.Task
-	for _, t := range c.tasks {
-		if d, ok := m.Domain(t.Token); ok {
-			ring := d.Ring()
-			if k, ok := ring.ByID(t.Step.Key); ok {
-				asks, of = append(asks, askOf(m, d, ring, k)), append(of, t)
-			}
-		}
-	}
 	if !r.clock.serves(m.Time()) {
 		return
 	}
 	now := r.node.c.Now().Unix()
+	var asks []keyAsk
+	var overdue, of []state.Task
+	for _, t := range c.tasks {
+		d, ok := m.Domain(t.Token)
+		if !ok {
+			continue
+		}
+		ring := d.Ring()
+		k, ok := ring.ByID(t.Step.Key)
+		switch {
+		case !ok:
+		case r.holds(m, t, now, nil) == 0:
+			overdue = append(overdue, t)
+		default:
+			asks, of = append(asks, askOf(m, d, ring, k)), append(of, t)
+		}
+	}
+	if len(overdue) > 0 {
+		// Their time is up whatever anybody saw: a node that does not say is not waited for.
+		r.propose(overdue, func(t state.Task) (state.Command, error) { return state.StepKey{Token: t.Token, Step: t.Step}, nil })
+	}
+	if len(asks) == 0 {
+		return
+	}
 	uses := r.node.gather(r.node.ctx, evidenceAsk{Index: c.index, Keys: asks, Now: now})
+	now = r.node.c.Now().Unix() // a node that did not answer was waited for
 	var ready []state.Task
 	missing := ""
 	for i, t := range of {
@@ -86,7 +101,7 @@ func (r *rotator) holds(m state.Machine, t state.Task, now int64, e *keys.Eviden
 	case err == nil:
 		return 0
 	case k.SwitchBy != 0:
-		return switchRest
+		return min(switchRest, time.Duration(max(k.SwitchBy-now, 0))*time.Second)
 	}
 	return refusedRest
 }

@@ -124,3 +124,47 @@ func TestDomainsSwitchWhileKeysOfOthersAreMade(t *testing.T) {
 		v.end()
 	})
 }
+
+// TestDeadNodeDelaysNoDeadline: ten minutes after the switch the old keys of an
+// emergency are revoked whatever anybody saw of them, so nobody is waited for.
+func TestDeadNodeDelaysNoDeadline(t *testing.T) {
+	const domains = 2*maxTold + 1
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, 3, hourly())
+		v.many = true
+		v.startAll()
+		leader := v.waitLeader()
+		seed(t, leader)
+		pool, _ := leader.Machine().Pool("default")
+		says := pool.PoolSpec
+		says.Policy.Algorithms = []keys.Algorithm{keys.Ed25519}
+		_, _, err := leader.Propose(leader.ctx, Actor{ID: "test"}, state.PutPool{ID: "default", Spec: says})
+		must(t, err)
+		claimMany(t, leader, domains)
+		count := func(stage keys.Stage) (n int) {
+			for d := range leader.Machine().Domains(state.Token{}) {
+				for _, k := range d.Ring().Keys {
+					if k.Stage == stage && (stage != keys.Standby || k.ConfirmedAt != 0) {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		v.wait("confirmed standbys", 2*time.Hour, func() bool { return count(keys.Standby) == domains })
+		v.isolate(v.others(leader.c.ID)[0])
+		id, err := leader.NewToken()
+		must(t, err)
+		_, _, err = leader.Propose(leader.ctx, Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: state.RotationSpec{
+			Scope: state.RotationScope{All: true}, Emergency: true, Old: keys.FateSwitch, Total: domains,
+		}})
+		must(t, err)
+		v.wait("the switch", time.Minute, func() bool { return rotationOf(leader, id).State == state.RotationDone })
+		switched := time.Now()
+		v.wait("the end of the old keys", time.Hour, func() bool { return count(keys.Revoked) == domains })
+		if took := time.Since(switched); took > keys.SwitchTime*time.Second+gatherTime+2*time.Second {
+			t.Errorf("the last old key was revoked %s after the switch", took)
+		}
+		v.end()
+	})
+}
