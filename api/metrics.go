@@ -132,16 +132,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	m := c.replica.Machine()
-	tenants, pools := 0, 0
-	for range m.Tenants("") {
-		tenants++
-	}
+	pools := 0
 	for range m.Pools() {
 		pools++
 	}
 	gauge(c.index, float64(m.Index()))
 	gauge(c.domains, float64(m.DomainCount()))
-	gauge(c.tenants, float64(tenants))
+	gauge(c.tenants, float64(m.TenantCount()))
 	gauge(c.pools, float64(pools))
 	gauge(c.problems, float64(len(c.replica.Health())))
 	if end := c.replica.CertificateExpiry(); !end.IsZero() {

@@ -146,6 +146,9 @@ func (m Machine) Domains(from Token) iter.Seq[*Domain] {
 // DomainCount is how many claims there are.
 func (m Machine) DomainCount() int { return m.tables().domains.Len() }
 
+// TenantCount is how many tenants there are.
+func (m Machine) TenantCount() int { return m.tables().tenants.Len() }
+
 // Tombstoned says whether a token was used by a claim that is gone.
 func (m Machine) Tombstoned(t Token) bool { return m.tables().gone.has(t) }
 

@@ -36,13 +36,9 @@ func inspectSnapshot(path string) (string, error) {
 }
 
 func summarise(m state.Machine) string {
-	tenants := 0
-	for range m.Tenants("") {
-		tenants++
-	}
 	at := time.Unix(m.Time(), 0).UTC().Format(time.RFC3339)
 	return fmt.Sprintf("cluster %s at index %d (%s): %s, %s",
-		m.Settings().ClusterID, m.Index(), at, plural(m.DomainCount(), "domain"), plural(tenants, "tenant"))
+		m.Settings().ClusterID, m.Index(), at, plural(m.DomainCount(), "domain"), plural(m.TenantCount(), "tenant"))
 }
 
 // describeSnapshot is what an operator compares before he restores: how much there
