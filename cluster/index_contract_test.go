@@ -657,3 +657,65 @@ func TestALogThatEndsInADamagedEntryThatTheSnapshotCovers(t *testing.T) {
 	write(t, c.leader(), "more")
 	wantTenants(t, c.leader(), "kept", "more")
 }
+
+// A follower whose own tail a snapshot superseded goes on believing in it. What a leader
+// said of a commit before it had sent the entries, or sent before the snapshot, must not
+// have it pass over what is still to come.
+func TestSupersededTailIsNeverTakenForCommitted(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	leader := c.leader()
+	before, index := writeMany(t, leader, "a", 5)
+	c.waitAll(index)
+	must(t, leader.snapshot())
+	metas, err := leader.snaps.List()
+	must(t, err)
+	meta, image, err := leader.snaps.Open(metas[0].ID)
+	must(t, err)
+	defer image.Close()
+	after, index := writeMany(t, leader, "b", 3)
+	c.waitAll(index)
+	var entries []*raft.Log
+	for i := meta.Index + 1; i <= index; i++ {
+		l := new(raft.Log)
+		must(t, leader.store.GetLog(i, l))
+		entries = append(entries, l)
+	}
+	id, term := c.follower().c.ID, leader.raft().CurrentTerm()
+	for _, m := range c.members {
+		c.kill(m.ID)
+	}
+
+	// Alone, with its leader's messages as the network may have kept them.
+	c.start(id)
+	n := c.nodes[id]
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.c.ID), Addr: []byte(c.member(leader.c.ID).Address)}
+	tell := func(message any) any {
+		answer := make(chan raft.RPCResponse, 1)
+		n.transport.vouched <- raft.RPC{RespChan: answer, Command: message, Reader: image}
+		r := <-answer
+		must(t, r.Error)
+		return r.Response
+	}
+	follows := func(prev, of uint64, commit uint64, entries ...*raft.Log) bool {
+		return tell(&raft.AppendEntriesRequest{
+			RPCHeader: header, Term: term, PrevLogEntry: prev, PrevLogTerm: of, LeaderCommitIndex: commit, Entries: entries,
+		}).(*raft.AppendEntriesResponse).Success
+	}
+	installed := tell(&raft.InstallSnapshotRequest{
+		RPCHeader: header, SnapshotVersion: meta.Version, Term: term, LastLogIndex: meta.Index, LastLogTerm: meta.Term,
+		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: meta.Size,
+	}).(*raft.InstallSnapshotResponse)
+	if base := n.store.base.Load(); !installed.Success || base.stale != index {
+		t.Fatalf("installed: %v, and the superseded tail ends at %d, want %d: the test shows nothing", installed.Success, base.stale, index)
+	}
+	last := entries[len(entries)-1]
+	if follows(last.Index, last.Term, last.Index) {
+		t.Errorf("it says that it has %d, and the snapshot is of %d", last.Index, meta.Index)
+	}
+	if !follows(meta.Index, meta.Term, last.Index) || !follows(meta.Index, meta.Term, last.Index, entries...) {
+		t.Error("what follows the snapshot is refused")
+	}
+	must(t, n.WaitApplied(within(t, 20*time.Second), index))
+	wantTenants(t, n, sorted(before, after)...)
+}

@@ -342,6 +342,15 @@ func (s *store) stale() bool {
 	return base != nil && base.stale > 0
 }
 
+// ends is where the log of a node with such a tail really ends.
+func (s *store) ends() (index uint64, stale bool) {
+	base := s.base.Load()
+	if base == nil || base.stale == 0 {
+		return 0, false
+	}
+	return base.index, true
+}
+
 func (s *store) Close() error {
 	if err := s.bolt.Close(); err != nil {
 		return fmt.Errorf("closing %s: %w", raftFile, err)

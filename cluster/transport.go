@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's network transport with seven corrections.
+// transport is Raft's network transport with some corrections.
 //
 //   - Heartbeats take the ordinary way through the library's main goroutine: its
 //     fast path changes term and state beside a running append, and nodes can
@@ -21,6 +21,9 @@ import (
 //   - Followers are told of a commit at once. The library tells them with the next
 //     entries or after CommitTimeout; a short one costs a share of a core for ever,
 //     an entry of our own costs an fsync on every node.
+//   - What a leader says of commits counts as far as it has sent what they are of
+//     (Raft dissertation, figure 3.1), and a tail that a snapshot superseded is no log:
+//     see bound.
 //   - A wish to be elected waits while this node is about to give its leader up: see
 //     suspicion.
 //   - A peer that returns is sent what it missed at once: see reach.
@@ -50,7 +53,10 @@ type transport struct {
 	// contradicted is told what a leader's message takes for granted of a log, and says
 	// why this node must not take it.
 	contradicted func(term, index, of uint64) error
-	reach        reach
+	// ends is where this node's log ends, and whether the library believes in a tail
+	// beyond that.
+	ends  func() (index uint64, stale bool)
+	reach reach
 	// suspicion is nil where every wish to be elected goes straight to the library.
 	suspicion *suspicion
 
@@ -96,6 +102,7 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		broken:       func() uint64 { return 0 },
 		roomFor:      func(int64) string { return "" },
 		contradicted: func(_, _, _ uint64) error { return nil },
+		ends:         func() (uint64, bool) { return 0, false },
 		feeds:        func(raft.ServerID, raft.ServerAddress) bool { return false },
 		look:         time.Second,
 		reach:        reach{back: make(map[raft.ServerID]chan struct{})},
@@ -258,12 +265,31 @@ func (t *transport) run() {
 			rpc.Respond(nil, err)
 			continue
 		}
+		if q, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && t.bound(rpc, q) {
+			continue
+		}
 		if q, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok && t.suspicion != nil {
 			t.weigh(rpc, q)
 			continue
 		}
 		t.pass(rpc)
 	}
+}
+
+// bound keeps a follower from taking for the leader's log what is none, or answers.
+//
+// The library applies up to the leader's commit or the end of its own log, whichever
+// is lower. Where a snapshot superseded a tail that it goes on believing in, that end
+// is of nothing: it would pass over entries that are still to come, for good. A message
+// that was under way when the snapshot came may even continue that tail.
+func (t *transport) bound(rpc raft.RPC, q *raft.AppendEntriesRequest) (answered bool) {
+	q.LeaderCommitIndex = min(q.LeaderCommitIndex, q.PrevLogEntry+uint64(len(q.Entries)))
+	end, stale := t.ends()
+	if !stale || q.PrevLogEntry <= end {
+		return false
+	}
+	rpc.Respond(&raft.AppendEntriesResponse{Term: q.Term, LastLog: end, NoRetryBackoff: true}, nil)
+	return true
 }
 
 // weigh answers a wish to be elected, passes it on, or lets it wait.

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"authd/cluster/state"
-	"authd/keys"
 )
 
 // Days of restores in every run, and images that the operator keeps.
@@ -35,6 +34,8 @@ type operator struct {
 	tries   int
 	open    *tried // what is said of it has not been held against the state
 	last    tried  // the last that came to be
+	// Nodes that show a state of which nobody knows: what they showed may go back.
+	doubtful map[string]bool
 }
 
 type savedImage struct {
@@ -184,7 +185,10 @@ func (v *virtual) restoreOn(n *Node, image savedImage, t *tried, slow time.Durat
 					v.heal()
 				})
 			}
-			time.Sleep(slow)
+			select {
+			case <-time.After(slow):
+			case <-n.ctx.Done():
+			}
 		}
 		return nil
 	}
@@ -210,7 +214,7 @@ func (v *virtual) restoreOn(n *Node, image savedImage, t *tried, slow time.Durat
 		v.operator.last = *t
 	case errors.Is(t.err, ErrUnknown):
 		v.count.restoresUnknown++
-		v.operator.open = t
+		v.operator.open, v.operator.doubtful[n.c.ID] = t, true
 	case errors.Is(t.err, ErrNotCommitted), errors.Is(t.err, ErrNoLeader):
 		v.operator.open = t
 	default:
@@ -239,7 +243,8 @@ func (v *virtual) resolve(n *Node) {
 }
 
 // excuse takes the keys of an image for what they are in it: how long they were
-// answered before is none of this run's.
+// answered before is none of this run's. And of one that drained, and signs or signed
+// once more by a restore, what was handed out is evidence; here it never is.
 func (v *virtual) excuse(image savedImage) {
 	m, err := state.ReadImage(bytes.NewReader(image.data))
 	must(v.t, err)
@@ -247,17 +252,11 @@ func (v *virtual) excuse(image savedImage) {
 	defer v.mu.Unlock()
 	for d := range m.Domains(state.Token{}) {
 		for _, k := range d.Ring().Keys {
-			life := v.keys[keyRef{d.Token, k.ID}]
-			if life == nil {
-				life = newKeyLife()
-				v.keys[keyRef{d.Token, k.ID}] = life
+			ref := keyRef{d.Token, k.ID, k.CreatedAt}
+			if v.keys[ref] == nil {
+				v.keys[ref] = newKeyLife()
 			}
-			life.passed = true
-			// Of one that signed in between, what was handed out is evidence; here it never is.
-			life.excused = life.excused || k.Stage == keys.Draining || k.Stage == keys.Revoked
-			if life.active.IsZero() {
-				life.active = time.Now()
-			}
+			v.keys[ref].excused = true
 		}
 	}
 }
