@@ -127,6 +127,7 @@ func shapes(t testing.TB) []shape {
 		{"question for TSIG", raw(0, 1, 0, 0, 0, rawQuestion("\x05p-dns\x04test\x00", 250, 1)), "FORMERR qd1"},
 		{"question for TKEY", raw(0, 1, 0, 0, 0, rawQuestion("\x05p-dns\x04test\x00", 249, 1)), "NOTIMP qd1"},
 		{"question for NXNAME", raw(0, 1, 0, 0, 0, rawQuestion("\x05p-dns\x04test\x00", 128, 1)), "FORMERR qd1"},
+		{"question for a meta type that is not assigned", raw(0, 1, 0, 0, 0, rawQuestion("\x05p-dns\x04test\x00", 200, 1)), "NOTIMP qd1"},
 		{"question for MAILA", raw(0, 1, 0, 0, 0, rawQuestion("\x05p-dns\x04test\x00", 254, 1)), "NOTIMP qd1"},
 		{"question for MAILB", raw(0, 1, 0, 0, 0, rawQuestion("\x05p-dns\x04test\x00", 253, 1)), "NOTIMP qd1"},
 		{"question of the root", raw(0, 1, 0, 0, 0, rawQuestion("\x00", 2, 1)), "REFUSED qd1"},

@@ -72,13 +72,10 @@ const (
 
 // Types that only ask or only carry (RFC 6895 section 3.1).
 const (
-	typeOPT   Type = 41
-	typeTKEY  Type = 249
-	typeTSIG  Type = 250
-	typeIXFR  Type = 251
-	typeAXFR  Type = 252
-	typeMAILB Type = 253
-	typeMAILA Type = 254
+	typeOPT  Type = 41
+	typeTSIG Type = 250
+	typeIXFR Type = 251
+	typeAXFR Type = 252
 
 	// firstMeta begins the types that RFC 6895 keeps for questions and
 	// transport: no zone can hold one.
@@ -147,10 +144,10 @@ func (q *query) vet(nothing bool) verdict {
 		return genuine
 	case q.qtype == typeAXFR || q.qtype == typeIXFR:
 		return refused // a policy, not ignorance: RFC 5936 section 2.2.1
-	case q.qtype == typeMAILA || q.qtype == typeMAILB || q.qtype == typeTKEY:
-		return notImplemented
+	case q.qtype == firstMeta || q.qtype == typeTSIG:
+		return malformed // NXNAME (RFC 9824 section 3.5), and a record of messages
 	}
-	return malformed // TSIG, NXNAME (RFC 9824 section 3.5) and what is not assigned yet
+	return notImplemented // also what is not assigned yet (RFC 8906 section 3.1.2)
 }
 
 // question reads the question. On success q.end is behind it.

@@ -228,10 +228,10 @@ func judgeQuestion(question dns.Question, m *dns.Msg, signed bool) verdict {
 		return genuine
 	case t == dns.TypeAXFR, t == dns.TypeIXFR:
 		return refused
-	case t == dns.TypeTKEY, t == dns.TypeMAILA, t == dns.TypeMAILB:
-		return notImplemented
-	case t == dns.TypeOPT, t >= 128 && t <= 255:
+	case t == dns.TypeOPT, t == dns.TypeTSIG, t == dns.TypeNXNAME:
 		return malformed
+	case t >= 128 && t <= 255:
+		return notImplemented
 	}
 	return genuine
 }
