@@ -182,9 +182,9 @@ func idle(state int64) bool {
 // spare is how soon a waiting connection makes room, lowest first: one that has
 // nothing to lose, having had its answers or never asked for any; one that stopped
 // in the middle of a message, or does not read; one that had answers and waits for its
-// next turn; then those that came only now and may be as good as the newcomer. One
-// that waits for its first turn, or whose replies are being written only now, is not
-// to spare at all. patience is since when a client would have sent its message.
+// next turn; one whose replies are being written only now; then those that came only
+// now and may be as good as the newcomer. One that waits for its first turn is not to
+// spare at all. patience is since when a client would have sent its message.
 func spare(state int64, patience time.Duration) int {
 	old := time.Duration(state>>waitsBits) <= patience
 	switch {
@@ -197,12 +197,12 @@ func spare(state int64, patience time.Duration) int {
 	case old:
 		return 1
 	case state&waitsReader != 0:
-		return spareNever
+		return 3
 	}
-	return 3
+	return 4
 }
 
-const spareNever = 4
+const spareNever = 5
 
 // admit starts serving a connection. Where there are too many, of its prefix or
 // of all, one that waits makes room; it is turned away only where all are being
