@@ -435,7 +435,7 @@ func (c *client) contest(ctx context.Context) outcome {
 		switch {
 		case o == done:
 			op.value = tokenOf(r)
-		case r != nil && r.status == http.StatusNotFound:
+		case r != nil && r.status == http.StatusGone:
 			// It was made, and dropped by another before the reply was put together.
 			o = unknown
 		}
