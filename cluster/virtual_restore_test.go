@@ -34,7 +34,8 @@ type operator struct {
 	tries   int
 	open    *tried // what is said of it has not been held against the state
 	last    tried  // the last that came to be
-	// Nodes that show a state of which nobody knows: what they showed may go back.
+	// Nodes that may have shown a state which did not come to be, until all agree: their
+	// serials may go back.
 	doubtful map[string]bool
 }
 
@@ -197,6 +198,9 @@ func (v *virtual) restoreOn(n *Node, image savedImage, t *tried, slow time.Durat
 	for i := range 3 {
 		v.writes.Go(func() { v.write(n, fmt.Sprintf("beside-%s-%d", t.witness, i), time.Hour) })
 	}
+	v.mu.Lock()
+	v.operator.doubtful[n.c.ID] = true // before it returns, too
+	v.mu.Unlock()
 	before := n.mark.get().Base
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
@@ -212,9 +216,15 @@ func (v *virtual) restoreOn(n *Node, image savedImage, t *tried, slow time.Durat
 	case t.err == nil:
 		v.count.restores++
 		v.operator.last = *t
+		if v.count.restoresUnknown == 0 {
+			delete(v.operator.doubtful, n.c.ID)
+		}
 	case errors.Is(t.err, ErrUnknown):
 		v.count.restoresUnknown++
-		v.operator.open, v.operator.doubtful[n.c.ID] = t, true
+		v.operator.open = t
+		for _, id := range v.in { // who was sent its state may have shown that as well
+			v.operator.doubtful[id] = true
+		}
 	case errors.Is(t.err, ErrNotCommitted), errors.Is(t.err, ErrNoLeader):
 		v.operator.open = t
 	default:
