@@ -108,12 +108,24 @@ func (m *million) populate() {
 // answer before may be wrong.
 func (m *million) start(i int) time.Duration { return m.startOf(m.binary, i) }
 
-// starts is start for the table: what it took the processors tells a slow node from
-// a busy machine.
+// starts is start for the table: what it and its peers took of the processors tells a
+// slow node from a busy machine.
 func (m *million) starts(i int) string {
 	m.Helper()
+	before := m.peersCPU(i)
 	took := m.start(i)
-	return fmt.Sprintf("%s, %s of processors", took, m.cpu(i))
+	return fmt.Sprintf("%s, %s of processors; peers %s", took, m.cpu(i), m.peersCPU(i)-before)
+}
+
+// peersCPU is the processor time of the other nodes that run.
+func (m *million) peersCPU(i int) (sum time.Duration) {
+	m.Helper()
+	for peer, p := range m.run {
+		if peer != i && p.running() {
+			sum += m.cpu(peer)
+		}
+	}
+	return sum
 }
 
 func (m *million) startOf(binary string, i int) time.Duration {
