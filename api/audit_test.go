@@ -213,6 +213,21 @@ func TestEventsAreResumedWithoutLoss(t *testing.T) {
 	}
 }
 
+// A client whose connection breaks before the first change comes back to where it began.
+func TestStreamBeginsWithItsPlace(t *testing.T) {
+	h := newHouse(t) // whose heartbeat would be late
+	s := h.listening()
+	head, _ := h.Machine().AuditHead()
+	f := h.following(s, "admin", "", "")
+	want := fmt.Sprintf("id: %d", head)
+	for f.lines.Scan() && f.lines.Text() != "" {
+		if f.lines.Text() == want {
+			return
+		}
+	}
+	t.Errorf("a stream does not begin with %q", want)
+}
+
 // A quiet stream says that it lives, and moves a tenant's place past what is others'.
 func TestHeartbeatMovesThePlaceOn(t *testing.T) {
 	h, s := newStreamHouse(t)

@@ -105,6 +105,7 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		"a scope of no tenant":         {[3]string{"POST", "/v1/tokens", `{"scope":"tenant:nobody"}`}, 422, "scope", "no tenant"},
 		"a subnet that is none":        {[3]string{"POST", "/v1/tokens", `{"scope":"read","subnets":["192.0.2.1/24"]}`}, 422, "subnets[0]", "192.0.2.0/24"},
 		"an expiry that is past":       {[3]string{"POST", "/v1/tokens", `{"scope":"read","expires_at":"2020-01-01T00:00:00Z"}`}, 422, "expires_at", "past"},
+		"an expiry nobody can write":   {[3]string{"POST", "/v1/tokens", `{"scope":"read","expires_at":"9999-12-31T23:59:59-23:00"}`}, 422, "expires_at", "after the year 9999"},
 		"no reason to attest":          {[3]string{"POST", "/v1/domains/" + d.Token + "/attest", `{"reason":""}`}, 422, "reason", ""},
 		"no reason to end now":         {[3]string{"DELETE", "/v1/domains/" + d.Token + "?now=true", ""}, 422, "reason", "reason"},
 		"a wait for something else":    {[3]string{"DELETE", "/v1/domains/" + d.Token + "?wait=forever", ""}, 422, "wait", "one of"},

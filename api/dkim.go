@@ -73,21 +73,12 @@ func (h *Handler) registerDKIM() {
 	h.registerVault()
 }
 
-// signerFor is the claim that signs for a name, nil where a claim is known and
-// nothing signs.
+// signerFor is the claim that signs for a name, a tenant's own for its token; nil where
+// a claim is known and nothing signs.
 func signerFor(m state.Machine, who identity, n zone.Name) (d *state.Domain, known bool) {
-	if found, ok := m.SignerFor(n); ok && who.sees(found.Tenant) {
-		d, known = found, true
-	} else {
-		for _, c := range m.Claims(n) {
-			if !who.sees(c.Tenant) {
-				continue
-			}
-			known = true
-			if who.tenant != "" && c.State == state.Live {
-				d = c // a tenant's own, where another tenant's claim signs for the name
-			}
-		}
+	d, known = m.SignerFor(n, who.tenant)
+	for _, c := range m.Claims(n) {
+		known = known || who.sees(c.Tenant)
 	}
 	if d != nil && !signs(m, d) {
 		d = nil

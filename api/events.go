@@ -100,7 +100,8 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 	s := &stream{w: w, control: http.NewResponseController(w), who: req.who, seq: after}
 	// Not every writer (a test's) has deadlines. The server's own would end it.
 	_ = s.control.SetReadDeadline(time.Time{})
-	if s.say("retry: 2000\n\n") != nil {
+	// With its place a client whose connection breaks before the first change misses none.
+	if s.say(fmt.Sprintf("retry: 2000\nid: %d\n\n", s.seq)) != nil {
 		return
 	}
 	for h.follow(r, s) {

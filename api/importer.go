@@ -208,11 +208,7 @@ func (r *importRun) propose(ctx context.Context, m state.Machine, plan []*planne
 		return nil
 	}
 	if r.dry != nil {
-		for i, result := range r.try(commands) {
-			if p := owners[i]; p != nil {
-				r.settle(p, result)
-			}
-		}
+		r.settleAll(owners, commands, r.try(commands))
 		return nil
 	}
 	results, index, err := r.h.propose(ctx, r.reason, commands...)
@@ -222,12 +218,30 @@ func (r *importRun) propose(ctx context.Context, m state.Machine, plan []*planne
 	r.index = index
 	// One claim stands for the others of a batch, which are in the same log entry.
 	r.shown = append(r.shown, r.h.shown(ctx, r.wait, commands[len(commands)-1:], results[len(results)-1:])...)
-	for i, result := range results {
-		if p := owners[i]; p != nil {
-			r.settle(p, result)
-		}
-	}
+	r.settleAll(owners, commands, results)
 	return nil
+}
+
+// settleAll says what became of the items of a batch. Where the tenant of one could not
+// be added, that is the reason.
+func (r *importRun) settleAll(owners []*planned, commands []state.Command, results []state.Result) {
+	tenantless := map[string]*state.Refusal{}
+	for i, result := range results {
+		p := owners[i]
+		if p == nil {
+			if c, ok := commands[i].(state.AddTenant); ok && result.Refusal != nil {
+				why := *result.Refusal
+				why.Field = "tenant"
+				tenantless[c.ID] = &why
+			}
+			continue
+		}
+		if why := tenantless[p.item.Tenant]; why != nil {
+			r.refuse(p.at, p.item, refused(why))
+			continue
+		}
+		r.settle(p, result)
+	}
 }
 
 // settle says what became of an item that was proposed.

@@ -54,6 +54,19 @@ func TestImportTellsEachLine(t *testing.T) {
 	}
 }
 
+// A tenant that cannot be added is refused for what is wrong with it, not as missing.
+func TestImportTellsWhatIsWrongWithATenant(t *testing.T) {
+	h := importing(t)
+	for _, dry := range []string{"true", "false"} {
+		out := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import",
+			`{"dry_run":`+dry+`,"items":[{"tenant":"Big Corp","domain":"send.big.example","mode":"delegated","pool":"ed"}]}`))
+		p := out.Results[0].Problem
+		if p == nil || p.Field != "tenant" || p.Status != 422 || !strings.Contains(p.Detail, `"Big Corp"`) || !strings.Contains(p.Detail, "hyphens") {
+			t.Errorf("dry run %s: %+v", dry, p)
+		}
+	}
+}
+
 func TestImportAgainChangesNothing(t *testing.T) {
 	h := importing(t)
 	first := read[Imported](h, h.must(http.StatusOK, "POST", "/v1/import", importBody(false)))

@@ -47,6 +47,9 @@ type TokenList struct {
 	Next  string  `json:"next,omitempty" doc:"Cursor of the next page; absent on the last."`
 }
 
+// lastYear is the last one that RFC 3339 can write.
+const lastYear = 9999
+
 // secretMark begins every token, so that scanners for leaked secrets know it.
 const secretMark = "authd_"
 
@@ -163,6 +166,9 @@ func readToken(m state.Machine, in NewToken, at time.Time) (state.AccessToken, e
 	if in.ExpiresAt != nil {
 		if !in.ExpiresAt.After(at) {
 			return out, invalid("expires_at", "%s is past", in.ExpiresAt.Format(time.RFC3339))
+		}
+		if in.ExpiresAt.UTC().Year() > lastYear {
+			return out, invalid("expires_at", "%s is after the year %d; leave it out for a token that never expires", in.ExpiresAt.Format(time.RFC3339), lastYear)
 		}
 		out.ExpiresAt = in.ExpiresAt.Unix()
 	}

@@ -288,7 +288,8 @@ func listLimit(query url.Values) (int, error) {
 	return limit, nil
 }
 
-// listDomainsAfter lists domains that sign, in order of their tokens.
+// listDomainsAfter lists domains that sign, in order of their tokens. A name that several
+// claims have is listed once, with the claim that signs for it: after is a name.
 func (h *Handler) listDomainsAfter(req *request, after string, limit int) (names []string, more, ok bool) {
 	var start state.Token
 	if after != "" {
@@ -304,6 +305,9 @@ func (h *Handler) listDomainsAfter(req *request, after string, limit int) (names
 	}
 	for d := range req.machine.Domains(start) {
 		if after != "" && d.Token == start || !req.who.sees(d.Tenant) || !signs(req.machine, d) {
+			continue
+		}
+		if by, _ := signerFor(req.machine, req.who, d.Name); by == nil || by.Token != d.Token {
 			continue
 		}
 		if len(names) == limit {

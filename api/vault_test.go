@@ -133,6 +133,27 @@ func TestVaultClientsFindMountsListsAndTheirToken(t *testing.T) {
 	}
 }
 
+// A name with several claims is in the list once, or its pages would have no end.
+func TestVaultListsANameOfSeveralClaimsOnce(t *testing.T) {
+	h := newHouse(t)
+	h.claim("acme", "shared.example", "cname")
+	h.claim("globex", "shared.example", "cname")
+	h.claim("globex", "other.example", "cname")
+	var got []string
+	after := ""
+	for range 4 {
+		status, page := h.vault("GET", "/v1/dkim?list=true&limit=1&after="+after)
+		if status != http.StatusOK {
+			break
+		}
+		got = append(got, page.Data.Keys...)
+		after = page.Data.Keys[0]
+	}
+	if slices.Sort(got); !slices.Equal(got, []string{"other.example", "shared.example"}) {
+		t.Errorf("in pages: %v", got)
+	}
+}
+
 // TestVaultErrorsHaveVaultsShape: never 5xx for what is not there.
 func TestVaultErrorsHaveVaultsShape(t *testing.T) {
 	h := newHouse(t)

@@ -46,13 +46,16 @@ func (w *writer) addAccessToken(c AddAccessToken) Result {
 	return done
 }
 
+// tenantScope begins the scope of a tenant's own token.
+const tenantScope = "tenant:"
+
 // checkScope refuses scopes that nothing gives a meaning to.
 func (t *tables) checkScope(s Scope) *Refusal {
 	switch s {
 	case ScopeAdmin, ScopeSigner, ScopeRead:
 		return nil
 	}
-	id, ok := strings.CutPrefix(string(s), "tenant:")
+	id, ok := strings.CutPrefix(string(s), tenantScope)
 	if !ok {
 		return invalid("scope", "%s: want admin, signer, read or tenant:ID", quote(string(s)))
 	}

@@ -186,11 +186,33 @@ func (w *writer) checkSignsFor(d *Domain, names []zone.Name) ([]zone.Name, *Refu
 		if owner := w.ownerAbove(n); owner != nil && owner.Tenant != d.Tenant {
 			return nil, conflict(field, []Token{owner.Token}, "%s lies in a zone that another tenant has proven: claim %s", quoteName(n), owner.Token)
 		}
-		if len(w.signs.at(n)) >= MaxClaims {
-			return nil, conflict(field, nil, "%s is signed for by %d domains already: at most %d", quoteName(n), MaxClaims, MaxClaims)
+		if r := w.checkListers(d, field, n); r != nil {
+			return nil, r
 		}
 	}
 	return slices.Clone(names), nil
+}
+
+// checkListers bounds how many claims list a name, and how many of one tenant: or one
+// alone could keep all others from it.
+func (w *writer) checkListers(d *Domain, field string, n zone.Name) *Refusal {
+	listers := w.signs.at(n)
+	if slices.Contains(listers, d.Token) {
+		return nil
+	}
+	own := 0
+	for _, o := range w.all(listers) {
+		if o.Tenant == d.Tenant {
+			own++
+		}
+	}
+	if own >= MaxListers {
+		return conflict(field, nil, "%s is signed for by %d other domains of tenant %s: at most %d", quoteName(n), own, quote(d.Tenant), MaxListers)
+	}
+	if len(listers) >= MaxClaims {
+		return conflict(field, nil, "%s is signed for by %d domains already: at most %d", quoteName(n), len(listers), MaxClaims)
+	}
+	return nil
 }
 
 // giveServers chooses the NS set of a delegated claim: one name a name server,

@@ -294,7 +294,7 @@ func TestLeavingIsNotInstantAndRestoreRevivesTheToken(t *testing.T) {
 	if int32(d.Serial-before.Serial) <= 0 {
 		t.Errorf("serial went from %d to %d", before.Serial, d.Serial)
 	}
-	if _, ok := w.m.SignerFor(name("send.customer.test")); ok {
+	if _, ok := w.m.SignerFor(name("send.customer.test"), ""); ok {
 		t.Error("a leaving domain signs")
 	}
 	if _, ok := w.served(tok(1), "bounce.send.customer.test", zone.TypeMX); !ok {
@@ -428,7 +428,7 @@ func TestPatchChangesWhatIsGivenAlone(t *testing.T) {
 	empty := []zone.Name{}
 	w.must(PatchDomain{Token: tok(1), SignsFor: &empty, Serial: d.Serial})
 	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	if _, ok := w.m.SignerFor(name("customer.test")); ok {
+	if _, ok := w.m.SignerFor(name("customer.test"), ""); ok {
 		t.Error("it still signs for the name that was taken back")
 	}
 }
@@ -439,7 +439,7 @@ func TestSignerIsTheClaimToTheNameBeforeThoseThatListIt(t *testing.T) {
 	lister.SignsFor = []zone.Name{name("customer.test")}
 	w.must(lister)
 	signer := func() Token {
-		d, ok := w.m.SignerFor(name("customer.test"))
+		d, ok := w.m.SignerFor(name("customer.test"), "")
 		if !ok {
 			t.Fatal("nobody signs")
 		}
@@ -458,6 +458,61 @@ func TestSignerIsTheClaimToTheNameBeforeThoseThatListIt(t *testing.T) {
 	if signer() != tok(2) {
 		t.Error("a later claim took the name away from an earlier one")
 	}
+}
+
+// A tenant that merely claims a name, or lists it, does not get to sign for who has a
+// proven zone below it: its selectors are in nobody's DNS, so the mail would fail.
+func TestSignerIsWhoHoldsTheNamesDNSBeforeWhoOnlyClaimsIt(t *testing.T) {
+	w := newWorld(t)
+	signs := []zone.Name{name("customer.test")}
+	listed := claimOf(tok(1), "send.stranger.test", zone.Delegated, "zeta")
+	listed.SignsFor = signs
+	w.must(listed)
+	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
+	w.later(10)
+	w.must(claimOf(tok(2), "customer.test", zone.CNAME, "zeta"))
+	w.later(10)
+	holder := claimOf(tok(3), "send.customer.test", zone.Delegated, "acme")
+	holder.SignsFor = signs
+	w.must(holder)
+	signer := func(tenant string) Token {
+		d, ok := w.m.SignerFor(name("customer.test"), tenant)
+		if !ok {
+			return Token{}
+		}
+		return d.Token
+	}
+	if signer("") != tok(2) || signer("acme") != (Token{}) {
+		t.Error("a claim that is not proven signs")
+	}
+	w.must(ProveDomain{Token: tok(3), Seen: []Token{tok(3)}})
+	if signer("") != tok(3) || signer("acme") != tok(3) {
+		t.Error("who proved that it holds the DNS of the name does not sign for it")
+	}
+	if signer("zeta") != tok(2) {
+		t.Error("a tenant that asks does not get its own")
+	}
+	w.must(claimOf(tok(4), "customer.test", zone.CNAME, "acme"))
+	if signer("") != tok(4) || signer("acme") != tok(4) {
+		t.Error("the holder's own claim to the name itself does not come before its list")
+	}
+}
+
+// One tenant alone cannot keep others from listing a name.
+func TestOneTenantListsANameABoundedNumberOfTimes(t *testing.T) {
+	w := newWorld(t)
+	list := func(n int, tenant string) AddDomain {
+		c := claimOf(tok(uint64(n)), fmt.Sprintf("send%d.%s.test", n, tenant), zone.CNAME, tenant)
+		c.SignsFor = []zone.Name{name("customer.test")}
+		return c
+	}
+	for n := range MaxListers {
+		w.must(list(n+1, "zeta"))
+	}
+	w.refuse(list(MaxListers+1, "zeta"), Conflict, "signs_for[0]", "customer.test", "at most 16")
+	w.must(list(MaxListers+2, "acme"))
+	same := []zone.Name{name("customer.test"), name("other.test")}
+	w.must(PatchDomain{Token: tok(1), SignsFor: &same}) // it is one of them
 }
 
 func TestExtraRecords(t *testing.T) {

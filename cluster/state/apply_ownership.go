@@ -92,14 +92,15 @@ func (w *writer) checkProof(d *Domain, c ProveDomain) *Refusal {
 // Above, it looks at each label. Below, it looks at the owned names in turn and
 // at each one's own subtree not at all, because the same rule held there; so the
 // cost is bounded by the zones that the same tenant has proven directly below.
+// Tenants read what it says, so it names no other: an admin finds it by the claim.
 func (t *tables) checkOwnership(d *Domain, owner *Domain) *Refusal {
 	if o := t.ownerAbove(d.Name); o != nil && o.Tenant != d.Tenant && (owner == nil || o.Token != owner.Token) {
-		return conflict("domain", []Token{o.Token}, "%s lies within %s, which tenant %s has proven: claim %s", quoteName(d.Name), quoteName(o.Name), quote(o.Tenant), o.Token)
+		return conflict("domain", []Token{o.Token}, "%s lies within %s, which another tenant has proven: claim %s", quoteName(d.Name), quoteName(o.Name), o.Token)
 	}
 	if owner != nil {
 		// It hides what is above it: look from the parent on.
 		if o := t.ownerAbove(d.Name.Parent()); o != nil && o.Tenant != d.Tenant {
-			return conflict("domain", []Token{o.Token}, "%s lies within %s, which tenant %s has proven: claim %s", quoteName(d.Name), quoteName(o.Name), quote(o.Tenant), o.Token)
+			return conflict("domain", []Token{o.Token}, "%s lies within %s, which another tenant has proven: claim %s", quoteName(d.Name), quoteName(o.Name), o.Token)
 		}
 	}
 	prefix := d.Name.Reverse()
@@ -109,7 +110,7 @@ func (t *tables) checkOwnership(d *Domain, owner *Domain) *Refusal {
 			return nil
 		}
 		if o := below[0]; o.Tenant != d.Tenant {
-			return conflict("domain", []Token{o.Token}, "%s lies above %s, which tenant %s has proven: claim %s", quoteName(d.Name), quoteName(o.Name), quote(o.Tenant), o.Token)
+			return conflict("domain", []Token{o.Token}, "%s lies above %s, which another tenant has proven: claim %s", quoteName(d.Name), quoteName(o.Name), o.Token)
 		}
 		from = afterSubtree(below[0].Name)
 	}

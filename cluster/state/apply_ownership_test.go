@@ -2,6 +2,7 @@ package state
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"authd/zone"
@@ -42,6 +43,20 @@ func TestParentNamingTwoClaimsProvesNeither(t *testing.T) {
 	// A token of nobody, or of a claim to another name, is no second claim.
 	c := w.claim(3, "other.customer.test", "zeta")
 	w.must(ProveDomain{Token: a, Seen: []Token{a, c, tok(99)}})
+}
+
+// Tenants read the refusal: it does not say whose the other claim is.
+func TestRefusedProofNamesNoOtherTenant(t *testing.T) {
+	w := newWorld(t)
+	w.prove(w.claim(1, "x.customer.test", "acme"))
+	within := w.claim(2, "send.x.customer.test", "zeta")
+	w.prove(w.claim(3, "send.x.other.test", "acme"))
+	above := w.claim(4, "x.other.test", "zeta")
+	for _, token := range []Token{within, above} {
+		if r := w.refuse(ProveDomain{Token: token, Seen: []Token{token}}, Conflict, "domain"); strings.Contains(r.Message, "acme") {
+			t.Errorf("refused with %q", r.Message)
+		}
+	}
 }
 
 func TestOwnershipMovesWithTheParent(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 
 	"authd/keys"
 )
@@ -109,29 +110,60 @@ func (w *writer) checkRotationScope(s *RotationScope) *Refusal {
 	return nil
 }
 
-// makeRoom forgets the oldest rotation that has ended where there are too many.
-// Only a plain one is refused while many are under way.
+// makeRoom forgets the oldest rotation that has ended where there are too many, of a
+// tenant that begins one its own: no tenant pushes out what others may want to look at,
+// or roll back. Only a plain one is refused while many are under way, and a tenant's own
+// while that has many: one that could hold all places could keep an emergency waiting.
 func (w *writer) makeRoom(c StartRotation) *Refusal {
-	open, oldest := 0, uint32(0)
-	w.rotations.Scan(func(number uint32, r *Rotation) bool {
-		if !r.Ended() {
-			open++
-		} else if oldest == 0 {
-			oldest = number
-		}
-		return true
-	})
 	most := MaxRotations
 	if !c.Emergency {
 		most = maxPlainRotations
 	}
-	if open >= most {
-		return conflict("scope", nil, "%d rotations are under way, at most %d at a time: let one end, or abort it", open, most)
-	}
-	if w.rotations.Len() >= MaxRotations {
-		w.rotations.Delete(oldest)
+	all, own := held{}, held{}
+	tenant := w.tenantOf(w.entry.Actor)
+	w.rotations.Scan(func(number uint32, r *Rotation) bool {
+		all.add(number, r)
+		if tenant != "" && w.tenantOf(r.Actor) == tenant {
+			own.add(number, r)
+		}
+		return true
+	})
+	switch {
+	case own.open >= maxTenantRotations:
+		return conflict("scope", nil, "%d rotations of tenant %s are under way, at most %d at a time: let one end, or abort it", own.open, quote(tenant), maxTenantRotations)
+	case all.open >= most:
+		return conflict("scope", nil, "%d rotations are under way, at most %d at a time: let one end, or abort it", all.open, most)
+	case own.all >= maxTenantRotations:
+		w.rotations.Delete(own.oldest)
+	case all.all >= MaxRotations:
+		w.rotations.Delete(all.oldest)
 	}
 	return nil
+}
+
+// held counts rotations that are kept.
+type held struct {
+	all, open int
+	oldest    uint32 // of those that have ended
+}
+
+func (h *held) add(number uint32, r *Rotation) {
+	h.all++
+	if !r.Ended() {
+		h.open++
+	} else if h.oldest == 0 {
+		h.oldest = number
+	}
+}
+
+// tenantOf is the tenant whose access token an actor is; empty: it is none's.
+func (t *tables) tenantOf(actor string) string {
+	if a, ok := t.access.Get(actor); ok {
+		if tenant, is := strings.CutPrefix(string(a.Scope), tenantScope); is {
+			return tenant
+		}
+	}
+	return ""
 }
 
 // controlRotation pauses, resumes, aborts and rolls back.

@@ -333,6 +333,45 @@ func TestRotationsThatCannotBeAreRefused(t *testing.T) {
 	}
 }
 
+// A tenant's token can neither hold all places, so that an emergency of everybody's is
+// refused, nor push out the rotations of others.
+func TestTenantHoldsNoPlacesOfOthersRotations(t *testing.T) {
+	w := manyOf(t, 1)
+	for i, scope := range []Scope{"tenant:acme", "tenant:acme", "tenant:zeta"} {
+		w.must(AddAccessToken{AccessToken{ID: fmt.Sprint("t", i), Hash: [32]byte{byte(i + 1)}, Scope: scope}})
+	}
+	all := RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: keys.FateDrain}
+	own := RotationSpec{Scope: RotationScope{Tenant: "acme"}, Emergency: true, Old: keys.FateDrain, Canary: []uint8{1, 100}}
+	w.must(StartRotation{tok(200), all})
+	w.must(ControlRotation{tok(200), RotationAbort})
+	for i := range maxTenantRotations {
+		w.who.Actor = fmt.Sprint("t", i%2)
+		w.must(StartRotation{tok(uint64(300 + i)), own})
+	}
+	w.refuse(StartRotation{tok(400), own}, Conflict, "scope", `tenant "acme"`, "at most 4", "abort it")
+	w.who.Actor = "t2"
+	w.must(StartRotation{tok(401), all})
+	w.who.Actor = "t0"
+	for i := range 2 * MaxRotations {
+		w.must(ControlRotation{tok(uint64(300 + i)), RotationAbort})
+		w.must(StartRotation{tok(uint64(300 + i + maxTenantRotations)), own})
+	}
+	w.who.Actor = "an admin's"
+	w.must(StartRotation{tok(402), all})
+	for _, id := range []Token{tok(200), tok(401), tok(402)} {
+		if _, ok := w.m.Rotation(id); !ok {
+			t.Errorf("rotation %s of somebody else is forgotten", id)
+		}
+	}
+	kept := 0
+	for range w.m.Rotations() {
+		kept++
+	}
+	if kept != 3+maxTenantRotations {
+		t.Errorf("%d rotations are kept", kept)
+	}
+}
+
 // TestEmergencyTakesADomainOverFromAPlainRotation and leaves both counts true.
 func TestEmergencyTakesADomainOverFromAPlainRotation(t *testing.T) {
 	w := manyOf(t, 3)

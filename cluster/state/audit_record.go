@@ -120,7 +120,7 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on("rotation", c.ID.String(), "%s", rotationVerb(c.Verb))
 	case AddAccessToken:
 		on("token", c.Access.ID, "scope %s, note %s", c.Access.Scope, quote(c.Access.Note))
-		a.Tenant, _ = strings.CutPrefix(string(c.Access.Scope), "tenant:")
+		a.Tenant, _ = strings.CutPrefix(string(c.Access.Scope), tenantScope)
 		if a.Tenant == string(c.Access.Scope) {
 			a.Tenant = ""
 		}

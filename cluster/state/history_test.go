@@ -45,7 +45,7 @@ func TestOldImagesAndLogsOpen(t *testing.T) {
 				t.Error("the log now gives another machine than the release that wrote it had: nodes of two releases would diverge")
 			}
 			checkMachine(t, read)
-			if d, ok := read.SignerFor(name("brought.test")); ok {
+			if d, ok := read.SignerFor(name("brought.test"), ""); ok {
 				t.Errorf("claim %s signs, which was never proven", d.Token)
 			}
 			d, ok := read.Domain(tok(1))

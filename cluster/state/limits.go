@@ -44,6 +44,9 @@ const (
 	// MaxClaims is the number of claims to one name. A tenant has at most one a
 	// mode, so that it takes as many tenants in league to reach it.
 	MaxClaims = 256
+	// MaxListers is how many claims of one tenant may list one name in SignsFor; only
+	// one of them signs for it.
+	MaxListers = 16
 
 	MaxLabels     = 32  // labels of a domain or pool
 	MaxLabelKey   = 63  // octets
@@ -67,8 +70,10 @@ const (
 
 	// MaxRotations is how many rotations of many domains are kept, and under way at
 	// most; plain ones leave room for emergencies.
-	MaxRotations      = 64
-	maxPlainRotations = 16
+	// A tenant with a token of its own has at most maxTenantRotations of them.
+	MaxRotations       = 64
+	maxPlainRotations  = 16
+	maxTenantRotations = 4
 	// MaxRotationList bounds a rotation's list of domains: 16 octets each, kept.
 	MaxRotationList = 5000
 	maxStages       = 8

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"strconv"
 
@@ -40,31 +41,53 @@ func (c *auditListCmd) Run(s *session) error {
 	if c.Limit < 1 {
 		return usagef("--limit: %d is not a number of changes", c.Limit)
 	}
-	after := c.After
-	if after < 0 {
-		page, err := auditPage(s, -1, 1)
-		if err != nil {
-			return err
-		}
-		after = int64(max(page.First-1, page.Last-min(page.Last, uint64(c.Limit))))
-	}
-	items := []state.AuditEntry{}
-	for len(items) < c.Limit {
-		page, err := auditPage(s, after, c.Limit-len(items))
-		if err != nil {
-			return err
-		}
-		items = append(items, page.Items...)
-		if page.Next == nil {
-			break
-		}
-		after = int64(*page.Next)
+	items, err := c.items(s)
+	if err != nil {
+		return err
 	}
 	raw, err := json.Marshal(items)
 	if err != nil {
 		return err
 	}
 	return s.show(raw, func(w io.Writer) { printChanges(w, items) })
+}
+
+// items are the changes after the one that was given, or the last ones.
+func (c *auditListCmd) items(s *session) ([]state.AuditEntry, error) {
+	if c.After >= 0 {
+		return auditAfter(s, c.After, c.Limit, c.Limit)
+	}
+	page, err := auditPage(s, -1, 1)
+	if err != nil {
+		return nil, err
+	}
+	first := int64(page.First) - 1
+	near := max(first, int64(page.Last)-int64(c.Limit))
+	items, err := auditAfter(s, near, c.Limit, c.Limit)
+	if err == nil && len(items) < c.Limit && near > first {
+		// A tenant's token: the last ones of its own lie further back.
+		return auditAfter(s, first, math.MaxInt, c.Limit)
+	}
+	return items, err
+}
+
+// auditAfter reads up to most changes after one, and keeps the last of them.
+func auditAfter(s *session, after int64, most, keep int) ([]state.AuditEntry, error) {
+	items := []state.AuditEntry{}
+	for read := 0; read < most; {
+		page, err := auditPage(s, after, most-read)
+		if err != nil {
+			return nil, err
+		}
+		read += len(page.Items)
+		items = append(items, page.Items...)
+		items = items[max(0, len(items)-keep):]
+		if page.Next == nil {
+			break
+		}
+		after = int64(*page.Next)
+	}
+	return items, nil
 }
 
 // auditPage gets one page; after is -1 for the first there is.

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -83,7 +84,7 @@ func newClient(addr, token, caFile string) (*client, error) {
 		addr, token = "http://localhost", "" // the one in the environment may be the one that was lost
 	}
 	if !strings.Contains(addr, "://") {
-		addr = "http://" + addr
+		addr = schemeFor(addr) + "://" + addr
 	}
 	base, err := url.Parse(addr)
 	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
@@ -101,6 +102,19 @@ func newClient(addr, token, caFile string) (*client, error) {
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return &client{base: base, token: token, http: &http.Client{Transport: transport, Timeout: callTimeout}}, nil
+}
+
+// schemeFor is how a node is asked whose address names no scheme: plain HTTP is for
+// loopback alone, elsewhere the token could be read on its way.
+func schemeFor(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "localhost" || err == nil && ip.IsLoopback() {
+		return "http"
+	}
+	return "https"
 }
 
 // v1 joins segments to a path under /v1, each escaped.

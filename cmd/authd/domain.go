@@ -200,11 +200,11 @@ func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
 type domainSetCmd struct {
 	Domain   string            `arg:"" help:"Domain or token."`
 	Pool     *string           `help:"Move to this pool."`
-	Label    map[string]string `placeholder:"NAME=VALUE" help:"Labels; they replace those there were."`
+	Label    map[string]string `placeholder:"NAME=VALUE" xor:"labels" help:"Labels; they replace those there were."`
 	NoLabels bool              `xor:"labels" help:"Remove all labels."`
 	DMARC    *string           `name:"dmarc" placeholder:"POLICY" help:"Explicit DMARC policy; empty: none."`
-	SignsFor []string          `placeholder:"NAME" help:"Further From: domains; they replace those there were."`
-	SignsOwn bool              `name:"signs-own" help:"Sign for no further From: domains."`
+	SignsFor []string          `placeholder:"NAME" xor:"signs" help:"Further From: domains; they replace those there were."`
+	SignsOwn bool              `name:"signs-own" xor:"signs" help:"Sign for no further From: domains."`
 }
 
 func (domainSetCmd) Help() string {

@@ -232,7 +232,7 @@ func (s *session) sendImport(rows []importRow, dryRun bool) (*api.Imported, erro
 
 // transient errors may pass by themselves.
 func transient(err error) bool {
-	return refusedWith(err, http.StatusServiceUnavailable) || errors.Is(err, syscall.ECONNREFUSED) ||
+	return refusedWith(err, http.StatusServiceUnavailable) || refusedWith(err, http.StatusTooManyRequests) || errors.Is(err, syscall.ECONNREFUSED) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"authd/api"
 	"authd/zone"
@@ -72,6 +73,9 @@ func (r *importRow) key() *api.NewKey {
 // file that cannot be read at all.
 func readImport(in io.Reader, format, dir string) (rows []importRow, bad []badLine, err error) {
 	buffered := bufio.NewReaderSize(in, 1<<16)
+	if err := skipMark(buffered); err != nil {
+		return nil, nil, err
+	}
 	if format == "" {
 		format = sniffFormat(buffered)
 	}
@@ -96,6 +100,19 @@ func readImport(in io.Reader, format, dir string) (rows []importRow, bad []badLi
 		err = readCSV(buffered, dir, take)
 	}
 	return rows, bad, err
+}
+
+// skipMark skips the byte order mark that spreadsheets write.
+func skipMark(in *bufio.Reader) error {
+	head, _ := in.Peek(3) // a shorter file, or one that cannot be read: whoever reads on is told
+	switch {
+	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
+		return errors.New("the file is UTF-16: save it as UTF-8")
+	case string(head) == "\ufeff":
+		_, err := in.Discard(len(head))
+		return err
+	}
+	return nil
 }
 
 // sniffFormat tells NDJSON, which begins with an object, from CSV.
@@ -149,51 +166,78 @@ func (r *importRow) check(seen map[string]int) error {
 	return nil
 }
 
-// readCSV reads RFC 4180 with a header line.
+// readCSV reads RFC 4180 with a header line. A field ends with its line, since none may
+// hold a line break: so a stray quote spoils its own line and swallows no other.
 func readCSV(in io.Reader, dir string, take func(importRow, error) error) error {
-	c := csv.NewReader(in)
-	c.FieldsPerRecord = -1
-	c.ReuseRecord = true
-	header, err := c.Read()
-	if err == io.EOF {
+	var columns []string
+	err := eachRow(in, func(n int, text string) error {
+		cells, fault := csvCells(text)
+		if columns == nil {
+			if fault != nil {
+				return fmt.Errorf("line %d: the header is %w", n, fault)
+			}
+			columns, fault = readHeader(cells)
+			return fault
+		}
+		row := importRow{line: n}
+		if fault == nil {
+			fault = row.fill(columns, cells, dir)
+		}
+		return take(row, fault)
+	})
+	if err == nil && columns == nil {
 		return errors.New("the file is empty: the first line must name the columns, such as tenant,domain,mode,pool")
 	}
-	if err != nil {
-		return fmt.Errorf("reading the header: %w", err)
+	return err
+}
+
+// csvCells reads the cells of one line.
+func csvCells(text string) ([]string, error) {
+	if !utf8.ValidString(text) {
+		return nil, errNotUTF8
 	}
-	columns, err := readHeader(header)
-	if err != nil {
-		return err
+	if !strings.Contains(text, `"`) {
+		return strings.Split(text, ","), nil
 	}
-	for {
-		cells, err := c.Read()
-		if err == io.EOF {
-			return nil
-		}
-		if parse, ok := errors.AsType[*csv.ParseError](err); ok {
-			// A stray quote: the reader goes on with the next line.
-			if err := take(importRow{line: parse.StartLine}, fmt.Errorf("not CSV: %w", parse.Err)); err != nil {
-				return err
-			}
+	c := csv.NewReader(strings.NewReader(text))
+	c.FieldsPerRecord = -1
+	cells, err := c.Read()
+	if parse, ok := errors.AsType[*csv.ParseError](err); ok {
+		return nil, fmt.Errorf("not CSV: %w", parse.Err)
+	}
+	return cells, err
+}
+
+var errNotUTF8 = errors.New("not UTF-8: save the file as UTF-8")
+
+// eachRow gives the lines that are not empty, without their ends, and their numbers.
+func eachRow(in io.Reader, take func(n int, text string) error) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 1<<16), importLineBytes)
+	n := 0
+	for lines.Scan() {
+		n++
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("reading: %w", err)
-		}
-		line, _ := c.FieldPos(0)
-		row := importRow{line: line}
-		fault := row.fill(columns, cells, dir)
-		if err := take(row, fault); err != nil {
+		if err := take(n, lines.Text()); err != nil {
 			return err
 		}
 	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("line %d: longer than %d bytes", n+1, importLineBytes)
+	}
+	return lines.Err()
 }
 
 func readHeader(cells []string) ([]string, error) {
 	columns := make([]string, len(cells))
 	seen := map[string]bool{}
 	for i, cell := range cells {
-		name := strings.ToLower(strings.TrimSpace(strings.TrimPrefix(cell, "\ufeff")))
+		name := strings.ToLower(strings.TrimSpace(cell))
+		if importFields[name] == nil && len(cells) == 1 && strings.ContainsAny(cell, ";\t") {
+			return nil, fmt.Errorf("line 1: %q is one column: separate them by commas", bounded(cell))
+		}
 		if importFields[name] == nil {
 			return nil, fmt.Errorf("line 1: unknown column %q: the columns are tenant, domain, mode, pool, labels, signs_for, targets, key_file, selector", bounded(cell))
 		}
@@ -224,32 +268,19 @@ func (r *importRow) fill(columns, cells []string, dir string) error {
 	return nil
 }
 
-// readNDJSON reads one JSON object a line, an item of the API's import; empty
-// lines are skipped.
+// readNDJSON reads one JSON object a line, an item of the API's import.
 func readNDJSON(in io.Reader, take func(importRow, error) error) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 1<<16), importLineBytes)
-	n := 0
-	for lines.Scan() {
-		n++
-		text := bytes.TrimSpace(lines.Bytes())
-		if len(text) == 0 {
-			continue
-		}
+	return eachRow(in, func(n int, text string) error {
 		row := importRow{line: n}
-		err := row.decode(text)
-		if err := take(row, err); err != nil {
-			return err
-		}
-	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("line %d: longer than %d bytes", n+1, importLineBytes)
-	}
-	return lines.Err()
+		return take(row, row.decode(text))
+	})
 }
 
-func (r *importRow) decode(text []byte) error {
-	d := json.NewDecoder(bytes.NewReader(text))
+func (r *importRow) decode(text string) error {
+	if !utf8.ValidString(text) {
+		return errNotUTF8 // encoding/json would put something else in its place
+	}
+	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r.item); err != nil {
 		return fmt.Errorf("not the JSON expected: %w", err)

@@ -126,8 +126,54 @@ func TestImportTakesAByteOrderMarkAndBothModesOfAName(t *testing.T) {
 	}
 }
 
+// Behind the mark the first column may be quoted, or the file may be NDJSON.
+func TestImportTakesAByteOrderMarkBeforeAnything(t *testing.T) {
+	for _, text := range []string{
+		"\ufeff\"tenant\",\"domain\"\r\n\"acme\",\"send.a.example\"\r\n",
+		"\ufeff{\"tenant\":\"acme\",\"domain\":\"send.a.example\"}\n",
+	} {
+		rows, bad := readAll(t, text)
+		if len(rows) != 1 || len(bad) != 0 || rows[0].item.Tenant != "acme" || rows[0].item.Domain != "send.a.example" {
+			t.Errorf("%q: %+v, bad lines %+v", text, rows, bad)
+		}
+	}
+}
+
+// A quote that nobody closes is told, and the lines behind it are read: with
+// --skip-bad they would be lost without a word.
+func TestImportStrayQuoteSpoilsItsOwnLineAlone(t *testing.T) {
+	rows, bad := readAll(t, "tenant,domain,labels\n"+
+		"acme,send.a.example,\"tier=gold\n"+
+		"acme,send.b.example,\n"+
+		"acme,send.c.example,tier=\"gold\"\n"+
+		"acme,send.d.example,\"tier=gold\"\n")
+	if len(rows) != 2 || rows[0].line != 3 || rows[1].line != 5 || rows[1].item.Labels["tier"] != "gold" {
+		t.Errorf("%+v", rows)
+	}
+	if len(bad) != 2 || bad[0].line != 2 || bad[1].line != 4 || !strings.Contains(bad[0].reason, "not CSV") {
+		t.Errorf("bad lines %+v", bad)
+	}
+}
+
+// What is not UTF-8 would reach the server as something else.
+func TestImportRefusesLinesThatAreNotUTF8(t *testing.T) {
+	for _, text := range []string{
+		"tenant,domain,labels\nacme,send.a.example,city=M\xfcnchen\n",
+		"\n" + `{"tenant":"acme","domain":"send.a.example","labels":{"city":"M` + "\xfc" + `nchen"}}` + "\n",
+	} {
+		rows, bad := readAll(t, text)
+		if len(rows) != 0 || len(bad) != 1 || bad[0].line != 2 || !strings.Contains(bad[0].reason, "save the file as UTF-8") {
+			t.Errorf("%q: %d rows, bad lines %+v", text, len(rows), bad)
+		}
+	}
+}
+
 func TestImportRefusesAFileItCannotRead(t *testing.T) {
 	for text, has := range map[string]string{
+		"tenant;domain;mode\n": "separate them by commas",
+		"\xff\xfet\x00e\x00":   "UTF-16",
+		"\"tenant,domain\n":    "line 1: the header is not CSV",
+		"tenant,domain\nacme," + strings.Repeat("x", importLineBytes): "line 2: longer than",
 		"":                           "empty",
 		"tenant,domain,colour\n":     `unknown column "colour"`,
 		"tenant,mode\n":              `column "domain" is missing`,

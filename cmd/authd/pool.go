@@ -128,8 +128,11 @@ func (c *poolSetCmd) change(p *api.PoolSpec) error {
 			p.MX = append(p.MX, api.MX{Preference: uint16(n), Host: strings.TrimSpace(host)})
 		}
 	}
-	if c.ClickA != nil || c.ClickAAAA != nil {
-		p.Click.A, p.Click.AAAA, p.Click.CNAME = c.ClickA, c.ClickAAAA, ""
+	if c.ClickA != nil {
+		p.Click.A, p.Click.CNAME = c.ClickA, ""
+	}
+	if c.ClickAAAA != nil {
+		p.Click.AAAA, p.Click.CNAME = c.ClickAAAA, ""
 	}
 	if c.ClickCNAME != nil {
 		p.Click.A, p.Click.AAAA, p.Click.CNAME = nil, nil, *c.ClickCNAME

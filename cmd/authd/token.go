@@ -23,10 +23,10 @@ type tokenCmd struct {
 }
 
 type tokenCreateCmd struct {
-	Scope   string        `required:"" help:"admin, tenant:<id>, signer or read."`
-	Subnet  []string      `placeholder:"PREFIX" help:"Only from these networks."`
-	Expires time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 720h (default: for ever)."`
-	Note    string        `help:"What it is for."`
+	Scope   string         `required:"" help:"admin, tenant:<id>, signer or read."`
+	Subnet  []string       `placeholder:"PREFIX" help:"Only from these networks."`
+	Expires *time.Duration `placeholder:"DURATION" help:"How long it is valid, such as 720h (default: for ever)."`
+	Note    string         `help:"What it is for."`
 }
 
 func (tokenCreateCmd) Help() string {
@@ -41,8 +41,11 @@ Examples:
 
 func (c *tokenCreateCmd) Run(s *session) error {
 	body := api.NewToken{Scope: c.Scope, Subnets: c.Subnet, Note: c.Note}
-	if c.Expires > 0 {
-		until := time.Now().Add(c.Expires).UTC().Truncate(time.Second)
+	if c.Expires != nil {
+		if *c.Expires <= 0 {
+			return usagef("--expires: %s is not a time to come, such as 720h; leave it out for a token that is valid for ever", *c.Expires)
+		}
+		until := time.Now().Add(*c.Expires).UTC().Truncate(time.Second)
 		body.ExpiresAt = &until
 	}
 	var t api.MadeToken
