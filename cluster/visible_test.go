@@ -16,7 +16,7 @@ import (
 //
 //	go test ./cluster -run '^$' -bench Visible -benchtime 300x
 //
-// It is the third spike of ARCHITECTURE.md.
+// Figures: bench/RESULTS.md, "From commit to visible".
 func BenchmarkVisibleOnAllThree(b *testing.B) {
 	for _, s := range []struct {
 		name    string

@@ -21,7 +21,7 @@ import (
 	"authd/zone"
 )
 
-// The first spike of ARCHITECTURE.md: one machine and one tree with a million
+// One machine and one tree with a million
 // domains. go test -tags lab -run Million -timeout 30m -v ./cluster/state
 const (
 	millionCNAME     = 700_000

@@ -43,7 +43,7 @@ var coldTokens = []string{"aaaaaaaaaaaaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbbbbbbbbb
 var coldCustomers = []string{"customer.test.", "customer2.test."}
 
 // TestColdResolverUpstreamQueries counts what a cold unbound asks to reach a
-// DKIM TXT in each mode and prints the table of ARCHITECTURE.md.
+// DKIM TXT in each mode and prints the table of bench/RESULTS.md.
 func TestColdResolverUpstreamQueries(t *testing.T) {
 	l := enterLab(t)
 	if l == nil {

@@ -22,7 +22,7 @@ const millionDomains = 1_000_000
 
 // TestMillionCluster measures the shipping binary with a million domains: start,
 // memory, install to an empty follower, snapshot beside writes, start behind a long
-// tail of the log. It prints the table of ARCHITECTURE.md:
+// tail of the log. It prints the table of bench/RESULTS.md:
 //
 //	go test -tags lab -run MillionCluster -timeout 40m -v ./cmd/authd
 func TestMillionCluster(t *testing.T) {
