@@ -9,6 +9,23 @@
 // follows no redirects, trusts no forwarding headers, answers no cross-origin
 // preflight and takes no compressed bodies.
 //
-// A write walks handler.go, auth.go, the file of its theme (domains.go, …),
-// write.go, and problem.go where it is refused. Read cluster next.
+// # Where things are
+//
+// A write walks handler.go, auth.go, the file of its theme, write.go, and
+// problem.go where it is refused.
+//
+//   - Every request: listen*.go and connections.go accept, admission.go bounds,
+//     handler.go routes, auth.go says who it is, request.go and strict*.go read
+//     it, once.go knows it again, page.go turns pages, openapi.go describes it.
+//   - Domains: claim.go and domains.go, domain.go (how one is shown), checkup.go
+//     (what the customer's DNS says), importer.go, records.go, zonetext.go,
+//     queries.go.
+//   - Keys: keys.go, key_page.go, timeline.go, emergency.go, rollback.go,
+//     bring.go, rotations*.go (many domains).
+//   - Signers: dkim.go and vault.go.
+//   - What domains share: zones.go, pools.go with pool_warnings.go, tenants.go.
+//   - The cluster: members.go, serving.go, wrap.go, tokens.go, audit.go,
+//     events.go, health.go, metrics*.go.
+//
+// Read cluster next.
 package api

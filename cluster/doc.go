@@ -5,4 +5,36 @@
 // hashicorp/raft and raft-boltdb live here alone. At start a node builds its
 // machine from its own snapshot and log, before Raft exists, so that DNS answers
 // without a quorum. See ARCHITECTURE.md, "The index contract".
+//
+// It decides nothing about what may exist: that is cluster/state. It speaks
+// neither HTTP nor DNS, but for asking other nodes' listeners through zone.
+//
+// # Where things are
+//
+// A write walks propose.go, the library, fsm.go.
+//
+//   - A node: node.go has its configuration and settings of Raft, start.go opens
+//     and closes it, build.go makes the machine from disk.
+//   - On disk: store.go and store_sum.go are the log, mark.go how far it was
+//     applied, snapshots.go the images, keep.go and pace.go when and how gently
+//     they are written, restore.go an operator's image. disk.go watches the room,
+//     fence.go stops a node that can no longer write.
+//   - Raft's messages: transport.go, sender.go (nobody speaks for another),
+//     reach.go, suspicion.go and abdicate.go (elections without delay).
+//   - Between nodes: link.go and link_conns.go accept and dial, call.go and
+//     peers.go are the questions, identity.go and certificate.go who is who.
+//   - Members: members.go, join.go, incarnation.go (epochs), recover*.go (one
+//     node that is left).
+//   - What the leader does by itself: rotator*.go (steps of keys), fleet*.go
+//     (rotations of many domains), proofs.go (pending claims), clock.go (the
+//     machine's time), cookies.go, wrap.go (another key-encryption key).
+//   - Key material: material.go, mills.go (keys that other nodes made), seals.go
+//     (whether this node can open what it holds).
+//   - Proof of what nodes answer and gave out: barrier.go, served.go, evidence*.go
+//     and testimony.go.
+//   - Files beside the log: audit.go (changes), reads*.go (who was given a key).
+//   - Agreement: check.go and recount.go compare machines; figures.go has what
+//     health and metrics say.
+//
+// Read cluster/state for what is replicated, api for who calls.
 package cluster

@@ -12,5 +12,22 @@
 // one is READ-ONLY. Publish carries what changed to the zone.Tree that queries
 // read; the tree can be built again from the machine at any time.
 //
+// # Where things are
+//
+//   - The machine: machine.go is what readers ask, model.go and record.go what it
+//     is of, tables.go how it lies in memory (table.go, fan.go and window.go are
+//     the persistent structures), limits.go its bounds.
+//   - Commands: command.go pins their codes, encode.go is their form in the log.
+//   - Apply: apply.go begins and ends each command; apply_*.go have the rules by
+//     theme; refusal.go the words of a no; once.go what was done before.
+//   - Rendering: plan.go turns a domain into a zone.Plan, publish.go takes the
+//     branches to the tree, customer.go is what a customer must add, shown.go what
+//     a change can be seen by.
+//   - Indexes: names.go and nameindex.go, keyindex.go, due.go (what is due when),
+//     pending.go, sealed.go, tally.go.
+//   - Rotations of many domains: rotation.go, rotation_eta.go.
+//   - History: audit.go, audit_record.go.
+//   - Images: image.go and image_*.go, restore.go; sum.go is what nodes compare.
+//
 // Read cluster next: it stamps, proposes and publishes.
 package state
