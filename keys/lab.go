@@ -114,7 +114,7 @@ func labPair(compact []byte) *Pair {
 	copy(spki[at+len(modulus):], labTail)
 	public := Public{Algorithm: RSA2048, rsa: &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: minRSAExponent}}
 	payload := payloadPrefix(RSA2048) + base64.StdEncoding.EncodeToString(spki[:])
-	return &Pair{pair{public: public, payload: payload, reveal: func() *secret { return &secret{lab: compact} }}}
+	return &Pair{public: public, payload: payload, reveal: func() *secret { return &secret{lab: compact} }}
 }
 
 // What stands before and behind the modulus in the SubjectPublicKeyInfo of a

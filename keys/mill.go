@@ -101,9 +101,7 @@ const (
 // Mill is a Source whose pairs a child process makes at nice 19, because
 // goroutines have no priority. The child is started again when it dies. Safe for
 // concurrent use.
-type Mill struct{ millState }
-
-type millState struct {
+type Mill struct {
 	config  MillConfig
 	stock   chan *Pair
 	starved chan struct{} // has an item once a pair was wanted that was not there
@@ -141,12 +139,12 @@ func StartMill(c MillConfig) (*Mill, error) {
 		return nil, fmt.Errorf("starting mill: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &Mill{millState{
+	m := &Mill{
 		config: c, cancel: cancel,
 		done: make(chan struct{}), silence: millSilence,
 		stock: make(chan *Pair, room), starved: make(chan struct{}, 1),
 		last: time.Now(),
-	}}
+	}
 	go m.keep(ctx)
 	return m, nil
 }

@@ -52,16 +52,14 @@ func (a Algorithm) known() bool { return a == RSA2048 || a == Ed25519 }
 
 // Pair is a private key with its public half. It prints as its public half.
 // Safe for concurrent use.
-type Pair struct{ pair }
-
-// pair keeps the private half behind a function, so that even a struct that holds
-// a Pair in an unexported field, where no method of ours is asked, prints an
-// address. A pointer would not do: fmt follows it for a verb that does not fit.
-type pair struct {
+type Pair struct {
 	public  Public
 	payload string
-	reveal  func() *secret
-	maker   string // the node that made it; empty: this one
+	// reveal hides the private half behind a function, so that even a struct that holds
+	// a Pair in an unexported field, where fmt asks no method of ours, prints an address.
+	// A pointer would not do: fmt follows it for a verb that does not fit.
+	reveal func() *secret
+	maker  string // the node that made it; empty: this one
 }
 
 type secret struct {
@@ -71,7 +69,7 @@ type secret struct {
 }
 
 func newPair(public Public, s secret) *Pair {
-	return &Pair{pair{public: public, payload: public.Payload(), reveal: func() *secret { return &s }}}
+	return &Pair{public: public, payload: public.Payload(), reveal: func() *secret { return &s }}
 }
 
 // From is the same pair, of another node's making.

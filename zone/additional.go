@@ -39,7 +39,7 @@ func (t *Tree) address(a *answer, filled int, host string, at place) {
 		return
 	}
 	if !n.there() || n.has(nodeHidden) && a.outcome != Referral {
-		return // below a cut it is not ours to tell, but for a delegation
+		return // below a cut we are no authority: only as glue of a delegation
 	}
 	for _, typ := range [...]Type{TypeA, TypeAAAA} {
 		for _, r := range [...]records{v.shared(n, typ), n.set(typ)} {

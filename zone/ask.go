@@ -17,7 +17,7 @@ import (
 
 const (
 	// askPart is how many questions are sent at once, and askReused after how many a
-	// connection is given up for another: a server takes a bounded number from one.
+	// connection is replaced: servers bound how many they take from one.
 	askPart, askReused = 1024, 2048
 	// askWrite is how long a server may take to take questions.
 	askWrite = 2 * time.Second
@@ -64,7 +64,7 @@ type askServer struct {
 	conn    *askConn      // nil: none yet; guarded by Asker.mu
 }
 
-// NewAsker makes an Asker that holds what it is told against a tree. Close it.
+// NewAsker makes an Asker whose Sight compares replies with those of a tree. Close it.
 func NewAsker(t *Tree) *Asker {
 	a := &Asker{servers: make(map[string]*askServer)}
 	a.mirrors.New = func() any { return &mirror{NewResponder(t, ""), make([]byte, 0, MaxTCP)} }
@@ -189,8 +189,8 @@ type askBatch struct {
 	done    chan struct{}
 }
 
-// take says whether so many more questions may be asked here. One that may not is
-// closed when it has answered what it was asked.
+// take says whether the connection may carry so many more questions. One that may not
+// is closed once it has answered all it was asked.
 func (c *askConn) take(questions int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -292,13 +292,13 @@ func (c *askConn) read() {
 	}
 }
 
-// deliver is false for what no server of ours sends.
+// deliver hands a reply to its caller; false for one that no server of ours sends.
 func (c *askConn) deliver(id uint16, reply []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, ok := c.pending[id]
 	if !ok {
-		return true // who asked has gone
+		return true // the caller has given up
 	}
 	if !bytes.HasPrefix(reply[headerSize:], a.question) {
 		return false

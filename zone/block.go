@@ -188,9 +188,9 @@ func recordsAt(b block, at int) (r records, next int) {
 // nodeHash is the part of a name's hash that the index keeps.
 func nodeHash(h uint64) uint32 { return uint32(h >> 16) }
 
-// firstNode is the position in the index of the first node with a hash, if any.
-// What it compares decides no branch, which the processor would guess wrong half
-// of the time.
+// firstNode is the position in the index of the first node with a hash, if any. Its
+// comparisons compile to conditional moves: the processor would predict branches wrong
+// half of the time.
 func firstNode(b block, h uint32) int {
 	first, left := 0, int(u32(b, atNodes))
 	for left > 0 {

@@ -102,15 +102,15 @@ func (b *builder) node(anchor int, n Name) *buildNode {
 	return at
 }
 
-// Bounds of a zone, so that no question costs more than others, and no change. What
-// people have is far below.
+// Bounds of a zone, far above what people have, so that no question and no change
+// costs much more than others.
 const (
 	// maxTypes is how many types of records a name may have: they are looked through
 	// one by one.
 	maxTypes = 32
-	// maxAlike is how many names may have one hash in the index, which are compared one
-	// by one. Chance has two in a thousandth of the largest zones; who wants to can
-	// make up as many as he likes.
+	// maxAlike is how many names may have one hash in the index: they are compared one
+	// by one. By chance one in a thousand of the largest zones has two; by intent
+	// anybody can make as many as he likes.
 	maxAlike = 8
 	// maxNames and maxPlatformNames are how many names a zone may have, with those above
 	// its records: a record of five octets may have a hundred.
@@ -184,7 +184,7 @@ func (b *builder) sorted() []hashedNode {
 // maxAnchors bounds the anchors of one block, which are searched one by one.
 const maxAnchors = 64
 
-// guess is about the size of the block, so that it is allocated once.
+// guess estimates the size of the block, so that it is allocated once.
 func (b *builder) guess(nodes []hashedNode) int {
 	size := blockHeader + len(b.attachment) + len(nodes)*(indexEntry+48)
 	for _, at := range nodes {
@@ -233,8 +233,8 @@ func (b *builder) build() (block, error) {
 	return block(out), nil
 }
 
-// inherit marks what lies at and below cuts and report nodes, so that a look-up
-// sees it from any node of the way.
+// inherit marks what lies at and below cuts and report nodes, so that a look-up sees
+// from any node whether there is one above it.
 func (b *builder) inherit() {
 	for _, at := range b.nodes.list {
 		apex := Name(b.anchors[at.anchor].name)

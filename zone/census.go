@@ -16,7 +16,7 @@ type Census struct {
 	open atomic.Pointer[censusList] // nil: nothing is counted
 
 	mu    sync.Mutex // guards kinds: Start, Stop and Read take it, queries do not
-	kinds []*census  // oldest first; those that ended are kept until their place is needed
+	kinds []*census  // oldest first; ended ones are kept until their place is needed
 }
 
 // MaxCensus is how many domains are counted at a time.

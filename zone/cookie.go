@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// CookieSecret is a key of server cookies (RFC 9018 section 4.4). Who has it can
-// get past the rate limits with forged addresses, and nothing else.
+// CookieSecret is a key of server cookies (RFC 9018 section 4.4). Whoever has it can
+// get past the rate limits with forged addresses, and do nothing else.
 type CookieSecret [16]byte
 
 // CookieSecrets are what server cookies are made and recognised with. All nodes
@@ -52,8 +52,8 @@ func cookieFits(length int) bool {
 	return server == 0 || server >= minServerCookie && server <= maxServerCookie
 }
 
-// judge says what a query's cookie is, and leaves in reply the one to answer
-// with: the client's half and our own, renewed where it is due.
+// judge says what a query's cookie proves, and writes the cookie to answer with into
+// reply: the client's half and ours, renewed where it is due.
 func (s *CookieSecrets) judge(reply *[cookieSize]byte, cookie []byte, from *source, now uint32) cookieState {
 	if len(cookie) == 0 || from.length == 0 || s == nil || s.Current == (CookieSecret{}) {
 		return cookieNone

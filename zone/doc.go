@@ -12,7 +12,7 @@
 //
 // A query walks server.go, respond.go, tree.go, lookup.go, reply.go and back.
 //
-//   - Sockets: server.go starts and stops; udp_*.go and tcp.go read and write;
+//   - Sockets: server.go starts and stops; udp_*.go and tcp*.go read and write;
 //     server_inherit.go hands sockets to a successor; server_overflow_*.go asks
 //     the kernel for what it dropped.
 //   - A message: query.go parses it, respond.go vets it and assembles the reply,

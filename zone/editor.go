@@ -8,12 +8,10 @@ import (
 
 // Editor collects changes to a tree. It is not safe for concurrent use, and
 // only one may be open at a time.
-type Editor struct{ editorState }
-
-type editorState struct {
+type Editor struct {
 	tree   *Tree
 	common *common        // a copy; published by Commit
-	owned  bool           // the copy's table of pools and list of zones are copies, too
+	owned  bool           // the copy's pools and platforms are copies, too
 	shards map[int]*shard // copies of those touched
 	ents   map[Name]int32 // changes of the counts
 	path   path
@@ -22,7 +20,7 @@ type editorState struct {
 // Edit opens an editor.
 func (t *Tree) Edit() *Editor {
 	c := *t.common.Load()
-	return &Editor{editorState{tree: t, common: &c, shards: make(map[int]*shard), ents: make(map[Name]int32)}}
+	return &Editor{tree: t, common: &c, shards: make(map[int]*shard), ents: make(map[Name]int32)}
 }
 
 // own makes the tables of the editor's copy its own before they are changed.
@@ -43,7 +41,7 @@ func (e *Editor) own() {
 // what was put before and not replaced since: the tree counts the names above.
 func (e *Editor) Put(old, new Branch) {
 	before, after := old.anchors(), new.anchors()
-	if sameAnchors(before, after) {
+	if slices.Equal(before, after) {
 		for _, key := range e.keys(after) {
 			e.shard(key).replace(key, old, new)
 		}
@@ -59,9 +57,7 @@ func (e *Editor) Put(old, new Branch) {
 	e.count(after, 1)
 }
 
-func sameAnchors(a, b []anchor) bool { return slices.Equal(a, b) }
-
-// keys are under which a branch with these anchors is found, each once.
+// keys are the hashes under which a branch with these anchors is found, each once.
 func (e *Editor) keys(list []anchor) []uint64 {
 	keys := make([]uint64, 0, 8)
 	for _, a := range list {

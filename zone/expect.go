@@ -19,10 +19,10 @@ const (
 	// dozen lines of 64 octets into the caches, and the first must not be gone
 	// before the last is answered.
 	expectSize = 64
-	// expectLeast is how few are not worth it: there is little to overlap.
+	// expectLeast is the smallest batch that is worth it: fewer overlap little.
 	expectLeast = 3
-	// expectAnchors and expectRecords are how many octets are asked for of a block's
-	// anchors and at most of a node: four anchors, and a DKIM record of RSA-2048.
+	// expectAnchors and expectRecords are how many octets are prefetched of a block's
+	// anchors, and at most of a node: four anchors, and a DKIM record of RSA-2048.
 	expectAnchors = 192
 	expectRecords = 512
 )
@@ -52,17 +52,17 @@ func (r *Responder) Expected(index int) {
 	}
 }
 
-// spend ends what Expected said: it is of one message, and its look-up may have
-// gone on to other names in the same place.
+// spend drops the path that Expected gave: it is of one message, and the look-up may
+// have overwritten it with other names of a chain.
 func (q *query) spend() {
 	if q.ahead != nil {
 		q.ahead.length, q.ahead = 0, nil
 	}
 }
 
-// Expect reads ahead what answering the messages of a batch will take. Messages
-// may be anything; those past expectSize are left out. They must stay as they are
-// until they are replied to.
+// Expect prefetches the memory that answering a batch of messages will read. Messages
+// may be any octets; those past expectSize are left out. They must not change until
+// they are replied to.
 func (r *Responder) Expect(batch [][]byte) {
 	x := &r.expecting
 	x.used = 0
@@ -95,7 +95,7 @@ func (r *Responder) Expect(batch [][]byte) {
 	}
 }
 
-// ahead asks for the line at which something begins.
+// ahead prefetches the cache line at which something begins.
 func ahead[T any](what *T) { prefetch((*byte)(unsafe.Pointer(what)), 1) }
 
 // read takes the question's name apart as far as the first anchor it may have.
@@ -122,14 +122,14 @@ func (e *expectation) read(p *path, message []byte, c *common) {
 	}
 }
 
-// slot asks for the slot that the search for the key begins at.
+// slot prefetches the slot that the search for the key begins at.
 func (e *expectation) slot() {
 	if e.shard != nil {
 		ahead(&e.shard.slots[e.shard.home(e.key)])
 	}
 }
 
-// find finds the branch, and asks for its header.
+// find finds the branch, and prefetches its header.
 func (e *expectation) find() {
 	s := e.shard
 	if s == nil {
@@ -144,7 +144,7 @@ func (e *expectation) find() {
 	}
 }
 
-// index asks for the index and anchors of the branch.
+// index prefetches the index and anchors of the branch.
 func (e *expectation) index() {
 	if len(e.branch) < blockHeader || e.branch[atForm] == entMark {
 		e.branch = ""
@@ -153,7 +153,7 @@ func (e *expectation) index() {
 	e.ask(blockHeader, firstAnchor(e.branch)+expectAnchors)
 }
 
-// records asks for the node with the hash of the name, and its records.
+// records prefetches the node with the hash of the name, and its records.
 func (e *expectation) records() {
 	b := e.branch
 	if b == "" {
@@ -165,7 +165,7 @@ func (e *expectation) records() {
 	}
 }
 
-// ask asks for a part of the branch.
+// ask prefetches a part of the branch.
 func (e *expectation) ask(from, to int) {
 	if to = min(to, len(e.branch)); from < to {
 		prefetch(unsafe.StringData(e.branch[from:]), to-from)

@@ -24,7 +24,7 @@ func (e *Editor) fillOn(parts int, list []Branch) {
 	fills := make([]*fill, parts)
 	var all sync.WaitGroup
 	for i := range fills {
-		f := &fill{Editor: Editor{editorState{common: new(common), ents: make(map[Name]int32)}}, begin: make([]int32, shardCount+1)}
+		f := &fill{Editor: Editor{common: new(common), ents: make(map[Name]int32)}, begin: make([]int32, shardCount+1)}
 		fills[i] = f
 		mine := list[len(list)*i/parts : len(list)*(i+1)/parts]
 		all.Go(func() { f.collect(mine) })

@@ -66,8 +66,8 @@ func (p *path) label(d int) []byte {
 	return p.name[at+1 : at+1+p.name[at]]
 }
 
-// Odd numbers with no pattern in their bits; part of the branch format, since
-// branches hold node hashes.
+// Odd numbers with no pattern in their bits. They are part of Form, since branches hold
+// hashes of nodes.
 const (
 	rootHash  = 0x9e3779b97f4a7c15
 	tokenSeed = 0xd6e8feb86659fd93

@@ -5,21 +5,19 @@ import (
 	"fmt"
 )
 
-// Inspector checks branches that come from a file, not from Render. It is not
-// safe for concurrent use, and reused to cost no allocations.
-type Inspector struct{ inspection }
-
-type inspection struct {
+// Inspector checks branches that come from a file, not from Render. It allocates
+// nothing when it is used again. Not safe for concurrent use.
+type Inspector struct {
 	path path
 	b    block
 }
 
-// errShape is what is said of octets that no Render wrote.
+// errShape says that no Render wrote these octets.
 var errShape = errors.New("damaged answers")
 
-// Check says whether the octets of a branch have the shape of a block, so that
-// no question makes a reader leave it or fail: what its answers say is not
-// looked at. It must be of the form of this release.
+// Check is nil where the octets have the shape of a block of this release's Form:
+// no question then makes a reader leave it or fail. What its answers say is not
+// looked at.
 func (i *Inspector) Check(b Branch) error {
 	if len(b) < blockHeader || b[atForm] != Form {
 		return fmt.Errorf("%w: no branch of form %d", errShape, Form)
@@ -60,7 +58,7 @@ func (i *Inspector) Check(b Branch) error {
 }
 
 // node checks the node at an offset; all of it lies before end.
-func (i *inspection) node(at, end int, anchors []string, hash uint32) bool {
+func (i *Inspector) node(at, end int, anchors []string, hash uint32) bool {
 	if at+nodeHead > end {
 		return false
 	}
@@ -90,7 +88,7 @@ func (i *inspection) node(at, end int, anchors []string, hash uint32) bool {
 }
 
 // sets checks a node's RRsets.
-func (i *inspection) sets(n node, at, end int) bool {
+func (i *Inspector) sets(n node, at, end int) bool {
 	dname := false
 	for range n.sets() {
 		if at+rrsetHead > end || at+rrsetHead+u16(i.b, at+4) > end {
@@ -157,7 +155,7 @@ func wholeLabels(s string) bool {
 	return true
 }
 
-// Tenant, Pool and Serial are those of the Plan.
+// Tenant is the number of the Plan's tenant; Pool and Serial are the Plan's, too.
 func (b Branch) Tenant() uint32 { return b.number(atTenant) }
 func (b Branch) Pool() uint32   { return b.number(atPool) }
 func (b Branch) Serial() uint32 { return b.number(atSerial) }

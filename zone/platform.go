@@ -7,9 +7,7 @@ import (
 )
 
 // Platform is what RenderPlatform makes of a PlatformPlan. Immutable.
-type Platform struct{ platformAnswers }
-
-type platformAnswers struct {
+type Platform struct {
 	number  uint32
 	apex    Name
 	labels  int    // of the apex
@@ -31,7 +29,7 @@ type serverAnswers struct {
 }
 
 // server finds a name server by its label. There are a handful.
-func (p *platformAnswers) server(label string) *serverAnswers {
+func (p *Platform) server(label string) *serverAnswers {
 	for i := range p.servers {
 		if p.servers[i].label == label {
 			return &p.servers[i]
@@ -56,8 +54,8 @@ func RenderPlatform(p PlatformPlan) (*Platform, error) {
 	if n, ok := nameIn([]byte(p.Contact)); !ok || n != p.Contact {
 		return nil, fmt.Errorf("rendering %s: contact %q is no name", p.Apex, p.Contact)
 	}
-	out := &Platform{platformAnswers{number: p.Number, apex: p.Apex, labels: p.Apex.Labels(),
-		contact: p.Contact, mname: p.Apex, serial: p.Serial}}
+	out := &Platform{number: p.Number, apex: p.Apex, labels: p.Apex.Labels(),
+		contact: p.Contact, mname: p.Apex, serial: p.Serial}
 	if len(p.NS) > 0 {
 		out.mname = p.NS[0]
 	}
@@ -87,7 +85,7 @@ func RenderPlatform(p PlatformPlan) (*Platform, error) {
 
 // renderServers adds NS, the name servers' names and the names that targets
 // will lie below.
-func (p *platformAnswers) renderServers(b *builder, plan *PlatformPlan) error {
+func (p *Platform) renderServers(b *builder, plan *PlatformPlan) error {
 	if len(plan.NS) > 0 {
 		if err := b.nodes.at(plan.Apex).add(namesRRset(plan.Apex, TypeNS, TTLNS, plan.NS)); err != nil {
 			return err
@@ -127,7 +125,7 @@ func (p *platformAnswers) renderServers(b *builder, plan *PlatformPlan) error {
 }
 
 // renderReports marks the names below which report authorisations of pools are.
-func (p *platformAnswers) renderReports(b *builder, plan *PlatformPlan) error {
+func (p *Platform) renderReports(b *builder, plan *PlatformPlan) error {
 	for _, host := range slices.Sorted(maps.Keys(plan.Reports)) {
 		if !host.In(plan.Apex) {
 			return fmt.Errorf("reports to %s: outside the zone", host)

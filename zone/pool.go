@@ -7,11 +7,9 @@ import (
 	"strings"
 )
 
-// Pool is what RenderPool makes of a PoolPlan. Immutable.
-type Pool struct{ poolAnswers }
-
-// poolAnswers are the RRsets that the domains of a pool share, ready to copy.
-type poolAnswers struct {
+// Pool is what RenderPool makes of a PoolPlan: the RRsets that its domains share,
+// ready to copy. Immutable.
+type Pool struct {
 	number     uint32
 	serial     uint32
 	mx         records
@@ -28,7 +26,7 @@ func RenderPool(p PoolPlan) (*Pool, error) {
 	if p.Form != Form {
 		return nil, fmt.Errorf("rendering pool %s: form %d, this release knows %d", quote(p.ID), p.Form, Form)
 	}
-	out := &Pool{poolAnswers{number: p.Number, serial: p.Serial}}
+	out := &Pool{number: p.Number, serial: p.Serial}
 	for _, step := range []func(*PoolPlan) error{out.renderSPF, out.renderMX, out.renderClick, out.renderPolicy} {
 		if err := step(&p); err != nil {
 			return nil, fmt.Errorf("rendering pool %s: %w", quote(p.ID), err)
@@ -45,7 +43,7 @@ func (p *Pool) Includes() []RRset { return p.includes }
 // section 4.6.4); all of them may go into includes, as nothing else costs one.
 const maxIncludes = 10
 
-func (p *poolAnswers) renderSPF(plan *PoolPlan) error {
+func (p *Pool) renderSPF(plan *PoolPlan) error {
 	if len(plan.SPF) == 0 && plan.SPFAll == "" {
 		return nil // a pool without SPF: nothing is published
 	}
@@ -95,7 +93,7 @@ func spfText(mechanisms []string, all string) string {
 
 // splitSPF publishes the mechanisms in parts. A part ends in -all, because an
 // include matches only what passes (RFC 7208 section 5.2).
-func (p *poolAnswers) splitSPF(plan *PoolPlan) (string, error) {
+func (p *Pool) splitSPF(plan *PoolPlan) (string, error) {
 	var includes []string
 	for rest := plan.SPF; len(rest) > 0; {
 		n := len(rest)
@@ -118,7 +116,7 @@ func (p *poolAnswers) splitSPF(plan *PoolPlan) (string, error) {
 	return text, nil
 }
 
-func (p *poolAnswers) renderMX(plan *PoolPlan) error {
+func (p *Pool) renderMX(plan *PoolPlan) error {
 	var data [][]byte
 	for _, mx := range plan.MX {
 		if n, ok := nameIn([]byte(mx.Host)); !ok || n != mx.Host {
@@ -136,7 +134,7 @@ func (p *poolAnswers) renderMX(plan *PoolPlan) error {
 	return nil
 }
 
-func (p *poolAnswers) renderClick(plan *PoolPlan) error {
+func (p *Pool) renderClick(plan *PoolPlan) error {
 	if plan.ClickCNAME != "" {
 		if len(plan.ClickA) > 0 {
 			return fmt.Errorf("click: addresses beside a CNAME; give one of the two (RFC 1034 section 3.6.2)")
@@ -155,7 +153,7 @@ func (p *poolAnswers) renderClick(plan *PoolPlan) error {
 	return nil
 }
 
-func (p *poolAnswers) renderPolicy(plan *PoolPlan) error {
+func (p *Pool) renderPolicy(plan *PoolPlan) error {
 	if plan.DMARC == "" {
 		return nil
 	}

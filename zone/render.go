@@ -39,7 +39,7 @@ func Render(p Plan) (Branch, error) {
 	return Branch(out), nil
 }
 
-// subject is what errors call a plan.
+// subject is how errors name a plan.
 func (p *Plan) subject() string {
 	switch {
 	case p.Zone != "":

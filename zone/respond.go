@@ -14,7 +14,7 @@ type Responder struct {
 	nsid   string
 	query  query
 	answer answer
-	watch  *watchShard // nil: nobody counts
+	watch  *watchShard // nil: queries for keys are not counted
 	tally  tally       // taken by the worker that owns the responder
 
 	// What begin reads once for a batch.
@@ -104,12 +104,12 @@ const (
 	tsigBadKey = 17 // RFC 8945 section 3; not an RCODE of the header
 )
 
-// Reply appends the reply to a message to dst, which has room for MaxUDP (or
-// over TCP MaxTCP) octets more, and returns it; unchanged where there is no
-// reply. With that room it never allocates.
+// Reply appends the reply to a message to dst and returns it, unchanged where there
+// is no reply. With room in dst for MaxUDP octets more (over TCP MaxTCP) it never
+// allocates.
 //
-// A reply that is no answer is longer than the message it replies to by no more
-// than the EDNS options that we answer with, and one past a limit not even that.
+// A reply that is no answer is longer than its message by the EDNS options that we
+// answer with at most, and one past a rate limit is no longer at all.
 func (r *Responder) Reply(dst, message []byte, tcp bool) []byte {
 	return r.reply(dst, message, &source{tcp: tcp})
 }
@@ -145,7 +145,7 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	switch {
 	case cookie != cookieGood && r.limited(v, from):
 		r.options = replyOptions{}
-		if cut = r.full(v); cut {
+		if cut = r.cuttable(v); cut {
 			rcode = r.cutRcode(cookie, message)
 		}
 	case v == cookieOnly && cookie == cookieBad:
@@ -153,7 +153,7 @@ func (r *Responder) reply(dst, message []byte, from *source) []byte {
 	}
 
 	limit := q.limit(from.tcp)
-	if !from.tcp { // what a message of a stream needs is mostly far from its limit
+	if !from.tcp { // over TCP most replies are far shorter than the limit
 		dst = slices.Grow(dst, limit)
 	}
 	start := len(dst)
@@ -220,7 +220,7 @@ func (r *Responder) limited(v verdict, from *source) bool {
 		return false
 	}
 	class, owner := classError, uint64(0)
-	if r.full(v) {
+	if r.cuttable(v) {
 		class, owner = classAnswer, r.answer.origin
 		if r.answer.outcome == NoName {
 			class = classNoName
@@ -237,14 +237,14 @@ func (r *Responder) limited(v verdict, from *source) bool {
 	return true
 }
 
-// full says whether the reply has anything that a limit may cut off. An error has
+// cuttable says whether the reply has anything that a limit may cut off. An error has
 // nothing but its options: TC would only make its sender ask again over TCP.
-func (r *Responder) full(v verdict) bool { return v == genuine && r.answer.outcome != Refused }
+func (r *Responder) cuttable(v verdict) bool { return v == genuine && r.answer.outcome != Refused }
 
 // cutRcode is the response code of an answer past its limit: NOERROR, with TC; or
-// BADCOOKIE to a client whose cookie is not ours any more (RFC 7873 section
-// 5.2.3), which makes it ask again with the one that comes along. Not to one
-// that brings no server's half yet: the reply would be longer than the query.
+// BADCOOKIE to a client whose cookie is not ours any more (RFC 7873 section 5.2.3),
+// which makes it ask again with the cookie of the reply. A client that has no
+// server's half yet gets none: the reply would be longer than the query.
 func (r *Responder) cutRcode(cookie cookieState, message []byte) int {
 	if cookie != cookieBad || r.query.end+optSize+optionHeader+cookieSize > len(message) {
 		return rcodeSuccess

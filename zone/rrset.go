@@ -14,8 +14,8 @@ import (
 // Type is an RR type (RFC 1035 section 3.2.2).
 type Type uint16
 
-// The types that authd writes itself or reads more out of than octets. Any
-// other comes from records that operators and customers add.
+// The types that authd writes itself, or whose data it reads. All others come from
+// records that operators and customers add, and are octets to it.
 const (
 	TypeA     Type = 1
 	TypeNS    Type = 2
@@ -284,8 +284,8 @@ func plainText(data []byte) (string, bool) {
 func plainCharacter(c byte) bool { return c >= ' ' && c <= '~' && c != '"' && c != '\\' }
 
 // genericData reads the generic form (RFC 3597 section 5): a length and the octets
-// in hexadecimal. The library would read data of a type it knows and write them
-// again, which loses octets that its form for them cannot show.
+// in hexadecimal. The library would parse and rewrite data of a type it knows, which
+// loses octets that its form of them cannot show.
 func genericData(t Type, fields []string) ([]byte, error) {
 	if len(fields) == 0 {
 		return nil, fmt.Errorf(`\# needs a length`)
@@ -312,7 +312,7 @@ func genericData(t Type, fields []string) ([]byte, error) {
 	return data, nil
 }
 
-// foldTarget writes the name that data of some types end with in lower case.
+// foldTarget folds the name at the end of the data of some types to lower case.
 func foldTarget(t Type, data []byte) {
 	if at, ok := targetOffset(t); ok {
 		for i := at; i < len(data); i++ {

@@ -65,8 +65,8 @@ const (
 	// MaxWorkers bounds the sockets an address: more readers than cores only
 	// share the same work.
 	MaxWorkers = 256
-	// drainLast is how long datagrams are waited for that the kernel was putting into a
-	// socket when it was shut: on a busy machine they came 20 ms later.
+	// drainLast is how long a socket that was shut is still read: the kernel may have been
+	// putting datagrams into it, and on a busy machine they came 20 ms later.
 	drainLast = 100 * time.Millisecond
 	// portTries is how often a free port is looked for that is free for both
 	// UDP and TCP.
@@ -103,14 +103,14 @@ type Server struct {
 	workers   []*udpWorker
 	listeners []*tcpListener
 	counters  []*counters
-	// turns has room for as many connections as are answered at once. Thousands that all
-	// have questions would wait for a processor otherwise, and what else the process does,
-	// Raft and the API, behind all of them.
+	// turns bounds how many connections are answered at once. Otherwise thousands that all
+	// have questions would keep everything else in the process, Raft and the API, waiting
+	// for a processor.
 	turns chan struct{}
 	guard *guard
 	made  atomic.Uint32 // responders
 	// responders (*Responder) are for the connections whose turn it is; outs (*[]byte)
-	// hold replies until they are written, for as long as their reader pleases.
+	// hold replies until they are written, however slowly their reader takes them.
 	responders, outs sync.Pool
 
 	shared  atomic.Bool // another process has the sockets too
@@ -120,8 +120,7 @@ type Server struct {
 	stopped chan struct{} // closed when closing is set
 	running sync.WaitGroup
 
-	// mu guards what follows, which accepting, ending and Close change; queries do
-	// not.
+	// mu guards what follows. Accepting and closing take it, answering does not.
 	mu       sync.Mutex
 	conns    map[*tcpConn]struct{}
 	prefixes map[uint64]map[*tcpConn]struct{} // the same by the source's prefix
@@ -266,10 +265,10 @@ func (s *Server) count(proto string, address netip.AddrPort) *counters {
 	return c
 }
 
-// Close stops answering: from then on what comes is refused by the kernel, unless a
-// successor reads it. It answers the datagrams and connections that had arrived, lets running TCP exchanges end until ctx is
-// done, and releases the sockets. The error is that of ctx where exchanges were
-// cut off. It may be called more than once.
+// Close stops answering: the kernel refuses what comes from then on, unless a
+// successor reads it. It answers the datagrams and connections that had arrived, lets
+// running TCP exchanges end until ctx is done, and releases the sockets. The error is
+// that of ctx where exchanges were cut off. It may be called more than once.
 func (s *Server) Close(ctx context.Context) error {
 	if s.closing.CompareAndSwap(false, true) {
 		close(s.stopped)
@@ -310,8 +309,8 @@ func network(proto string, address netip.AddrPort) string {
 	return proto + "6"
 }
 
-// reflector says of a source port that what comes from it can only be forged:
-// none, echo and chargen, which would answer our answers.
+// reflector says that what comes from a source port can only be forged: no port, echo
+// or chargen, which would answer our answers.
 func reflector(port uint16) bool { return port == 0 || port == 7 || port == 19 }
 
 // release closes every socket at once.

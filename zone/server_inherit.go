@@ -23,9 +23,8 @@ type Socket struct {
 	TCP bool
 	// Address is what it answers on.
 	Address netip.AddrPort
-	// File is the descriptor. Its Fd method must not be used on one that comes from
-	// elsewhere than Sockets or os.NewFile: it would make the socket, which others
-	// share, block.
+	// File is the descriptor, from Sockets or os.NewFile. On any other Fd would make
+	// the socket block, for all who share it.
 	File *os.File
 }
 
@@ -55,20 +54,20 @@ func (s *Server) Sockets() (all []Socket, err error) {
 	return all, nil
 }
 
-// Own says that the predecessor, whose sockets the server inherited, has ended. Before,
-// a socket that is shut when it is closed would be shut for both.
+// Own tells the server that the predecessor whose sockets it inherited has ended. Until
+// then Close does not shut the sockets, since that would shut them for both.
 func (s *Server) Own() { s.shared.Store(false) }
 
 // pause is a time in which nothing is taken from the sockets.
 type pause struct {
-	parked sync.WaitGroup // readers that are still at it
+	parked sync.WaitGroup // readers that have not stopped yet
 	over   chan struct{}
 }
 
-// Pause takes no more from the sockets and returns once all that was taken from them
-// is answered, or ctx is done: what comes waits in them, for a successor that has
-// newer answers, or for Resume. Connections that are established go on. Close ends
-// a pause without another look at the sockets.
+// Pause stops reading the sockets, and returns once all that was read is answered or
+// ctx is done. What comes meanwhile waits in them for a successor, or for Resume.
+// Established connections go on. Close ends a pause without another look at the
+// sockets.
 func (s *Server) Pause(ctx context.Context) error {
 	p := &pause{over: make(chan struct{})}
 	p.parked.Add(len(s.workers) + len(s.listeners))

@@ -23,9 +23,8 @@ type RateLimit struct {
 	// and more, so that a whole /24 of resolvers asks for one name less than once a
 	// second.
 	Answers int
-	// NoNames is how many NXDOMAINs a second of one zone a prefix gets. 0: 50:
-	// mail asks for names that it was told of, and names that do not exist are
-	// without number for who makes them up.
+	// NoNames is how many NXDOMAINs a second of one zone a prefix gets. 0: 50. Mail
+	// asks for names that it was told of; whoever makes names up never runs out.
 	NoNames int
 	// Errors is how many FORMERR, NOTIMP, REFUSED and such a second a prefix gets
 	// with EDNS options. 0: 50.
@@ -107,9 +106,8 @@ const (
 // (the generic cell rate algorithm, ITU-T I.371). What lies in the past is zero,
 // so nothing needs clearing and any key can take any word.
 //
-// A prefix that asks more slowly than the lowest of the limits cannot be over
-// any, so that it costs one word of a small table. Only of a busy one what it
-// asks for is looked up.
+// A prefix that asks more slowly than the lowest of the limits is over none, and
+// costs one word of a small table. Only for a busier one its questions are told apart.
 type limiter struct {
 	config  RateLimit
 	seed    uint64 // so that nobody can compute which keys share a word
@@ -127,8 +125,8 @@ type prefixWord struct{ busy, total atomic.Int64 }
 type rate struct {
 	interval int64 // that one reply costs
 	depth    int64 // how far ahead of the time a counter may be
-	// lasting: who goes on past the limit gets nothing in full until it asks more
-	// slowly than the limit. Without it the rate itself goes through.
+	// lasting: a source that goes on past the limit gets nothing in full until it asks
+	// more slowly than the limit. Otherwise replies at the rate itself go on in full.
 	lasting bool
 }
 

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overflowed is how many datagrams the kernel has dropped before a socket, for want of
-// room in its buffer most of all, since it was opened. It is shared by all processes
-// that hold the socket, and 0 for one that is closed.
+// overflowed is how many datagrams the kernel has dropped at a socket since it was
+// opened, mostly for want of room in its buffer: the same for all processes that hold
+// the socket, and 0 for a closed one.
 func overflowed(conn syscall.Conn) uint64 {
 	raw, err := conn.SyscallConn()
 	if err != nil {

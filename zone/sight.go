@@ -8,11 +8,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Sight watches until a server answers questions as a tree does. Either may be
-// ahead of the other, and names may change all the while: it is enough that the
-// server gave an answer that the tree gave too, since the first look. So a server
-// that stands still with what was before is never seen, and one that is busy is.
-// Serials in SOA records do not count: unrelated changes raise them.
+// Sight watches until a server answers questions as a tree does. Either may be ahead
+// of the other, and names may change meanwhile: a question counts as seen once the
+// server gave an answer that the tree gave too since the first look. So a server that
+// stands still at an older state is never seen, and one that keeps changing is.
+// Serials of SOA records do not count: unrelated changes raise them.
 type Sight struct {
 	asker  *Asker
 	server string
@@ -39,7 +39,8 @@ func (a *Asker) Sight(server string, questions []Question) *Sight {
 	return s
 }
 
-// Look asks for what was not seen yet, and says why that is; empty: all was seen.
+// Look asks what was not seen yet, and says why it is not; empty: all was seen. The
+// error is of the connection: then nothing was learnt.
 func (s *Sight) Look(ctx context.Context) (why string, err error) {
 	if len(s.open) == 0 {
 		return "", nil
@@ -106,7 +107,7 @@ func (m *mirror) answer(q Question) ([]byte, error) {
 	return m.responder.Reply(m.buffer[:0], wire, true), nil
 }
 
-// plainly is a reply without the serials of SOA records, and what it says in short.
+// plainly gives a reply without the serials of SOA records, and a summary of it.
 func plainly(reply []byte) (text, said string, err error) {
 	var m dns.Msg
 	if err := m.Unpack(reply); err != nil {

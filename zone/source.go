@@ -5,7 +5,8 @@ import (
 	"net/netip"
 )
 
-// source is who asks: what cookies are bound to and limits go by.
+// source is the address that a query came from: cookies are bound to it, and limits
+// count it.
 type source struct {
 	address [16]byte
 	length  int  // octets of address: 4 or 16; 0 where it is not known

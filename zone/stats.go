@@ -15,8 +15,8 @@ type Stats struct {
 	Cookies   map[string]uint64    // queries by what their cookie was
 	Durations map[string]Durations // from batch in to batch out, by proto
 	Dropped   uint64               // datagrams that got no reply
-	// Overflowed are datagrams that never got here: the kernel had no room for them in
-	// the socket, since they came faster than they were answered.
+	// Overflowed are datagrams that the kernel dropped, since they came faster than they
+	// were answered and the socket was full.
 	Overflowed uint64
 	Truncated  uint64 // replies with TC, those past a limit among them
 
@@ -33,8 +33,8 @@ type ConnectionStats struct {
 
 // Durations is a histogram.
 type Durations struct {
-	Bounds []time.Duration // upper, the last bucket has none
-	Counts []uint64        // one a bound and one more: each bucket for itself
+	Bounds []time.Duration // upper ones; the last bucket has none
+	Counts []uint64        // of each bucket alone: one a bound, and one more
 	Sum    time.Duration
 }
 
@@ -89,8 +89,8 @@ func (c *counters) take(t *tally) {
 	}
 }
 
-// took notes how long n messages took, each from when its batch was read to when
-// the batch's replies were written.
+// took counts n messages with the time from when their batch was read until its
+// replies were written.
 func (c *counters) took(n int, d time.Duration) {
 	c.durations[bucket(d)].Add(uint64(n))
 	c.sum.Add(int64(n) * int64(d))

@@ -2,14 +2,9 @@ package zone
 
 import (
 	"encoding/binary"
-	"errors"
 	"net"
-	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,114 +18,15 @@ const (
 	// before they are written.
 	flushAt = 16 << 10
 
-	// streamBuffer is asked for both buffers of a connection; the kernel takes twice that.
-	// Left alone it gives a reader that does not read megabytes of them, and there may be
-	// thousands of such. A resolver a tenth of a second away gets a thousand answers a
-	// second through it.
-	streamBuffer = 64 << 10
-
-	// drainAccept is how long a closing listener takes connections that were
-	// established before it closed; what is left then is reset by the kernel.
-	drainAccept = 20 * time.Millisecond
-	// lastAccepts is how often that is repeated because more came meanwhile.
-	lastAccepts = 50
-	// drainFirst is how long such a connection, and one accepted shortly before, has
-	// for its first message.
+	// drainFirst is how long a connection that came just before closing, or while it
+	// lasts, has for its first message.
 	drainFirst = 200 * time.Millisecond
-	// acceptPause follows an accept that failed, for want of descriptors mostly.
-	acceptPause = 50 * time.Millisecond
 
 	// lingerTime and lingerOctets bound the reading after our last reply: closing
 	// with unread octets would reset the connection and lose the reply.
 	lingerTime   = time.Second
 	lingerOctets = 64 << 10
 )
-
-// tcpListener accepts connections of one address.
-type tcpListener struct {
-	server   *Server
-	listener *net.TCPListener
-	counters *counters
-}
-
-func (s *Server) openTCP(address netip.AddrPort) (*tcpListener, error) {
-	l, err := adoptOr(s.config.inherited(true, address), 0, adoptTCP, func() (*net.TCPListener, error) { return listenTCP(address) })
-	if err != nil {
-		return nil, err
-	}
-	if err := boundBuffers(l); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return &tcpListener{server: s, listener: l, counters: s.count("tcp", address)}, nil
-}
-
-// boundBuffers bounds what the kernel keeps for each connection that comes from a
-// listener: they begin with its settings.
-func boundBuffers(l *net.TCPListener) error {
-	raw, err := l.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = errors.Join(
-			os.NewSyscallError("setsockopt SO_SNDBUF", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, streamBuffer)),
-			os.NewSyscallError("setsockopt SO_RCVBUF", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, streamBuffer)))
-	})
-	return errors.Join(err, failed)
-}
-
-func (l *tcpListener) port() uint16 {
-	return l.listener.Addr().(*net.TCPAddr).AddrPort().Port()
-}
-
-func (l *tcpListener) stop() { l.listener.SetDeadline(time.Now().Add(drainAccept)) }
-
-// pending says whether a connection waits to be accepted.
-func (l *tcpListener) pending() (waits bool) {
-	raw, err := l.listener.SyscallConn()
-	if err != nil {
-		return false
-	}
-	raw.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		waits = err == nil && n > 0
-	})
-	return waits
-}
-
-func (l *tcpListener) run() {
-	defer l.listener.Close()
-	for again := 0; ; {
-		if l.server.park() {
-			if l.server.closing.Load() {
-				return // who waits is a successor's
-			}
-			continue
-		}
-		conn, err := l.listener.AcceptTCP()
-		switch {
-		case err == nil:
-			l.server.admit(conn, l.counters)
-		case errors.Is(err, net.ErrClosed):
-			return
-		case l.server.pause.Load() != nil: // park
-		case l.server.closing.Load():
-			// Those established at the last moment; past that the kernel resets them.
-			if again++; again > lastAccepts || l.server.shared.Load() || !l.pending() {
-				return
-			}
-			l.stop()
-		default:
-			l.server.config.Logger.Error("accepting DNS connection", "address", l.listener.Addr().String(), "error", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-l.server.stopped:
-			}
-		}
-	}
-}
 
 // tcpConn is one connection. Only its own goroutine touches what is not atomic.
 type tcpConn struct {
@@ -179,12 +75,16 @@ func idle(state int64) bool {
 	return state >= 0 && state&(waitsMidway|waitsReader|waitsTurn) == 0
 }
 
-// spare is how soon a waiting connection makes room, lowest first: one that has
-// nothing to lose, having had its answers or never asked for any; one that stopped
-// in the middle of a message, or does not read; one that had answers and waits for its
-// next turn; one whose replies are being written only now; then those that came only
-// now and may be as good as the newcomer. One that waits for its first turn is not to
-// spare at all. patience is since when a client would have sent its message.
+// spare ranks a waiting connection by what closing it would lose, least first:
+//
+//	0  it had its answers, or had time to ask and did not
+//	1  it stalls in a message, or does not read its replies
+//	2  it had answers and waits for another turn
+//	3  its replies are being written
+//	4  it came just now
+//
+// One that waits for its first turn is spareNever. A client that has waited since
+// patience, a time after the server's start, would have sent its message.
 func spare(state int64, patience time.Duration) int {
 	old := time.Duration(state>>waitsBits) <= patience
 	switch {
@@ -204,9 +104,9 @@ func spare(state int64, patience time.Duration) int {
 
 const spareNever = 5
 
-// admit starts serving a connection. Where there are too many, of its prefix or
-// of all, one that waits makes room; it is turned away only where all are being
-// answered or wait for their first answer.
+// admit starts serving a connection. Where its prefix, or the server, has too many, a
+// waiting one makes room. The new one is turned away only where all the others are
+// being answered or wait for their first answer.
 func (s *Server) admit(conn *net.TCPConn, counts *counters) {
 	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
 	c := &tcpConn{conn: conn, counters: counts, from: sourceOf(remote, true), gone: make(chan struct{})}
@@ -259,9 +159,8 @@ func (s *Server) drop(c *tcpConn) {
 	}
 }
 
-// evictSample bounds how many connections are looked at for one to evict. They
-// come in no order, so that with thousands to choose from the longest waiting of
-// some is taken, which is nearly the longest waiting of all.
+// evictSample bounds how many connections are looked at for one to evict: the longest
+// waiting of a random sample has waited nearly as long as any.
 const evictSample = 128
 
 // evict closes a connection of a set that waits and says whether there was one.
@@ -284,8 +183,8 @@ func (s *Server) evict(set map[*tcpConn]struct{}) bool {
 	return false
 }
 
-// choose looks for the connection that evict closes: of those most to spare the
-// one that has waited for longest.
+// choose finds the connection to evict: of those with the lowest rank the one that has
+// waited longest.
 func (s *Server) choose(set map[*tcpConn]struct{}) (chosen *tcpConn, state int64) {
 	patience := time.Since(s.guard.started) - s.limits.stall
 	best, looked := 0, 0
@@ -314,9 +213,9 @@ func (s *Server) connectionStats() ConnectionStats {
 	return ConnectionStats{Open: len(s.conns), Accepted: s.accepted, Evicted: s.evicted, Refused: s.refused}
 }
 
-// closeIdle closes every connection that waits for a message, but for one that
-// came only now and whose first message is under way. One that begins to wait
-// later sees closing itself.
+// closeIdle closes every connection that waits for a message, but for one that came
+// just now, whose first message may be under way. One that begins to wait later sees
+// for itself that the server is closing.
 func (s *Server) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -401,8 +300,8 @@ func (s *Server) turn(c *tcpConn) bool {
 }
 
 // answerBuffered answers every whole message in the buffer; false ends the
-// connection. It takes turns, but for writing, which may wait for the reader and
-// then holds no more than the replies.
+// connection. It holds a turn while it answers, and none while it writes, which may
+// have to wait for the reader.
 func (s *Server) answerBuffered(c *tcpConn) bool {
 	began, asked := time.Now(), c.asked
 	defer func() {
@@ -467,7 +366,7 @@ func (s *Server) answerSome(c *tcpConn, out *[]byte, at int) (next int, more, ok
 	return at, false, true
 }
 
-// flush writes replies. A reader that does not take them in time loses the
+// flush writes replies. A client that does not read them in time loses the
 // connection, and sooner where its place is wanted.
 func (s *Server) flush(c *tcpConn, out []byte) bool {
 	if len(out) == 0 {

@@ -204,7 +204,7 @@ func (p *textParser) record(e entry) error {
 			return errors.New("no owner name, and no record before to take it from")
 		}
 		text = p.owner.String() + " " + text
-	} else { // known even where the rest is wrong, for the lines that follow
+	} else { // kept even where the rest is wrong: following lines may rely on it
 		owner, err := p.absolute(firstWord(text))
 		if err != nil {
 			return err
@@ -262,8 +262,8 @@ func firstWord(text string) string {
 	return text
 }
 
-// textFault is what the library says of a line, bounded and without its place,
-// which is that of a part of the text.
+// textFault is the library's complaint about a line, bounded and without its line
+// number, which counts within a part of the text.
 func textFault(err error, text string) error {
 	if err == nil {
 		return fmt.Errorf("no record in %s", quote(text))
@@ -278,7 +278,7 @@ func textFault(err error, text string) error {
 	return fmt.Errorf("%s in %s", said, quote(text))
 }
 
-// file puts a record to its RRset. What needs the other records, finish checks.
+// file adds a record to its RRset. Checks that need the other records are finish's.
 func (p *textParser) file(owner Name, t Type, ttl uint32, read func() ([]byte, error), line int) error {
 	if !owner.In(p.apex) {
 		return fmt.Errorf("%s %s lies outside %s", owner, t, p.apex)
@@ -324,8 +324,8 @@ func (p *textParser) file(owner Name, t Type, ttl uint32, read func() ([]byte, e
 	return nil
 }
 
-// finish checks the RRsets as Render will, each for itself, so that every fault
-// is found and has its line.
+// finish checks the RRsets as Render will, one by one, so that every fault is found
+// with its line.
 func (p *textParser) finish() []RRset {
 	b := builder{form: Form}
 	b.anchorAt(anchorZone, 0, p.apex)

@@ -14,11 +14,9 @@ import (
 // One writer at a time changes it through an Editor; any number of readers look
 // names up meanwhile. A reader may see one change before its neighbour's, never
 // half a branch.
-type Tree struct{ treeIndex }
-
-type treeIndex struct {
+type Tree struct {
 	// common is what all branches share. It is published before the shards, so
-	// that who finds a branch finds its pool.
+	// that a reader who finds a branch finds its pool.
 	common atomic.Pointer[common]
 	shards [shardCount]atomic.Pointer[shard]
 
@@ -42,7 +40,7 @@ type common struct {
 	platforms []*platformEntry // by number
 	// anchors are the numbers of labels that anchors and platform zones have, and
 	// depths those under whose hash one, or an empty non-terminal, is in the index.
-	// One too many, of what is gone, costs a probe and nothing else.
+	// Numbers are never taken out: a stale one costs a probe and nothing else.
 	anchors, depths labelCounts
 }
 
@@ -82,7 +80,7 @@ func (c *common) platform(number uint32) *platformEntry {
 }
 
 // shard is a part of the index: open addressing with linear probing, as many
-// slots as it pleases. Immutable once published.
+// slots as it needs. Immutable once published.
 type shard struct {
 	slots []slot
 	used  int
@@ -103,7 +101,7 @@ func (s *shard) home(hash uint64) int {
 
 // NewTree returns an empty tree, which refuses every question.
 func NewTree() *Tree {
-	t := &Tree{treeIndex{ents: make(map[Name]int32)}}
+	t := &Tree{ents: make(map[Name]int32)}
 	t.common.Store(&common{})
 	return t
 }

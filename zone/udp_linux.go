@@ -30,8 +30,8 @@ const (
 	// receiveTries is how often an error of the socket itself is passed over
 	// before waiting for the next datagram.
 	receiveTries = 3
-	// pollPause is what a worker waits for where it cannot wait for its socket: the
-	// kernel is short of memory.
+	// pollPause is how long a worker sleeps where it cannot wait for its socket, the
+	// kernel being short of memory.
 	pollPause = time.Millisecond
 	// drainBatches bounds what a closing socket still answers: more than its buffer
 	// holds, since a successor may read it too and let it never be empty.
@@ -63,7 +63,7 @@ func takeUDP(conn *net.UDPConn) (*udpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is not "non-blocking" os.NewFile leaves out of the poller.
+	// os.NewFile leaves a socket that is not non-blocking out of the poller.
 	if err := unix.SetNonblock(fd, false); err != nil {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
@@ -135,14 +135,14 @@ func (w *udpWorker) close() {
 }
 
 // shut lets nothing more into the socket: the kernel refuses what comes, as if it
-// were closed, and what came before can be answered still. A datagram that came
-// between the last look and closing would be lost without a word. A socket that is
-// connected to itself takes from nobody else, and sends to anybody.
+// were closed, and what came before can still be answered. Otherwise a datagram that
+// came between the last read and closing would be lost silently. A socket that is
+// connected to itself receives from nobody else, and can still send to anybody.
 func (w *udpWorker) shut() {
 	w.raw.Control(func(fd uintptr) {
 		own, err := unix.Getsockname(int(fd))
 		if err != nil {
-			return // the window is left as small as it is
+			return // the window stays, small as it is
 		}
 		switch a := own.(type) {
 		case *unix.SockaddrInet4:
@@ -158,11 +158,10 @@ func (w *udpWorker) shut() {
 	})
 }
 
-// run answers until the server ends, not only until it closes: what is on its way into
-// a socket that was just shut has time to arrive. The thread is the worker's alone and
-// ends with it: what it waits for it waits for in the kernel, which wakes it at once
-// and lets it go first (hurry). Behind the runtime's poller an answer would wait until
-// a goroutine that computes gives its processor away, up to 10 ms.
+// run answers until the server ends, not only until it closes: what was on its way into
+// a socket that was just shut has time to arrive. The worker has a thread of its own
+// and waits in the kernel, which wakes it at once and schedules it first (hurry). Behind
+// the runtime's poller an answer could wait 10 ms for a goroutine that computes.
 func (w *udpWorker) run() {
 	runtime.LockOSThread()
 	hurry()
@@ -182,7 +181,7 @@ func (w *udpWorker) serve(fd, wake uintptr) {
 		switch {
 		case s.park():
 			if s.closing.Load() {
-				return // what is there is a successor's
+				return // a successor answers what is there
 			}
 		case s.ending.Load():
 			for i := 0; i < drainBatches && w.round(fd); i++ {

@@ -48,14 +48,14 @@ func NewWatch() *Watch {
 
 func newWatchTable(size int) *watchTable { return &watchTable{entries: make([]watchEntry, size)} }
 
-// NameHash is what a Watch knows a name by: the same for every process.
+// NameHash is the hash by which a Watch counts a name, the same in every process.
 func NameHash(n Name) uint64 {
 	var p path
 	p.setName(string(n))
 	return p.hash[p.count]
 }
 
-// note counts a query. The shard may be noted to by several workers.
+// note counts a query. Several workers may share the shard.
 func (s *watchShard) note(hash uint64) {
 	t := s.table.Load()
 	mask := uint64(len(t.entries) - 1)
@@ -74,9 +74,9 @@ func (s *watchShard) note(hash uint64) {
 	t.lost.Add(1)
 }
 
-// Take hands over what was counted up to the Take before this one, so that a
-// worker in the midst of a query has long left the table; lost is how many
-// queries found no room. It is called now and then, by one who keeps the sum.
+// Take hands over, by NameHash, what was counted up to the Take before this one: by
+// now no worker is still adding to that table. lost is how many queries found no room
+// in it. The caller keeps the sum and comes at intervals longer than any query.
 func (w *Watch) Take(add func(hash, count uint64)) (lost uint64) {
 	w.taking.Lock()
 	defer w.taking.Unlock()
