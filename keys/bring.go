@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// maxPublicOnly bounds the minted selectors of an algorithm whose private halves
-// are elsewhere: the rest of MaxKeys is for keys that rotate. Slots have room for
-// one: an emergency needs another slot beside the active key's.
+// maxPublicOnly bounds the minted selectors of an algorithm whose private halves are
+// elsewhere; the rest of MaxKeys is for keys that rotate. Slots have room for one: an
+// emergency needs a slot beside the active key's.
 const maxPublicOnly = 8
 
 // Bring puts a key that the operator brought into the ring.
@@ -54,7 +54,7 @@ func (r Ring) Bring(m *Material, at int64) (Ring, error) {
 	return next.with(key).settled(), nil
 }
 
-// InUse is why a key is refused that the ring has already.
+// InUse is why a key is refused: the ring has it already.
 type InUse struct {
 	Selector string // of the ring
 }
@@ -72,8 +72,8 @@ func (r Ring) PlaceBrought(a Algorithm, publicOnly bool, at int64) (Place, error
 	return r.Place(a, at)
 }
 
-// replaceable is the place of the standby that a key with its private half takes
-// the place of; -1 where there is none.
+// replaceable is the index of the standby whose place a key with its private half
+// takes; -1 where there is none.
 func (r Ring) replaceable(a Algorithm, publicOnly bool) int {
 	if publicOnly {
 		return -1

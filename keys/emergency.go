@@ -40,47 +40,45 @@ func (f Fate) String() string {
 type Urgent struct {
 	Key uint32 // ID of the active key that is to be replaced
 	Old Fate
-	// Burned: the standby of the time of the wish was revoked with it, because the
-	// sealed store leaked. The same wish again burns nothing more.
+	// Burned: the sealed store leaked, so the standby of that time was revoked with the
+	// wish. The same wish again burns nothing more.
 	Burned bool
-	// Planned: no emergency, so the next key soaks before it signs.
+	// Planned: a rotation, no emergency, so the next key soaks before it signs.
 	Planned bool
-	// Drill: an emergency for practice, so no older key makes room for the next.
+	// Drill: an emergency for practice, so no older key is revoked to make room.
 	Drill bool
 }
 
-// Serious says whether a key is believed to have leaked: what asks for less must
-// not take the wish's place.
+// Serious says whether a key is believed to have leaked: then a lesser request must
+// not replace the wish.
 func (u Urgent) Serious() bool { return u.Key != 0 && !u.Planned && !u.Drill }
 
 // Emergency replaces an active key as soon as receivers can see the next one: at
-// once where the standby is ready, otherwise by StepActivate at its ready time;
-// where there is no standby, after its publication. It is refused only to a
-// domain that leaves, and for a key that never signed.
+// once where the standby is ready, otherwise by StepActivate at its ready time. It is
+// refused only for a domain that leaves and for a key that never signed.
 //
-// from is the ID of the key that the caller saw active, 0 for whichever is. One
-// that has left Active already is only revoked where that is its fate and
-// another key signs. The old key is never revoked before another is active.
+// from is the ID of the key that the caller saw active, 0 for whichever is active now.
+// A key that has left Active meanwhile only gets its fate, where another key signs. The
+// old key is never revoked before another is active.
 //
-// In slots the older draining key is revoked where otherwise no slot would be
-// left for the next standby.
+// In slots the key that has drained longest is revoked where otherwise no slot would
+// be left for the next standby.
 func (r Ring) Emergency(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
 	return r.inEmergency(a, from, Urgent{Old: old}, at)
 }
 
-// Burn is an Emergency after the sealed store leaked: the standby, whose private
-// half was in it, is revoked at once (it signed nothing), and the active key is
-// replaced by one that is made anew. Keys that drain were in the store too: they
-// have the active one's fate, from now on since nothing signs with them, and none
-// of them signs again. Again for the same active key it burns nothing: the standby
-// that is there then was made since.
+// Burn is an Emergency after the sealed store leaked: the standby, whose private half
+// was in it, is revoked at once (it signed nothing), and the active key is replaced by
+// one that is made anew. Keys that drain were in the store too: they have the active
+// one's fate, at once since nothing signs with them, and none signs again. Called again
+// for the same active key it burns nothing: the standby was made since.
 func (r Ring) Burn(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
 	return r.inEmergency(a, from, Urgent{Old: old, Burned: true}, at)
 }
 
-// BurnLeft is Burn for a domain that leaves: nothing signs and nothing follows, but
-// its keys were in the store too. They have that fate, and do not come back with the
-// domain, unless they may drain.
+// BurnLeft is Burn for a domain that leaves, whose keys were in the store too: they get
+// the fate, and those that may not drain do not come back with the domain. It changes
+// nothing where the domain is not leaving.
 func (r Ring) BurnLeft(a Algorithm, old Fate, at int64) Ring {
 	if r.RetiredAt == 0 {
 		return r
@@ -88,8 +86,8 @@ func (r Ring) BurnLeft(a Algorithm, old Fate, at int64) Ring {
 	return r.burned(a, old, at)
 }
 
-// Drill is an Emergency that revokes nothing, also no older key to free its slot:
-// what was signed with that is real. It leaves a wish alone that is meant.
+// Drill is an Emergency for practice: it revokes nothing, also no older key to free a
+// slot, since mail signed with that is real. A serious wish that waits stays.
 func (r Ring) Drill(a Algorithm, from uint32, at int64) (Ring, error) {
 	if r.Urgent[a].Serious() {
 		return r, nil
@@ -137,7 +135,7 @@ func (r Ring) emergency(a Algorithm, from uint32, wish Urgent, at int64) (Ring, 
 	return r.activate(r.index(standby.ID), at, Policy{})
 }
 
-// burned is the ring without what leaked with the store, but for the active key.
+// burned is the ring without the keys that leaked with the store, the active one apart.
 func (r Ring) burned(a Algorithm, old Fate, at int64) Ring {
 	if standby, ok := r.Standby(a); ok {
 		r = r.revoked(r.index(standby.ID), at)
@@ -169,16 +167,16 @@ func (r Ring) wishing(a Algorithm, wish Urgent) Ring {
 	next := r.clone()
 	if len(next.Urgent) == 0 {
 		next.Urgent = make(map[Algorithm]Urgent, 1)
-		next.Rotation = 0 // whose part of it switched already
+		next.Rotation = 0 // the ring's part in that rotation is over: it switched
 	}
 	next.Urgent[a] = wish
 	return next
 }
 
-// Renew rotates before the period is over, and is no emergency: at once where the
-// standby is ready and has soaked, otherwise by StepActivate as soon as it has.
-// The old key drains. A wish that waits already stays as it is. It is refused for
-// a key whose private half is elsewhere: its signer would not know.
+// Renew is a rotation before the period is over: at once where the standby is ready
+// and has soaked, otherwise by StepActivate as soon as it has. The old key drains. A
+// wish that waits already stays as it is. It is refused for a domain that leaves, where
+// no key signs, and for a key whose private half is elsewhere: its signer would not know.
 func (r Ring) Renew(a Algorithm, at int64, p Policy) (Ring, error) {
 	active, signing := r.Active(a)
 	standby, published := r.Standby(a)
@@ -197,13 +195,13 @@ func (r Ring) Renew(a Algorithm, at int64, p Policy) (Ring, error) {
 	return r.activate(r.index(standby.ID), at, p)
 }
 
-// Part is the ring as part of the rotation of many domains with a number.
+// Part is the ring as a part of the rotation of many domains with that number.
 func (r Ring) Part(number uint32) Ring {
 	r.Rotation = number
 	return r.settled()
 }
 
-// settled lets go of the rotation once there is nothing left to do for it.
+// settled is the ring without its Rotation once that has nothing left to do here.
 func (r Ring) settled() Ring {
 	if r.Rotation == 0 || r.RetiredAt == 0 && (len(r.Urgent) > 0 || r.lacksStandby()) {
 		return r
@@ -233,7 +231,7 @@ func (r Ring) Withdraw(a Algorithm) Ring {
 	return next
 }
 
-// replaced is an emergency for a key that signs no more.
+// replaced is an emergency for a key that is no longer active: it only gets its fate.
 func (r Ring) replaced(a Algorithm, from uint32, old Fate, at int64) (Ring, error) {
 	i := r.index(from)
 	if i < 0 || r.Keys[i].Algorithm != a {
@@ -253,7 +251,7 @@ func (r Ring) replaced(a Algorithm, from uint32, old Fate, at int64) (Ring, erro
 	return r, nil
 }
 
-// replace is succeed that carries out the emergency which waited for it.
+// replace is succeed, and carries out the emergency that waited for it.
 func (r Ring) replace(i int, at int64) Ring {
 	a := r.Keys[i].Algorithm
 	wish, urgent := r.Urgent[a]
@@ -272,7 +270,8 @@ func (r Ring) replace(i int, at int64) Ring {
 	return next.freeSlot(a, wish.Key, at)
 }
 
-// switching lets a draining key wait for its signers, and no longer than that.
+// switching has a draining key revoked once its signers have switched, at most
+// SwitchTime from now.
 func (r Ring) switching(i int, at int64) Ring {
 	next := r.clone()
 	next.Keys[i].SwitchBy = at + SwitchTime
@@ -281,8 +280,8 @@ func (r Ring) switching(i int, at int64) Ring {
 	return next
 }
 
-// freeSlot revokes the key that has drained longest, spared apart, where every
-// slot of an algorithm holds a key that is still served.
+// freeSlot revokes the key that has drained longest where every slot of an algorithm
+// holds a key that is still served; never the key with the ID spared.
 func (r Ring) freeSlot(a Algorithm, spared uint32, at int64) Ring {
 	if r.Mode != Slots {
 		return r
@@ -314,8 +313,8 @@ func (r Ring) index(id uint32) int {
 	return -1
 }
 
-// Outlook is when the next key of an algorithm can sign if all goes well from now
-// on: made and confirmed at once, once its name is free. 0: never, as things are.
+// Outlook is when the next key of an algorithm can sign at the earliest: if it is made
+// and confirmed as soon as its name is free. 0: never, as things are.
 func (r Ring) Outlook(a Algorithm, at int64) int64 {
 	if standby, ok := r.Standby(a); ok {
 		if ready := standby.ReadyAt(); ready != 0 {

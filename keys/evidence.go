@@ -2,9 +2,9 @@ package keys
 
 import "fmt"
 
-// Evidence is what the serving nodes know of the use of a draining key. It can
-// put its revocation off, and never brings it forward of the floor; what is not
-// known is never taken for silence.
+// Evidence is what the serving nodes know of the use of a draining key. It can put the
+// revocation off, and never brings it before the floor; what is not known is never
+// taken for silence. Times are seconds since 1970.
 type Evidence struct {
 	// Complete: every serving node has applied that the key signs no more, and has
 	// said what follows.
@@ -36,8 +36,8 @@ func (r Ring) drained(i int, at int64, p Policy, e *Evidence) (Ring, error) {
 	return next, nil
 }
 
-// RevocableAt is when a draining key can be revoked as a step by what is known of
-// its use; a *NotReady where that is not known, or its floor is to come.
+// RevocableAt is when StepRevoke will revoke a draining key, by what is known of its
+// use so far. The error is a *NotReady where that is not known, or before its floor.
 func (r Ring) RevocableAt(id uint32, at int64, p Policy, e *Evidence) (int64, error) {
 	i := r.index(id)
 	if i < 0 {
@@ -63,8 +63,8 @@ func (r Ring) revocable(k *Key, at int64, p Policy, e *Evidence) (int64, error) 
 	return max(at, r.inUseUntil(k, p, e)), nil
 }
 
-// inUseUntil is until when evidence puts a revocation off: for queries the ceiling
-// bounds it; a signature that may yet be under way nothing bounds.
+// inUseUntil is until when evidence puts a revocation off: for queries until the
+// ceiling at most, for a private half that was handed out late without bound.
 func (r Ring) inUseUntil(k *Key, p Policy, e *Evidence) int64 {
 	var until int64
 	if e.HandedOutAt > k.DrainedAt {

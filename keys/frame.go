@@ -39,9 +39,8 @@ func writePair(to io.Writer, p *Pair, spent took) error {
 	return err
 }
 
-// readPair reads what writePair sent and makes sure that the halves match; that
-// the pair signs has been checked by the sender. io.EOF is the end between two
-// pairs.
+// readPair reads what writePair sent and checks that the halves match; the sender has
+// checked that the pair signs. io.EOF is the end between two pairs.
 func readPair(from io.Reader) (*Pair, took, error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(from, head[:]); err != nil {

@@ -55,10 +55,10 @@ func (s *labSource) TryTake(a Algorithm) (*Pair, bool) {
 // Ready implements Source: there are always more.
 func (s *labSource) Ready() int { return MaxStock }
 
-// LabSigners gives real RSA pairs that cost a millisecond, since each is of two
-// primes out of a list of a few hundred: they sign and verify as any other, and
-// keep nothing secret, because who has two public halves with a common prime has
-// both. Pairs begin at a place in the list of all that the seed says.
+// LabSigners gives real RSA pairs that cost a millisecond, each of two primes out of a
+// list of a few hundred: they sign and verify as any other, and keep nothing secret,
+// because two public halves with a common prime give both away. The seed says where in
+// the list of all pairs they begin.
 func LabSigners(seed uint64, primes []*big.Int) (Source, error) {
 	if len(primes) < 2 {
 		return nil, fmt.Errorf("lab signers: %d primes, want two or more", len(primes))

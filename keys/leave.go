@@ -13,13 +13,13 @@ import (
 // RevokeAnyway. Revoking a revoked key changes nothing.
 func (r Ring) Revoke(id uint32, at int64) (Ring, error) { return r.revokeKey(id, at, false) }
 
-// RevokeAnyway is Revoke that does not wait for a standby: the one there is
-// becomes active though some receivers may not see it yet, and without one the
-// algorithm has no signing key until the next is published and ready.
+// RevokeAnyway is Revoke that does not wait for the standby: it becomes active though
+// some receivers may not see it yet, and where there is none the algorithm has no
+// signing key until the next is published and ready.
 func (r Ring) RevokeAnyway(id uint32, at int64) (Ring, error) { return r.revokeKey(id, at, true) }
 
 func (r Ring) revokeKey(id uint32, at int64, anyway bool) (Ring, error) {
-	i := slices.IndexFunc(r.Keys, func(k Key) bool { return k.ID == id })
+	i := r.index(id)
 	if i < 0 {
 		return Ring{}, fmt.Errorf("revoking key %d: no such key in the ring", id)
 	}
@@ -46,15 +46,15 @@ func (r Ring) revokeActive(i int, at int64, anyway bool) (Ring, error) {
 	if err := r.Keys[j].notReady(at); err != nil && !anyway {
 		return Ring{}, fmt.Errorf("revoking active %q: %w", k.Selector, err)
 	}
-	// The standby signs before the old key is gone, if only by one line.
+	// In this order, so that there is an active key at every moment.
 	return r.succeed(j, at).revoked(i, at), nil
 }
 
 // Retire is the ring of a domain that leaves: nothing signs any more, active keys
-// drain to their floor, standbys, which signed nothing, are revoked. An emergency
-// that waited has what it waited for: the key no longer signs, so it is revoked if
-// that is its fate, and does not come back with the domain. Where it may drain the
-// wish stays, and is carried out if the domain comes back.
+// drain to their floor, standbys, which signed nothing, are revoked. Where an emergency
+// waited, its fate is carried out now, since the key no longer signs, and that key does
+// not come back with the domain; if the fate is to drain the wish stays, and is carried
+// out if the domain comes back.
 func (r Ring) Retire(at int64) Ring {
 	if r.RetiredAt != 0 {
 		return r

@@ -26,23 +26,21 @@ type Source interface {
 
 // Paced is a Source that knows how long a pair takes.
 type Paced interface {
-	// Pace is the time for one RSA pair beyond those that are ready, as measured under
-	// the load of late, and work how much of it a processor takes; 0 where it is not
-	// known yet.
+	// Pace is the time that one more RSA pair takes, as measured under the present load,
+	// and work the processor time in it; 0 where that is not known yet.
 	Pace() (pace, work time.Duration)
 }
 
-// Shared is a Source of RSA pairs that gives to those of other nodes and takes from
-// them.
+// Shared is a Source of RSA pairs that exchanges them with the sources of other nodes.
 type Shared interface {
 	Source
 	// Makes says whether it makes pairs itself, and Made how many it has made.
 	Makes() bool
 	Made() uint64
-	// Starved has an item after a pair was asked for and none was ready.
+	// Starved has an item after a pair was wanted and none was ready.
 	Starved() <-chan struct{}
-	// Lack is how many pairs of others it has room for; 0 where none was asked for in
-	// vain of late.
+	// Lack is how many pairs of others it would take: what it has room for, and 0 where
+	// it had a pair whenever one was wanted lately.
 	Lack() int
 	// Put adds a pair that another node made, waiting for room until ctx is done.
 	Put(ctx context.Context, p *Pair) error
@@ -54,20 +52,20 @@ type Shared interface {
 
 // Faulty is a Source, or a Keeper, that can fail as a whole.
 type Faulty interface {
-	// Fault is why no pairs are made at the moment, or what was held will not be there
-	// at the next start; nil: all is well, or enough are ready.
+	// Fault is why no pairs are made at the moment, or why what is held could not be
+	// read again; nil: all is well, or enough are ready.
 	Fault() error
 }
 
 // MillConfig is what StartMill needs.
 type MillConfig struct {
-	// Command starts the child: this binary and the arguments that make it call
-	// RunMill. Required where it makes any.
+	// Command starts the child: this binary with the arguments that make it call
+	// RunMill. Required where Stock is not 0.
 	Command []string
 	// Stock is how many ready RSA pairs are kept, at most MaxStock. 0: the mill makes
 	// none, and has what other nodes give.
 	Stock int
-	// Logger is required.
+	// Logger takes what the child complains of, and its end. Required.
 	Logger *slog.Logger
 }
 
@@ -78,8 +76,8 @@ const MaxStock = 500
 const DefaultStock = 64
 
 const (
-	// starvedTime is how long a mill that had no pair ready takes those of others. A
-	// rotation of many domains asks each second.
+	// starvedTime is how long a mill takes pairs of others after it had none ready. A
+	// rotation of many domains wants some each second.
 	starvedTime = 10 * time.Second
 
 	// A child that dies is started again after firstPause, and twice as long each
@@ -114,7 +112,7 @@ type Mill struct {
 	made    uint64        // pairs by all children
 	full    bool          // a pair waits for room: none needs to be made
 	wanted  time.Time     // when a pair was last wanted that was not there
-	silence time.Duration // millSilence, but in tests
+	silence time.Duration // millSilence; tests set it shorter
 	pace    pace
 }
 
@@ -278,8 +276,8 @@ func (m *Mill) runChild(ctx context.Context) (made int, err error) {
 		return 0, fmt.Errorf("starting key mill: %w", err)
 	}
 	made, readErr := m.stockUp(ctx, pairs)
-	// Both ends of its work are closed: a child in the middle of a pair sees its
-	// input end, one that waits to hand a pair over has nobody to hand it to.
+	// Closing both pipes ends the child: in the middle of a pair it sees its input end,
+	// and while it waits to write one its output fails.
 	leash.Close()
 	pairs.Close()
 	stop := time.AfterFunc(stopGrace, func() { _ = child.Process.Kill() })

@@ -10,8 +10,8 @@ const (
 	paceFew = 8
 	// loadKeys is how many keys the load goes back, some seconds.
 	loadKeys = 64
-	// loadFresh is how long the load is taken to last. After that it is unknown, and
-	// a mill is taken to have a processor to itself.
+	// loadFresh is how long a measured load counts. After that it is unknown, and the
+	// mill is assumed to have a processor to itself.
 	loadFresh = 2 * time.Minute
 )
 
@@ -21,10 +21,9 @@ type took struct {
 	work time.Duration // of a processor
 }
 
-// pace is how long a pair takes: the work, which is the machine's and stays, times
-// the load, which is how long the child had to wait for a processor beside other
-// processes, and changes. The two are averaged apart, because the load must be of
-// this minute and the work be of many keys.
+// pace is how long a pair takes: the work (processor time, a property of the machine)
+// times the load (how long the child waited for a processor, which changes). They are
+// averaged apart, because the load must be recent and the work be of many keys.
 type pace struct {
 	made     int
 	work     time.Duration // for one pair, on average

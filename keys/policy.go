@@ -17,7 +17,7 @@ type Policy struct {
 	Drain        time.Duration `cbor:"6,keyasint"` // usual drain
 	DrainCeiling time.Duration `cbor:"7,keyasint"` // longest wait for queries to stop
 	RevokedFor   time.Duration `cbor:"8,keyasint"` // empty p= before removal (minted)
-	// Quiet is how long no query for a draining key is to be seen before it is revoked.
+	// Quiet is how long nobody may have asked for a draining key before it is revoked.
 	Quiet time.Duration `cbor:"10,keyasint"`
 	// Algorithms are what the pool's domains sign with.
 	Algorithms []Algorithm `cbor:"9,keyasint"`
@@ -25,7 +25,8 @@ type Policy struct {
 
 const day = 24 * time.Hour
 
-// DefaultPolicy is RSA-2048 every 90 days, with the delays of ARCHITECTURE.md.
+// DefaultPolicy is RSA-2048 every 90 days, with delays that suit receivers' queues and
+// signers' caches.
 func DefaultPolicy() Policy {
 	return Policy{
 		Period:       90 * day,
@@ -139,5 +140,5 @@ func JitterOf(token []byte) int16 {
 	return int16(h.Sum64()%2001) - 1000
 }
 
-// seconds is a policy's delay as the ring counts.
+// seconds is a policy's delay in the ring's unit.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

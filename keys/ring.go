@@ -55,8 +55,8 @@ type Key struct {
 	ActivatedAt int64
 	DrainedAt   int64 // left Active
 	RevokedAt   int64
-	// SwitchBy is when a draining key is revoked at the latest: an emergency said
-	// FateSwitch. 0 otherwise.
+	// SwitchBy is when a draining key is revoked at the latest, where an emergency said
+	// FateSwitch; 0 otherwise.
 	SwitchBy int64
 	// HeldUntil is until when evidence put off the revocation of a draining key.
 	HeldUntil int64
@@ -73,16 +73,15 @@ func (k Key) ReadyAt() int64 {
 	return k.ConfirmedAt + k.Gap
 }
 
-// Ring is the keys of one domain: an immutable value. Methods that change
-// anything return another ring.
+// Ring is the keys of one domain: an immutable value. Methods that change anything
+// return another ring. Times are seconds since 1970.
 type Ring struct {
 	Mode   RingMode
 	NextID uint32
 	Keys   []Key // by ID
-	// Freed tells when names that answered before can be used again. Slots: when
-	// the last value of a slot that was revoked stops being in any cache; a slot
-	// is refilled only after. Minted: the selectors removed of late, with the
-	// time of removal, so that none comes back; see burnedFor.
+	// Freed are names that answered before. Slots: when the last cache has forgotten
+	// what a slot answered; it is refilled only then. Minted: selectors that were
+	// removed, with the time, so that none is used again; see burnedFor.
 	Freed map[string]int64
 	// Jitter spreads the period, -1000 to 1000 thousandths of JitterShare,
 	// derived from the claim's token: JitterOf.
@@ -92,9 +91,9 @@ type Ring struct {
 	RolledFrom map[Algorithm]uint32
 	// Urgent are the emergencies that wait for their standby, by algorithm.
 	Urgent map[Algorithm]Urgent
-	// Rotation is the number of the rotation of many domains that the ring takes
-	// part in, from its wish or switch until every algorithm has a standby again;
-	// 0: none. The ring only keeps it and lets it go.
+	// Rotation is the number of the rotation of many domains that the ring takes part
+	// in, from its wish or switch until every algorithm has a standby again; 0: none.
+	// Nothing here depends on it.
 	Rotation uint32
 	// RetiredAt is when the domain began to leave: nothing signs, nothing new is
 	// published. 0 otherwise.
@@ -219,7 +218,7 @@ func Start(mode RingMode, jitter int16, at int64, active, standby []Material) (R
 	return r, nil
 }
 
-// newKey checks material and makes of it the ring's next key, a standby.
+// newKey checks material and makes the ring's next key of it, a standby.
 func (r Ring) newKey(m *Material, at int64) (Key, error) {
 	if err := m.check(); err != nil {
 		return Key{}, err
@@ -441,7 +440,7 @@ type Record struct {
 	Selector string
 	Payload  string
 	Short    bool // the short TTL: standby, revoked, or an empty slot
-	// Watched: the key signs no more, so whoever asks for it has an old signature.
+	// Watched: the key signs no more, so whoever asks for it holds an old signature.
 	Watched bool
 }
 

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,19 +41,18 @@ type Step struct {
 	Kind      StepKind  `cbor:"1,keyasint"`
 	Algorithm Algorithm `cbor:"2,keyasint"`
 	Key       uint32    `cbor:"3,keyasint"` // ID; 0 for StepPublish
-	// Evidence is what StepRevoke rests on: nil is no evidence, which is unknown.
+	// Evidence is what StepRevoke rests on; nil: nothing is known.
 	Evidence *Evidence `cbor:"4,keyasint,omitempty"`
 }
 
 // Planned is a step and when it is due.
 type Planned struct {
 	Step
-	Due int64
+	Due int64 // seconds since 1970
 }
 
-// Next says which step is due next and when, and whether there is any. It
-// decides nothing about barriers: StepConfirm is due at once, and whoever
-// proposes it has asked the nodes.
+// Next says which step is due next and when, and whether there is any. It knows of no
+// barrier: StepConfirm is due at once, and whoever proposes it has asked the nodes.
 func (r Ring) Next(p Policy) (step Step, due int64, ok bool) {
 	planned := r.Plan(p)
 	if len(planned) == 0 {
@@ -75,15 +75,7 @@ func (r Ring) Plan(p Policy) []Planned {
 			list = append(list, Planned{Step{Kind: StepPublish, Algorithm: a}, due})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b Planned) int {
-		switch {
-		case a.Due < b.Due:
-			return -1
-		case a.Due > b.Due:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(list, func(a, b Planned) int { return cmp.Compare(a.Due, b.Due) })
 	return list
 }
 
@@ -98,7 +90,7 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 		return planned(StepActivate, k, due), ok
 	case Draining:
 		if k.SwitchBy != 0 {
-			return planned(StepRevoke, k, k.DrainedAt), true // the signers are asked from then on
+			return planned(StepRevoke, k, k.DrainedAt), true // due until evidence says that all signers switched
 		}
 		return planned(StepRevoke, k, r.retireAt(k, p)), true
 	case Revoked:
@@ -111,11 +103,10 @@ func planned(kind StepKind, k *Key, due int64) Planned {
 	return Planned{Step{Kind: kind, Algorithm: k.Algorithm, Key: k.ID}, due}
 }
 
-// activateAt is when a confirmed standby is due to sign. A key whose private half
-// is elsewhere is never replaced, nor put to use, on schedule: its signer would
-// not know. In slots it takes one of three, so that a schedule for the others
-// would wait for slots more often than not: rotation is by hand there until it is
-// revoked.
+// activateAt is when a confirmed standby is due to sign, and whether it ever is by
+// schedule. A key whose private half is elsewhere is neither put to use nor replaced
+// by schedule: its signer would not know. In slots it also holds one of three, with
+// which the others can hardly turn: rotation is by hand until it is revoked.
 func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 	if standby.PublicOnly {
 		return 0, false
@@ -129,7 +120,7 @@ func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 	}
 	switch {
 	case !ok:
-		return standby.ReadyAt(), true // a ring that leaves has no standby
+		return standby.ReadyAt(), true // the domain came back; one that leaves has no standby
 	case active.PublicOnly || r.Mode == Slots && r.elsewhere(standby.Algorithm) > 0:
 		return 0, false
 	}
@@ -148,8 +139,8 @@ func drainedFrom(k *Key, p Policy) int64 { return k.DrainedAt + seconds(p.Signer
 // floorAt is the earliest that a draining key may be revoked as a step.
 func floorAt(k *Key, p Policy) int64 { return drainedFrom(k, p) + seconds(p.DrainFloor) }
 
-// retireAt is when a draining key is due to be revoked: of a domain that leaves,
-// at the floor.
+// retireAt is when a draining key is due to be revoked; that of a domain that leaves
+// is at its floor already.
 func (r Ring) retireAt(k *Key, p Policy) int64 {
 	due := max(floorAt(k, p), k.HeldUntil)
 	if r.RetiredAt != 0 {
@@ -200,14 +191,15 @@ func (r Ring) publishAt(a Algorithm) (int64, bool) {
 	return max(latest, free), found
 }
 
-// Take carries out a step at a time. It refuses a step that does not fit the
-// ring (the error says why), whatever Next said: a manual rotation takes
-// StepActivate before its due time, but never before the standby is ready, and
-// no key is revoked before its floor or removed before its time (NotReady).
-// StepRevoke needs evidence of every serving node; where that says that the key
-// is still in use, the step puts the revocation off: see Evidence.
-// StepActivate of the key that the active one replaced rolls back, within the
-// policy's window. m is nil but for StepPublish.
+// Take carries out a step at a time in seconds since 1970. A manual rotation may take
+// StepActivate before it is due; what does not fit the ring is refused whatever Next
+// said, and with a *NotReady what is too early: a standby that is not ready, a
+// revocation before the floor, a removal before its time.
+//
+// StepRevoke needs the evidence of every serving node. Where that says that the key is
+// still in use, the step is taken and puts the revocation off: see Evidence.
+// StepActivate of the key that the active one replaced rolls back, within the policy's
+// window. m is nil except for StepPublish.
 func (r Ring) Take(s Step, at int64, p Policy, m *Material) (Ring, error) {
 	next, err := r.take(s, at, p, m)
 	if err != nil {
@@ -216,7 +208,7 @@ func (r Ring) Take(s Step, at int64, p Policy, m *Material) (Ring, error) {
 	return next, nil
 }
 
-// name is what errors call the subject of a step.
+// name is how errors name the subject of a step.
 func (r Ring) name(s Step) string {
 	if s.Kind == StepPublish {
 		return s.Algorithm.String()
@@ -237,7 +229,7 @@ func (r Ring) take(s Step, at int64, p Policy, m *Material) (Ring, error) {
 	if s.Kind == StepPublish {
 		return r.publish(s, at, m)
 	}
-	i := slices.IndexFunc(r.Keys, func(k Key) bool { return k.ID == s.Key })
+	i := r.index(s.Key)
 	if i < 0 {
 		return Ring{}, errors.New("no such key in the ring")
 	}
@@ -274,7 +266,7 @@ func (r Ring) publish(s Step, at int64, m *Material) (Ring, error) {
 	return r.with(key).settled(), nil
 }
 
-// laterKey makes the next key of a ring that has had others.
+// laterKey is newKey for a ring that has had keys before: names may be in caches.
 func (r Ring) laterKey(m *Material, at int64) (Key, error) {
 	key, err := r.newKey(m, at)
 	if err != nil {
@@ -331,7 +323,7 @@ func (r Ring) activate(i int, at int64, p Policy) (Ring, error) {
 	return r.replace(i, at), nil
 }
 
-// neverAgain says what to do where a key cannot be brought back.
+// neverAgain adds the remedy to the refusal of a revoked key.
 func (k *Key) neverAgain() string {
 	if k.Stage != Revoked {
 		return ""
@@ -378,11 +370,11 @@ func (r Ring) rollBack(i int, at int64, p Policy) (Ring, error) {
 		return Ring{}, fmt.Errorf("it is draining and its rollback window of %s is over", p.Rollback)
 	}
 	next := r.replace(i, at)
-	delete(next.RolledFrom, k.Algorithm) // no way forward again: the newer key drains
+	delete(next.RolledFrom, k.Algorithm) // the newer key drains: no rollback of the rollback
 	return next, nil
 }
 
-// revoked empties a key: its private half is of no more use, so it goes.
+// revoked is the ring with a key revoked, and its private half gone.
 func (r Ring) revoked(i int, at int64) Ring {
 	next := r.clone()
 	k := &next.Keys[i]

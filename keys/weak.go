@@ -102,11 +102,11 @@ func checkRSAPrivate(n, p, q *big.Int, isPrime func(*big.Int) bool) error {
 	return nil
 }
 
-// strangersPrime says whether a number that anybody may have chosen is prime.
+// strangersPrime tests a number that anybody may have chosen for primality.
 func strangersPrime(p *big.Int) bool { return p.ProbablyPrime(4) }
 
-// ownPrime says whether a number that a mill of ours gave is prime: it finds what a
-// broken one makes, in a twentieth of the time (Fermat's test to the base 2).
+// ownPrime tests a number from a mill of ours, in a twentieth of the time: Fermat's test
+// to the base 2 finds what a broken mill makes, if not what an attacker constructs.
 func ownPrime(p *big.Int) bool {
 	return new(big.Int).Exp(big.NewInt(2), new(big.Int).Sub(p, big.NewInt(1)), p).Cmp(big.NewInt(1)) == 0
 }
