@@ -71,8 +71,8 @@ var (
 
 func refused(r *Refusal) Result { return Result{Refusal: r} }
 
-// apply decides one command, unless it happened already, and keeps what came of
-// it: the audit entry of a change, and the result for the same request again.
+// apply decides one command, unless the same request was done already, and keeps what
+// came of it: the audit entry of a change, and the result for a repeated request.
 func (w *writer) apply(e Entry) Result {
 	if e.At > w.time {
 		w.time = e.At
@@ -92,7 +92,7 @@ func (w *writer) apply(e Entry) Result {
 	return result
 }
 
-// decide branches; each command's work is in the file of its theme.
+// decide branches by command; the work is in apply_*.go, by theme.
 func (w *writer) decide(c Command) Result {
 	switch c := c.(type) {
 	case SetSettings:
@@ -185,7 +185,7 @@ func (w *writer) put(old, d *Domain, ring keys.Ring) {
 	w.store(old, d)
 }
 
-// store is put where nothing changed of what the rotator looks at.
+// store is put where the keys stay as they are, and with them DueAt.
 func (w *writer) store(old, d *Domain) {
 	w.sawDomain(d)
 	meta := string(appendMeta(make([]byte, 0, usualMeta+rrsetsSize(d.Records)), d))

@@ -295,9 +295,9 @@ func (w *writer) giveTargets(d *Domain, b BoundTargets) *Refusal {
 	return r
 }
 
-// freePrefix tells the customer-side names of several CNAME claims to one name
-// apart: nothing for the first, then t2-, t3-, … It may come back once the claim
-// that had it is gone, because the targets behind it never do.
+// freePrefix is the prefix that tells the customer-side names of several CNAME claims to
+// one name apart: none for the first, then t2-, t3-, … It is free again once its claim is
+// gone, because the targets behind it never come back.
 func (w *writer) freePrefix(n zone.Name) string {
 	used := make(map[string]bool)
 	for _, o := range w.claimsTo(n) {
@@ -428,7 +428,7 @@ func (w *writer) serialFor(d *Domain, pool string) uint32 {
 	return d.Serial + 1
 }
 
-// move keeps the counts and the index of SignsFor when a claim changes.
+// move updates the counts of pools and the index of SignsFor when a claim changes.
 func (w *writer) move(old, d *Domain) {
 	if old.Pool != d.Pool {
 		w.countPool(old, -1)

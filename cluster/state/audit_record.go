@@ -15,12 +15,12 @@ const (
 	maxAuditList    = 4   // elements of a list that a summary names
 )
 
-// about is what a command noted of itself for its audit entry.
+// about collects, while a command is applied, what its audit entry will say.
 type about struct {
 	domains []*Domain // that it stored or removed
 	key     string    // selector
 	step    string
-	told    bool // it made its own entries, or there is none to make
+	told    bool // it made its own entries, or needs none
 }
 
 // sawDomain notes a claim that was stored or removed. Commands that touch many
@@ -66,7 +66,7 @@ func (w *writer) record(e Entry, r Result) {
 	w.audit.push(a.canonical())
 }
 
-// note is a change that happened elsewhere: it leaves its entry alone.
+// note makes the entry of a Note: a change that happened outside the machine.
 func (w *writer) note(c Note) Result {
 	for _, text := range []string{c.Kind, c.Subject, c.Text} {
 		if r := checkTitle("note", text); r != nil {
@@ -149,7 +149,7 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 	}
 }
 
-// describeClaim says what a command to a claim said.
+// describeClaim is describe for commands to a claim.
 func (w *writer) describeClaim(c Command) string {
 	switch c := c.(type) {
 	case AddDomain:

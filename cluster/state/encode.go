@@ -69,7 +69,7 @@ var decoding = func() cbor.DecMode {
 	return m
 }()
 
-// envelopeSize is more than an entry takes beside its texts and its command.
+// envelopeSize bounds what an entry takes beside its texts and its command, in octets.
 const envelopeSize = 112
 
 // Encode checks the entry and encodes its command for EncodeBatch, so that this does

@@ -53,7 +53,7 @@ func (f *fan[V]) Set(at uint32, value V) {
 	f.root = f.set(f.root, at, fanBits*(fanDepth-1), value)
 }
 
-// set gives the node that takes n's place.
+// set gives the node that replaces n.
 func (f *fan[V]) set(n *fanNode[V], at uint32, shift int, value V) *fanNode[V] {
 	n = f.own(n, shift == 0)
 	i := at >> shift % fanWidth
@@ -86,7 +86,8 @@ func (f *fan[V]) own(n *fanNode[V], leaf bool) *fanNode[V] {
 	return &b.fanNode
 }
 
-// Scan walks the places that have been near a change, in order, until yield says no.
+// Scan walks the places of nodes that exist, in order, until yield says no: at least
+// all that were ever set.
 func (f *fan[V]) Scan(yield func(at uint32, value V) bool) {
 	f.root.scan(0, yield)
 }

@@ -183,7 +183,7 @@ func (i *imageWriter) machine(t *tables) {
 	i.flush()
 }
 
-// image is what of a machine is small.
+// image is the part of a machine that is small.
 func (t *tables) image() imageMachine {
 	return imageMachine{
 		Index: t.index, Time: t.time, Settings: t.settings,
@@ -207,7 +207,7 @@ func (g *graves) each(yield func([16]byte) bool) {
 			all = append(all, tokenOf(key))
 			return true
 		})
-		// Which of them lies in halves follows from history; the image must not.
+		// Which values lie in halves depends on history; the image must not.
 		slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 		for _, v := range all {
 			if !yield(v) {
@@ -245,7 +245,7 @@ func (i *imageWriter) claim(r record) bool {
 	return i.full(len(r.branch))
 }
 
-// full closes the frame where it is long enough; false ends the image.
+// full closes the frame where it is long enough; false where the image has failed.
 func (i *imageWriter) full(added int) bool {
 	if len(i.frame) > frameLimit && i.err == nil {
 		i.err = fmt.Errorf("an object of %d octets, at most %d", added, frameLimit)

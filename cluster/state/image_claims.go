@@ -18,8 +18,8 @@ type claims struct {
 	err error
 }
 
-// claimed is what the indexes hold of some claims: all pairs of one kind in one
-// list, which is sorted before it goes into its map, and counts.
+// claimed collects what the indexes hold of some claims: a list of pairs for each
+// index, which is sorted before it goes into its table, and counts.
 type claimed struct {
 	claimNames[[]string]
 	due, pending []string
@@ -38,7 +38,7 @@ type claimUse struct {
 	use   keyUse
 }
 
-// job is one frame on its way through a decoder.
+// job is one frame that a decoder works on.
 type job struct {
 	frame frame
 	out   chan claims
@@ -193,9 +193,9 @@ func (c *claimDecoder) claim(meta, branch []byte, sum *claimed) (record, error) 
 	return r, sum.learn(d.Token, ring, c.anew)
 }
 
-// own is the claim in memory of its own, not in the frame's, or in the memory
-// that it has in the machine nearby: a node that takes over a later state of its
-// own cluster has most of it already.
+// own is the claim in memory of its own, since the frame's is used again; or, where it
+// is the same, in that of the machine nearby: a node that takes over a later state of
+// its own cluster has most of it already.
 func (c *claimDecoder) own(meta, branch []byte) (r record) {
 	if c.near != nil && len(meta) >= len(Token{}) {
 		r, _ = c.near.domains.Get(string(meta[:len(Token{})]))
@@ -335,9 +335,8 @@ func (w *writer) indexAll(s *claimed) {
 	w.countAll(s)
 }
 
-// fillSorted sets keys in order, each in memory that has nothing else near it:
-// where they were decoded they lie between what is garbage by now, and would keep
-// all of it.
+// fillSorted sets keys in order, each copied to memory of its own: where they were
+// decoded they lie between garbage, whose pages they would keep.
 func fillSorted(t *table[string, struct{}], list []string) {
 	slices.Sort(list)
 	for _, key := range list {

@@ -19,9 +19,9 @@ import (
 // is returned.
 func ReadImage(r io.Reader) (Machine, error) { return read(&imageReader{anew: true}, r) }
 
-// LoadImage reads an image of this node or of a peer. Where its answers are of
-// the form of this release they are taken as they are, after a look at their
-// shape. Claims that near has just so share its memory.
+// LoadImage reads an image of this node or of a peer. Answers of this release's Form
+// are taken as they are, after a check of their shape. Claims that near has just the
+// same share its memory.
 func LoadImage(r io.Reader, near Machine) (Machine, error) {
 	return read(&imageReader{near: near.tables()}, r)
 }
@@ -80,7 +80,7 @@ func (r *imageReader) header() error {
 type imageReader struct {
 	r      *bufio.Reader
 	anew   bool    // render every answer
-	near   *tables // what a claim may share memory with; nil: nothing
+	near   *tables // claims may share its memory; nil: none
 	total  uint32
 	frames uint64
 	last   byte

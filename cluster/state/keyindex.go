@@ -8,16 +8,16 @@ import (
 	"authd/keys"
 )
 
-// keyIndex finds the claims that publish a public key, of all keys that DNS
-// answers with: some three for each of a million claims. So an entry is 13 octets
-// in a sorted string: what is left of 7 octets of the key's hash once its shard is
-// known, and the first 8 of the token, which no other claim has (checkToken). A
-// hit is checked against the key itself. A tree of one entry a node takes twice
-// that. With three million keys a shard has a dozen.
+// keyIndex finds the claims that publish a public key, of all keys that DNS answers
+// with: some three million for a million claims. An entry is 13 octets in the sorted
+// string of its shard, half of what a tree would take: 7 octets of the key's hash less
+// the shard's number, and the first 8 of the token, which no other claim shares
+// (checkToken). A hit is checked against the key itself. With three million keys a
+// shard has a dozen.
 //
-// Claims of one tenant may share a key, and a platform that moves in may have
-// given all its customers the same: then the shard names the first in order of
-// token, and the others are in a tree, or each of them would copy them all.
+// Claims of one tenant may share a key, and a platform that moves in may have given all
+// its customers the same. Then the shard names the first in order of token, and a tree
+// has the others, since each change copies the shard.
 type keyIndex struct {
 	shards fan[string]
 	shared table[string, struct{}] // hash and the beginning of a token
@@ -30,8 +30,8 @@ const (
 	keyRestOver  = fanBits * fanDepth % 8 // first bits of the rest that the number has too
 	tokenStart   = 8                      // octets of a token that tell it apart
 	keyEntrySize = keyRestSize + tokenStart
-	// maxKeyHolders bounds the claims that are looked at for one hash. Hashes of
-	// different keys that agree do not come about by themselves; see checkForeign.
+	// maxKeyHolders bounds the claims that are looked at for one hash. Different keys
+	// with one hash do not happen by chance; see checkForeign.
 	maxKeyHolders = 64
 )
 
@@ -47,7 +47,7 @@ func hashOfKey(payload string) (h keyHash) {
 func (h keyHash) shard() uint32 { return binary.BigEndian.Uint32(h[:]) / (1 << 32 / fanSize) }
 func (h keyHash) rest() string  { return string(h[keyRestAt:]) }
 
-// start is what of a token the index holds.
+// start is the beginning of a token, as the index holds it.
 func (t Token) start() string { return string(t[:tokenStart]) }
 
 func (x *keyIndex) fork(o *owner) keyIndex {

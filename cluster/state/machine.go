@@ -18,16 +18,16 @@ type machine struct {
 // Result is what a command came to. A refusal is a result like any other.
 type Result struct {
 	Refusal *Refusal // nil: done
-	// Token is the claim concerned, for AddDomain the new one.
+	// Token is the claim that the command was about, for AddDomain the new one.
 	Token Token
 	// Changed is false where the state already was as asked.
 	Changed bool
-	// First is the index of the entry that did this where it was done before, by
-	// the same request with the same Once; 0: it was done now.
+	// First is the index of the entry that did this already, for the same request with
+	// the same Once; 0: it was done now.
 	First uint64
 }
 
-// Refusal is a deterministic no.
+// Refusal is why a command was not done, the same on every node.
 type Refusal struct {
 	Kind  RefusalKind
 	Field string // the field of the command concerned, as the API names it; may be empty
@@ -35,7 +35,7 @@ type Refusal struct {
 	Message string
 	// Conflicts are the claims in the way, where that is the reason.
 	Conflicts []Token
-	// At is when it will not be too early any more, where that is known (TooEarly).
+	// At is from when it is not TooEarly any more, in seconds since 1970; 0: not known.
 	At int64
 }
 
@@ -76,8 +76,8 @@ func (m Machine) Settings() Settings { return m.tables().settings }
 // CookieSecrets are the secrets of DNS cookies.
 func (m Machine) CookieSecrets() CookieSecrets { return m.tables().cookies }
 
-// Rescheduling says whether a pool's policy changed and its domains' due times
-// do not all follow it yet: propose Reschedule until it is false.
+// Rescheduling says whether a pool's policy changed and not all due times of its
+// domains follow it yet: propose Reschedule until it is false.
 func (m Machine) Rescheduling() bool { return len(m.tables().sweeps) > 0 }
 
 // Domain finds a claim by token.
@@ -134,7 +134,7 @@ func (t *tables) claimsTo(n zone.Name) []*Domain {
 	return t.all(t.claims.at(n))
 }
 
-// all looks up claims that are known to be there.
+// all looks up claims that an index names.
 func (t *tables) all(list []Token) []*Domain {
 	out := make([]*Domain, 0, len(list))
 	for _, token := range list {

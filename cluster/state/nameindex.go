@@ -6,8 +6,8 @@ import (
 	"authd/zone"
 )
 
-// claimNames is something for each kind of names that claims have: an index, or
-// the list of what goes into one.
+// claimNames has one X for each kind of names that claims have: an index, or a list of
+// pairs to be indexed.
 type claimNames[X any] struct {
 	claims  X // what they claim
 	signs   X // the names of SignsFor

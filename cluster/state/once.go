@@ -6,7 +6,7 @@ import (
 )
 
 // Once makes a command happen at most once within OnceFor, however often it is
-// proposed: what an Idempotency-Key comes to. The zero value asks for nothing.
+// proposed: it is what an Idempotency-Key becomes. The zero value asks for nothing.
 type Once struct {
 	_ struct{} `cbor:",toarray"`
 	// Key is a hash of the caller and the key they chose.
@@ -44,8 +44,8 @@ func (o Once) At(i int) Once {
 
 func (o Once) asked() bool { return o != Once{} }
 
-// onceDrop is how many expired results a change takes away: more than the one
-// that it can add, few enough to cost it nothing.
+// onceDrop is how many expired results a change drops: more than the one that it can
+// add, and few enough to cost it nothing.
 const onceDrop = 8
 
 // results are what commands with a key came to, bounded by OnceFor and MaxOnce.

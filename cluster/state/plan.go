@@ -108,8 +108,8 @@ func (t *tables) render(d *Domain, ring keys.Ring) (zone.Branch, error) {
 	return t.renderWith(d, func(tenant, pool uint32) (zone.Plan, error) { return d.plan(tenant, pool, ring) })
 }
 
-// renderHeld is render where the keys stay as they are in the claim's branch, so
-// that nobody has to decode them.
+// renderHeld is render with the keys as they are in the claim's branch, which spares
+// decoding them.
 func (t *tables) renderHeld(d *Domain) (zone.Branch, error) {
 	return t.renderWith(d, func(tenant, pool uint32) (zone.Plan, error) {
 		p := d.planWithoutKeys(tenant, pool)

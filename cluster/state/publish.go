@@ -72,7 +72,7 @@ func (d *Delta) Merge(other Delta) {
 // caller commits the editor.
 func (m Machine) Publish(e *zone.Editor, old Machine, d Delta) {
 	was, is := old.tables(), m.tables()
-	// What is shared comes before the branches that name it, and goes after.
+	// Shared answers are added before the branches that name them, and removed after.
 	for number, id := range d.pools {
 		if p, ok := is.pools.Get(id); ok && p.Number == number {
 			e.SetPool(number, p.answers)

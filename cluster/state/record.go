@@ -28,7 +28,7 @@ const (
 // maxMetaItems bounds counts read from an image before anything is allocated.
 const maxMetaItems = 1 << 16
 
-// errDamaged is what a decoder says of bytes that no encoder of ours wrote.
+// errDamaged says that no encoder of ours wrote these octets.
 var errDamaged = errors.New("damaged record")
 
 // appendMeta encodes everything of a domain but its branch. Equal domains encode

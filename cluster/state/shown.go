@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// maxShown bounds what is asked for one command; what is past it was published
-	// with the rest.
+	// maxShown bounds the questions for one command; further changes were published
+	// together with these.
 	maxShown = 16
 	// shownWalk is how many claims are looked at for one that uses a pool.
 	shownWalk = 1000
 )
 
-// Shown lists what DNS is to be asked to see that a command took effect, also where
-// it took something away: what the answers of a claim differ in, what was put into
-// a zone or taken out of it. Of what many share one stands for all: a pool's change
-// is one pointer, so one of its claims shows it, and name servers have their
-// addresses in every platform zone. before is the machine when the request came,
-// after one that has applied it. Nothing where DNS answers as it did.
+// Shown lists the questions whose answers a command changed, so that asking them shows
+// whether it took effect: where a claim's answers differ, what was put into a zone or
+// taken out of it. Of what many share one stands for all: a pool's change is one
+// pointer, so one of its claims shows it, and so does one platform zone the addresses
+// of a name server. before is the machine when the request came, after one that has
+// applied it. Empty where DNS answers as it did.
 func Shown(before, after Machine, c Command, r Result) []zone.Question {
 	var list []zone.Question
 	switch c := c.(type) {
@@ -61,8 +61,8 @@ func serverShown(m Machine, label string) []zone.Question {
 	return []zone.Question{{Name: name, Type: zone.TypeA}, {Name: name, Type: zone.TypeAAAA}}
 }
 
-// poolShown looks for a claim that uses a pool. A pool that so few use that none is
-// found has the index alone.
+// poolShown asks about a claim that uses the pool. Where so few do that shownWalk claims
+// have none, it asks nothing.
 func poolShown(before, after Machine, id string) []zone.Question {
 	walked := 0
 	for d := range after.Domains(Token{}) {

@@ -29,12 +29,12 @@ const (
 	sumTenant    sumKind = 4
 	sumAccess    sumKind = 5
 	sumOnce      sumKind = 6
-	sumSmall     sumKind = 7 // all that is small enough to be summed when asked
+	sumSmall     sumKind = 7 // whatever is small enough to be summed when asked
 )
 
 // sums is the part of the Sum that is kept up to date with every change: of each
-// map the sum, modulo 2^64, of one hash an entry, which no order can change. What
-// is taken away is what was put there: memory that went bad in between shows.
+// map the sum, modulo 2^64, of one hash an entry, which does not depend on order. An
+// entry that goes is hashed again, so memory that went bad in between shows.
 type sums struct{ large Sum }
 
 func (s *sums) add(v Sum)  { s.large += v }
@@ -90,12 +90,12 @@ func (m Machine) Sum() Sum {
 	return t.sums.large + t.results.sums.large + t.small()
 }
 
-// recountStep is after how many entries Recount rests.
+// recountStep is how many entries Recount reads between two rests.
 const recountStep = 256
 
-// Recount is Sum with everything that is kept up to date counted anew: it tells
-// memory that went bad since. It reads the whole machine, and calls rest now and
-// then, nil: never; where that says false, what it returns means nothing.
+// Recount is the Sum computed anew from the whole machine, which shows memory that went
+// bad since. Every recountStep entries it calls rest, unless that is nil; once rest says
+// false it stops, and its result means nothing.
 func (m Machine) Recount(rest func() bool) Sum {
 	t := m.tables()
 	var all sums

@@ -7,8 +7,8 @@ import "cmp"
 // copies one leaf and a small node for each level above it, so what it costs
 // hardly grows with the table. The zero value is empty.
 //
-// Any number of readers may walk a table while forks of it are written; a table
-// that was forked is not written any more.
+// Any number of readers may walk a table while forks of it are written. A table that
+// was forked must not be written any more.
 type table[K cmp.Ordered, V any] struct {
 	owner *owner
 	root  *node[K, V]
@@ -191,7 +191,7 @@ func (n *node[K, V]) yield(from int, yield func(K, V) bool) bool {
 	return true
 }
 
-// child is the place of the child that has the key, if any has.
+// child is the index of the child that has the key, if any has.
 func (n *node[K, V]) child(key K) int {
 	low, high := 1, n.count
 	for low < high {
@@ -205,7 +205,7 @@ func (n *node[K, V]) child(key K) int {
 	return low - 1
 }
 
-// find is the place of a key in a leaf, or where it would be.
+// find is the index of a key in a leaf, or where it would be.
 func (n *node[K, V]) find(key K) (int, bool) {
 	low, high := 0, n.count
 	for low < high {
@@ -219,7 +219,7 @@ func (n *node[K, V]) find(key K) (int, bool) {
 	return low, low < n.count && n.items[low].key == key
 }
 
-// own gives a node that may be written.
+// own is the node itself where this fork made it, otherwise a copy that may be written.
 func (t *table[K, V]) own(n *node[K, V]) *node[K, V] {
 	if n.owner == t.owner {
 		return n
@@ -236,7 +236,7 @@ func (t *table[K, V]) own(n *node[K, V]) *node[K, V] {
 	return c
 }
 
-// set gives the node that takes n's place, and the one behind it where it was split.
+// set gives the node that replaces n, and a second one behind it where it was split.
 func (t *table[K, V]) set(n *node[K, V], p pair[K, V]) (*node[K, V], *node[K, V]) {
 	n = t.own(n)
 	n.low = min(n.low, p.key)
@@ -261,8 +261,8 @@ func (t *table[K, V]) set(n *node[K, V], p pair[K, V]) (*node[K, V], *node[K, V]
 	return n, behind
 }
 
-// setLeaf puts a pair into a leaf of the table's own, and gives the leaf behind
-// it where that was full.
+// setLeaf puts a pair into a leaf that may be written, and gives a second leaf behind
+// it where it was full.
 func (t *table[K, V]) setLeaf(n *node[K, V], p pair[K, V]) *node[K, V] {
 	at, had := n.find(p.key)
 	if had {
@@ -281,8 +281,8 @@ func (t *table[K, V]) setLeaf(n *node[K, V], p pair[K, V]) *node[K, V] {
 	return behind
 }
 
-// split moves what does not stay of a full list to an empty one behind it, puts v
-// at its place among both, and gives their counts.
+// split moves the end of a full list to an empty one behind it, inserts v into the one
+// where it belongs, and gives the lengths of both.
 func split[T any](list, behind []T, at int, v T) (stayed, moved int) {
 	stayed = kept(at, len(list))
 	moved = copy(behind, list[stayed:])
@@ -295,8 +295,8 @@ func split[T any](list, behind []T, at int, v T) (stayed, moved int) {
 	return stayed + 1, moved
 }
 
-// kept is how much of a full node stays in it: half, or all where what is added
-// comes behind it, so that keys set in order fill their nodes.
+// kept is how much of a full node stays in it: half, or all where the new key comes
+// last, so that keys set in order fill their nodes.
 func kept(at, size int) int {
 	if at == size {
 		return size
@@ -316,7 +316,7 @@ func cut[T any](list []T, at int) {
 	clear(list[len(list)-1:])
 }
 
-// remove gives the node that takes n's place, without a key that is there.
+// remove gives the node that replaces n, without a key that it has.
 func (t *table[K, V]) remove(n *node[K, V], key K) *node[K, V] {
 	n = t.own(n)
 	if n.kids == nil {
@@ -342,8 +342,8 @@ func (t *table[K, V]) remove(n *node[K, V], key K) *node[K, V] {
 	return n
 }
 
-// join makes one of two neighbours where one is nearly empty and both fit with
-// room to spare, so that the next key does not part them again.
+// join merges two neighbours where one is nearly empty and both fit with room to
+// spare, so that the next key does not split them again.
 func (t *table[K, V]) join(n *node[K, V], at int) bool {
 	left, right := n.kids[at], n.kids[at+1]
 	size := leafSize

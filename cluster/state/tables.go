@@ -7,11 +7,9 @@ import (
 	"authd/zone"
 )
 
-// tables is what a Machine points at. It never changes once Apply has returned
-// it: a batch works on a fork.
-//
-// Its maps are forked, too: readers, a snapshot in the making and any number of
-// forks (dry runs) need no lock between them.
+// tables is what a Machine points at. It never changes once Apply has returned it: a
+// batch works on a fork, of the maps too, so that readers, a snapshot in the making and
+// dry runs need no lock.
 type tables struct {
 	index    uint64
 	time     int64
@@ -36,7 +34,7 @@ type tables struct {
 
 	domains table[string, record]
 	claimNames[nameIndex]
-	// due is what the rotator looks at: the time, big-endian, and the token.
+	// due is the rotator's queue: the time, big-endian, and the token.
 	due table[string, struct{}]
 	// pending are the claims that wait for their proof: when they end, as in due.
 	pending table[string, struct{}]
@@ -119,9 +117,9 @@ func (t *tables) fork() *tables {
 	return &n
 }
 
-// graves is a set of 128-bit values that only grows. Nearly all of them lie in
-// one map of the two halves, at some 25 octets each; only those whose first half
-// is taken already are kept whole.
+// graves is a set of 128-bit values that only grows. A map from first to second half
+// holds nearly all of them, at some 25 octets each; a value whose first half is taken
+// already is kept whole beside it.
 type graves struct {
 	halves table[uint64, uint64]
 	whole  table[string, struct{}]
@@ -153,8 +151,7 @@ func (g *graves) has(v [16]byte) bool {
 	return false
 }
 
-// hash16 is the first half of SHA-256: two texts that a person could find do not
-// share it.
+// hash16 is the first half of SHA-256: nobody can find two texts that share it.
 func hash16(text string) (h [16]byte) {
 	sum := sha256.Sum256([]byte(text))
 	copy(h[:], sum[:])
@@ -178,7 +175,7 @@ func (t *tables) apex(number uint32) (zone.Name, bool) {
 	return p.Apex, true
 }
 
-// domain makes a Domain of a record that is known to be whole.
+// domain makes a Domain of a record of the machine's own.
 func (t *tables) domain(r record) *Domain {
 	d, err := decodeMeta(r.meta, t)
 	if err != nil {
