@@ -43,7 +43,7 @@ type held struct {
 // OpenIdentity reads the files.
 func OpenIdentity(c IdentityConfig) (*Identity, error) {
 	i := &Identity{c: c}
-	if _, err := i.Reload(); err != nil {
+	if _, err := i.reload(); err != nil {
 		return nil, err
 	}
 	return i, nil
@@ -68,9 +68,9 @@ func (i *Identity) TLS() *tls.Config {
 	}
 }
 
-// Reload reads the files again and says whether anything changed. What cannot be
+// reload reads the files again and says whether anything changed. What cannot be
 // used is an error, and changes nothing.
-func (i *Identity) Reload() (bool, error) {
+func (i *Identity) reload() (bool, error) {
 	ca, err := os.ReadFile(i.c.CAFile)
 	if err != nil {
 		return false, fmt.Errorf("reading link.ca_file: %w", err)
@@ -142,7 +142,7 @@ func (i *Identity) install(chain [][]byte, key crypto.Signer) error {
 	if err != nil {
 		return err
 	}
-	_, err = i.Reload()
+	_, err = i.reload()
 	return err
 }
 
@@ -205,7 +205,7 @@ func (n *Node) keepCertificate() {
 }
 
 func (n *Node) tendCertificate() error {
-	changed, err := n.c.Identity.Reload()
+	changed, err := n.c.Identity.reload()
 	if err != nil {
 		return err
 	}

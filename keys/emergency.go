@@ -297,7 +297,7 @@ func (r Ring) freeSlot(a Algorithm, spared uint32, at int64) Ring {
 			oldest = i
 		}
 	}
-	if live < SlotCount || oldest < 0 {
+	if live < slotCount || oldest < 0 {
 		return r
 	}
 	return r.revoked(oldest, at)

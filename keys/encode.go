@@ -241,7 +241,7 @@ func (d *ringDecoder) key(mode RingMode, before *Key) Key {
 		}
 	}
 	if mode == Slots {
-		if k.Slot = d.byte(); k.Slot < 1 || k.Slot > SlotCount {
+		if k.Slot = d.byte(); k.Slot < 1 || k.Slot > slotCount {
 			d.fail(fmt.Errorf("slot %d", k.Slot))
 			return k
 		}

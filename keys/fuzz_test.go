@@ -37,11 +37,11 @@ func FuzzDecodeRing(f *testing.F) {
 // FuzzParsePayload: what is read has a plain form that reads as itself.
 func FuzzParsePayload(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
-		public, err := ParsePayload(text)
+		public, err := parsePayload(text)
 		if err != nil {
 			return
 		}
-		again, err := ParsePayload(public.Payload())
+		again, err := parsePayload(public.Payload())
 		if err != nil {
 			t.Fatalf("%q has the plain form %q: %v", text, public.Payload(), err)
 		}
@@ -94,7 +94,7 @@ func FuzzParsePublic(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParsePayload(public.Payload())
+		again, err := parsePayload(public.Payload())
 		if err != nil || again.Payload() != public.Payload() {
 			t.Fatalf("%q is read as %q, which reads as another: %v", text, public.Payload(), err)
 		}

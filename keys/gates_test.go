@@ -355,7 +355,7 @@ func TestQueriesDoNotKeepTheKeysOfADomainThatLeaves(t *testing.T) {
 func TestEmergencyThatDrainsSparesTheKeyItReplaces(t *testing.T) {
 	late := int64(someTime + 10_000)
 	r, err := readyPair(t, Slots).Bring(&Material{Algorithm: RSA2048, Payload: "v=DKIM1; k=rsa; p=elsewhere", PublicOnly: true, Imported: true}, late)
-	if err != nil || len(r.Keys) != SlotCount {
+	if err != nil || len(r.Keys) != slotCount {
 		t.Fatalf("%d keys, %v", len(r.Keys), err)
 	}
 	if r, err = r.Emergency(RSA2048, 1, FateDrain, late); err != nil {

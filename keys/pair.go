@@ -146,7 +146,7 @@ func Restore(payload string, compact []byte) (*Pair, error) {
 	if p, ok := restoreLab(payload, compact); ok {
 		return p, nil
 	}
-	public, err := ParsePayload(payload)
+	public, err := parsePayload(payload)
 	if err != nil {
 		return nil, fmt.Errorf("restoring pair: %w", err)
 	}

@@ -129,8 +129,8 @@ func (p Policy) checkAlgorithms() error {
 	return nil
 }
 
-// JitterShare is the share of the period by which domains are spread to each side.
-const JitterShare = 0.1
+// jitterShare is the share of the period by which domains are spread to each side.
+const jitterShare = 0.1
 
 // JitterOf derives a ring's jitter from its claim's token, so that the domains of
 // an import do not all rotate on one day.

@@ -247,7 +247,7 @@ func (w *walk) check(t *rapid.T) {
 		if r.RetiredAt != 0 && count[Active]+count[Standby] > 0 {
 			t.Fatalf("a domain that leaves has %v", count)
 		}
-		if total := count[Standby] + count[Active] + count[Draining] + count[Revoked]; r.Mode == Slots && total > SlotCount || total > MaxKeys {
+		if total := count[Standby] + count[Active] + count[Draining] + count[Revoked]; r.Mode == Slots && total > slotCount || total > MaxKeys {
 			t.Fatalf("%d keys of %s", total, a)
 		}
 	}
@@ -264,7 +264,7 @@ func (w *walk) checkRecords(t *rapid.T) {
 		}
 		answers[record.Selector] = record
 	}
-	if want := SlotCount * len(w.algorithms); w.ring.Mode == Slots && len(answers) != want {
+	if want := slotCount * len(w.algorithms); w.ring.Mode == Slots && len(answers) != want {
 		t.Fatalf("%d slots answer, want %d", len(answers), want)
 	}
 	for _, k := range w.ring.Keys {

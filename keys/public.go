@@ -14,7 +14,7 @@ import (
 
 // ParsePublic reads a public half as operators have it: the TXT payload of its
 // record, the bare p= of one, or PEM (SubjectPublicKeyInfo or PKCS #1). It refuses
-// what ParsePayload refuses, and a private key, which has no business here.
+// what parsePayload refuses, and a private key, which has no business here.
 func ParsePublic(text string) (Public, error) {
 	text = strings.TrimSpace(text)
 	if len(text) > maxPEM {
@@ -28,7 +28,7 @@ func ParsePublic(text string) (Public, error) {
 	case strings.HasPrefix(text, "-----BEGIN"):
 		p, err = publicFromPEM([]byte(text))
 	case strings.Contains(text, ";") || strings.Contains(text, "p="):
-		return ParsePayload(text)
+		return parsePayload(text)
 	default:
 		p, err = publicFromBase64(text)
 	}

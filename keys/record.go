@@ -38,8 +38,8 @@ const (
 	maxPayload     = 2048      // octets of TXT payload: a 4096-bit key needs 760
 )
 
-// ErrRevokedPayload is what ParsePayload answers for an empty p=.
-var ErrRevokedPayload = errors.New("key record is revoked: p= is empty")
+// errRevokedPayload is what parsePayload answers for an empty p=.
+var errRevokedPayload = errors.New("key record is revoked: p= is empty")
 
 // Public is the public half of a key. It is safe to print.
 type Public struct {
@@ -71,11 +71,11 @@ func payloadPrefix(a Algorithm) string {
 	return "v=DKIM1; k=rsa; p="
 }
 
-// ParsePayload reads a key record and refuses what no receiver should trust:
+// parsePayload reads a key record and refuses what no receiver should trust:
 // the sizes and exponents that ParsePEM refuses, even moduli, moduli with a
 // small factor, Ed25519 points of small order, records for other services or
 // hashes. Unknown tags and notes are dropped: Public.Payload is the plain form.
-func ParsePayload(text string) (Public, error) {
+func parsePayload(text string) (Public, error) {
 	if len(text) > maxPayload {
 		return Public{}, fmt.Errorf("reading key record: %d octets, at most %d", len(text), maxPayload)
 	}
@@ -140,7 +140,7 @@ func publicFromTags(tags map[string]string) (Public, error) {
 	}
 	text = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Replace(text)
 	if text == "" {
-		return Public{}, ErrRevokedPayload
+		return Public{}, errRevokedPayload
 	}
 	data, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {

@@ -114,7 +114,7 @@ func TestRevivalIgnoresMaterialBeyondItsNeeds(t *testing.T) {
 func TestKeyRecordsUpToTheBoundAreRead(t *testing.T) {
 	record := generate(t, Ed25519).Payload() + "; n="
 	for length, ok := range map[int]bool{maxPayload: true, maxPayload + 1: false} {
-		if _, err := ParsePayload(record + strings.Repeat("x", length-len(record))); (err == nil) != ok {
+		if _, err := parsePayload(record + strings.Repeat("x", length-len(record))); (err == nil) != ok {
 			t.Errorf("%d octets: %v", length, err)
 		}
 	}

@@ -36,7 +36,7 @@ func TestRFC6376KeyRecordTags(t *testing.T) {
 		"v=DKIM1; n=made in spring; t=y:s; h=sha1:sha256; s=*; x-more=1; p=" + p,
 		"v=DKIM1; s=tlsrpt:email; p=" + p,
 	} {
-		got, err := ParsePayload(text)
+		got, err := parsePayload(text)
 		if err != nil {
 			t.Errorf("%.60q: %v", text, err)
 			continue
@@ -61,7 +61,7 @@ func TestRFC6376KeyRecordTags(t *testing.T) {
 		"v=DKIM1; k=ed25519; p=" + p:      "want 32",
 		plain + strings.Repeat(" ", 2048): "at most 2048",
 	} {
-		_, err := ParsePayload(text)
+		_, err := parsePayload(text)
 		if err == nil {
 			t.Errorf("%.60q is read", text)
 		} else if !strings.Contains(err.Error(), want) {
@@ -74,7 +74,7 @@ func TestRFC6376KeyRecordTags(t *testing.T) {
 // key has been revoked."
 func TestRFC6376EmptyPublicKeyIsRevoked(t *testing.T) {
 	for _, text := range []string{RevokedPayload(RSA2048), RevokedPayload(Ed25519), "p=", "v=DKIM1; p= ;"} {
-		if _, err := ParsePayload(text); !errors.Is(err, ErrRevokedPayload) {
+		if _, err := parsePayload(text); !errors.Is(err, errRevokedPayload) {
 			t.Errorf("%q: %v, want revoked", text, err)
 		}
 	}
@@ -91,7 +91,7 @@ func TestRFC6376EmptyPublicKeyIsRevoked(t *testing.T) {
 func TestRFC6376Erratum3017BothPublicKeyForms(t *testing.T) {
 	p := generate(t, RSA2048)
 	pkcs1 := base64.StdEncoding.EncodeToString(x509.MarshalPKCS1PublicKey(p.public.rsa))
-	got, err := ParsePayload("v=DKIM1; p=" + pkcs1)
+	got, err := parsePayload("v=DKIM1; p=" + pkcs1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestRFC6376KeySizes(t *testing.T) {
 			t.Fatal(err)
 		}
 		public := Public{Algorithm: RSA2048, rsa: &key.PublicKey}
-		if _, err := ParsePayload(public.Payload()); (err == nil) != ok {
+		if _, err := parsePayload(public.Payload()); (err == nil) != ok {
 			t.Errorf("%d bits: %v", bits, err)
 		}
 	}

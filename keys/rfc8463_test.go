@@ -32,7 +32,7 @@ func TestRFC8463ExampleKey(t *testing.T) {
 	if err := p.Check(); err != nil {
 		t.Error(err)
 	}
-	public, err := ParsePayload(rfc8463Record)
+	public, err := parsePayload(rfc8463Record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestRFC8463UnsoundPointsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = ParsePayload(RevokedPayload(Ed25519) + base64.StdEncoding.EncodeToString(data))
+		_, err = parsePayload(RevokedPayload(Ed25519) + base64.StdEncoding.EncodeToString(data))
 		if err == nil {
 			t.Errorf("%s is read", encoded)
 		} else if !strings.Contains(err.Error(), want) {

@@ -83,7 +83,7 @@ type Ring struct {
 	// what a slot answered; it is refilled only then. Minted: selectors that were
 	// removed, with the time, so that none is used again; see burnedFor.
 	Freed map[string]int64
-	// Jitter spreads the period, -1000 to 1000 thousandths of JitterShare,
+	// Jitter spreads the period, -1000 to 1000 thousandths of jitterShare,
 	// derived from the claim's token: JitterOf.
 	Jitter int16
 	// RolledFrom is the ID of the key that the active one replaced while the
@@ -140,8 +140,8 @@ type Material struct {
 }
 
 const (
-	// SlotCount is how many slots an algorithm has: active, draining, standby.
-	SlotCount = 3
+	// slotCount is how many slots an algorithm has: active, draining, standby.
+	slotCount = 3
 	// MaxKeys bounds the keys of one algorithm in minted mode. The longest
 	// policy that Check allows keeps 26 in flight; the rest is room for rotations
 	// by hand.
@@ -156,7 +156,7 @@ const (
 
 // SlotLabel is the label of a slot: k1…k3 for RSA, ke1…ke3 for Ed25519.
 func SlotLabel(a Algorithm, slot uint8) string {
-	if slot < 1 || slot > SlotCount {
+	if slot < 1 || slot > slotCount {
 		panic(fmt.Sprintf("keys: slot %d", slot))
 	}
 	if a == Ed25519 {
@@ -167,7 +167,7 @@ func SlotLabel(a Algorithm, slot uint8) string {
 
 // slotOf reads what SlotLabel writes; 0 where it is no slot of the algorithm.
 func slotOf(a Algorithm, label string) uint8 {
-	for slot := uint8(1); slot <= SlotCount; slot++ {
+	for slot := uint8(1); slot <= slotCount; slot++ {
 		if SlotLabel(a, slot) == label {
 			return slot
 		}
@@ -327,10 +327,10 @@ func forgotten(selector string, at int64) bool {
 // empty and past every cache.
 func (r Ring) slotFor(a Algorithm, wanted string, at int64) (uint8, error) {
 	if wanted != "" && slotOf(a, wanted) == 0 {
-		return 0, fmt.Errorf("selector %q is no slot of %s, want %s to %s", clip(wanted), a, SlotLabel(a, 1), SlotLabel(a, SlotCount))
+		return 0, fmt.Errorf("selector %q is no slot of %s, want %s to %s", clip(wanted), a, SlotLabel(a, 1), SlotLabel(a, slotCount))
 	}
 	soonest := NotReady{What: fmt.Sprintf("a slot of %s", a)}
-	for slot := uint8(1); slot <= SlotCount; slot++ {
+	for slot := uint8(1); slot <= slotCount; slot++ {
 		label := SlotLabel(a, slot)
 		if wanted != "" && label != wanted {
 			continue
@@ -454,9 +454,9 @@ func (r Ring) Records(algorithms []Algorithm) []Record {
 		}
 		return records
 	}
-	records := make([]Record, 0, SlotCount*len(algorithms))
+	records := make([]Record, 0, slotCount*len(algorithms))
 	for _, a := range algorithms {
-		for slot := uint8(1); slot <= SlotCount; slot++ {
+		for slot := uint8(1); slot <= slotCount; slot++ {
 			label := SlotLabel(a, slot)
 			if key, ok := r.BySelector(label); ok {
 				records = append(records, key.record())

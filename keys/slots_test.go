@@ -140,7 +140,7 @@ func (w *slotWorld) take(t *testing.T, step Step, at int64) bool {
 func (w *slotWorld) become(t *testing.T, next Ring) {
 	t.Helper()
 	records := next.Records(w.algorithms)
-	if len(records) != SlotCount*len(w.algorithms) {
+	if len(records) != slotCount*len(w.algorithms) {
 		t.Fatalf("%d slots answer, want every one", len(records))
 	}
 	for _, r := range records {

@@ -130,7 +130,7 @@ func (r Ring) activateAt(standby *Key, p Policy) (int64, bool) {
 // period is the policy's, spread by the ring's jitter.
 func (r Ring) period(p Policy) int64 {
 	period := seconds(p.Period)
-	return period + period*int64(r.Jitter)/int64(1000/JitterShare)
+	return period + period*int64(r.Jitter)/int64(1000/jitterShare)
 }
 
 // drainedFrom is when a draining key's last signature may have been made.
@@ -179,7 +179,7 @@ func (r Ring) publishAt(a Algorithm) (int64, bool) {
 	}
 	var free int64
 	found := false
-	for slot := uint8(1); slot <= SlotCount; slot++ {
+	for slot := uint8(1); slot <= slotCount; slot++ {
 		label := SlotLabel(a, slot)
 		if _, used := r.BySelector(label); used {
 			continue

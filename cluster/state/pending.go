@@ -36,16 +36,7 @@ func (m Machine) Pending(since int64) iter.Seq[Waiting] {
 	}
 }
 
-// WaitsSince is since when a claim waits for its proof; 0 where it does not.
-func (d *Domain) WaitsSince() int64 {
-	if ends := d.waitsUntil(); ends != 0 {
-		return ends - pendingFor
-	}
-	return 0
-}
-
-// waitsUntil is when a claim ends that waits for its proof; 0: it does not, or there
-// is no claim.
+// waitsUntil is when a claim ends that waits for its proof; 0 for any other, and nil.
 func (d *Domain) waitsUntil() int64 {
 	if d == nil || d.State != Pending {
 		return 0
@@ -53,7 +44,8 @@ func (d *Domain) waitsUntil() int64 {
 	return d.GoneAt
 }
 
-// waits keeps the index of a claim that waited until was and does until is.
+// waits updates the index of pending claims for one that waited until was and waits until
+// is now; 0: not at all.
 func (w *writer) waits(t Token, was, is int64) {
 	if was != 0 {
 		w.pending.Delete(dueKey(was, t))
