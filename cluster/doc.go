@@ -13,8 +13,8 @@
 //
 // A write walks propose.go, the library, fsm.go.
 //
-//   - A node: node.go has its configuration and settings of Raft, start.go opens
-//     and closes it, build.go makes the machine from disk.
+//   - A node: config.go has its configuration and timers, node.go is its parts and how
+//     it is, start.go starts and closes it, build.go makes the machine from disk.
 //   - On disk: store.go and store_sum.go are the log, mark.go how far it was
 //     applied, snapshots.go the images, keep.go and pace.go when and how gently
 //     they are written, restore.go an operator's image. disk.go watches the room,
