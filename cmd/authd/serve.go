@@ -167,31 +167,9 @@ func (s *server) start(ctx context.Context) error {
 	if s.config.Runtime.GCPercent == 0 {
 		s.tasks.Go(func() { tendCollector(ctx, func() bool { return s.dns.Load() == nil }) })
 	}
-	keeper, err := keys.OpenKeeper(s.config.Keys.KEKFile)
-	if err != nil {
-		return fmt.Errorf("opening keys.kek_file: %w", err)
-	}
-	source, err := s.openSource()
-	if err != nil {
-		return fmt.Errorf("starting the key mill: %w", err)
-	}
-	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
-		return fmt.Errorf("making data directory: %w", err)
-	}
-	s.identity, err = cluster.OpenIdentity(cluster.IdentityConfig{
-		ID: s.config.ID, CAFile: s.config.Link.CAFile, CertFile: s.config.Link.CertFile, KeyFile: s.config.Link.KeyFile,
-		Renewed: filepath.Join(s.config.DataDir, "certificate.pem"), Now: s.now,
-	})
+	keeper, source, err := s.prepare()
 	if err != nil {
 		return err
-	}
-	if err := cluster.Superseded(s.config.DataDir); err != nil {
-		return err
-	}
-	if s.prober, err = probe.New(probe.Config{
-		Resolvers: s.config.Verify.Resolvers, Timeout: time.Duration(s.config.Verify.Timeout), ServerPort: s.config.Verify.ServerPort,
-	}); err != nil {
-		return fmt.Errorf("preparing verification: %w", err)
 	}
 	// All that can be wrong with the configuration has been looked at: from here on a
 	// predecessor has let go.
@@ -211,6 +189,42 @@ func (s *server) start(ctx context.Context) error {
 	if err := s.catchUp(ctx); err != nil {
 		return err
 	}
+	return s.startDNS(ctx)
+}
+
+// prepare opens what a node needs besides its data directory, of which a predecessor
+// may have the lock still.
+func (s *server) prepare() (keeper keys.Keeper, source keys.Source, err error) {
+	if keeper, err = keys.OpenKeeper(s.config.Keys.KEKFile); err != nil {
+		return nil, nil, fmt.Errorf("opening keys.kek_file: %w", err)
+	}
+	if source, err = s.openSource(); err != nil {
+		return nil, nil, fmt.Errorf("starting the key mill: %w", err)
+	}
+	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("making data directory: %w", err)
+	}
+	s.identity, err = cluster.OpenIdentity(cluster.IdentityConfig{
+		ID: s.config.ID, CAFile: s.config.Link.CAFile, CertFile: s.config.Link.CertFile, KeyFile: s.config.Link.KeyFile,
+		Renewed: filepath.Join(s.config.DataDir, "certificate.pem"), Now: s.now,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cluster.Superseded(s.config.DataDir); err != nil {
+		return nil, nil, err
+	}
+	if s.prober, err = probe.New(probe.Config{
+		Resolvers: s.config.Verify.Resolvers, Timeout: time.Duration(s.config.Verify.Timeout), ServerPort: s.config.Verify.ServerPort,
+	}); err != nil {
+		return nil, nil, fmt.Errorf("preparing verification: %w", err)
+	}
+	return keeper, source, nil
+}
+
+// startDNS opens the DNS listeners, or goes on with those of a predecessor, and lets
+// that one end.
+func (s *server) startDNS(ctx context.Context) error {
 	var inherited []zone.Socket
 	if s.next.from != nil {
 		select {
