@@ -44,9 +44,9 @@ type BarrierWait struct {
 	Why   string      `cbor:"5,keyasint"`
 }
 
-// AnswersAt tells the node where other nodes, and itself, find its DNS listener
-// for barriers; a wildcard has the host of its node link, the zero address answers
-// nobody. Call it before SetServing.
+// AnswersAt tells the node at which address its DNS listener can be asked, by itself and
+// by other nodes. A wildcard stands for the host of the node link, the zero address for
+// no listener. Call it before SetServing.
 func (n *Node) AnswersAt(address netip.AddrPort) { n.answers.Store(&address) }
 
 // answersAt is where this node answers; empty where it does not.
@@ -90,8 +90,8 @@ func (b *barrier) pass(ctx context.Context, c confirmation) []state.Task {
 	return passed
 }
 
-// question is a record to be seen. One without a name is answered by nobody yet,
-// as of a domain that is not proven: there the index alone counts.
+// question is a record that a listener should answer. Without a name nobody answers it
+// yet, the domain not being proven: then the index alone counts.
 type question struct {
 	name zone.Name
 	text string
@@ -194,7 +194,7 @@ func (b *barrier) note(tasks []state.Task, held []map[string]string) {
 			b.waits[key] = w
 		}
 	}
-	for key := range b.waits { // what is no longer waited for
+	for key := range b.waits { // drop what is no longer waited for
 		if d, ok := m.Domain(key.token); ok && contains(serving, key.node) {
 			if k, ok := d.Ring().ByID(key.key); ok && k.Stage == keys.Standby && k.ConfirmedAt == 0 {
 				continue
@@ -220,7 +220,7 @@ func (b *barrier) waiting(t state.Token) []BarrierWait {
 	return list
 }
 
-// said is what Health shows.
+// said describes what is waited for, for Health.
 func (b *barrier) said() string {
 	list := b.waiting(state.Token{})
 	if len(list) == 0 {

@@ -127,8 +127,8 @@ func (b *builder) bounds() error {
 	return nil
 }
 
-// void clears a log that a run-time restore superseded, in case the process died
-// before Raft had: what Raft wrote since would begin after the restore's index.
+// void clears a log that a run-time restore superseded where the process died before
+// Raft did so: a log that Raft wrote afterwards begins after the restore's index.
 func (b *builder) void() error {
 	base := b.mark.get().Base
 	if err := b.bounds(); err != nil {

@@ -137,8 +137,8 @@ func (n *Node) issue(public crypto.PublicKey, id string, hosts []string) ([][]by
 	if err != nil {
 		return nil, err
 	}
-	// Since machine time, which is never ahead: what a clock that runs ahead issued
-	// would be good for nobody else, and when that clock is right again not be due.
+	// Since machine time, which is never ahead: a certificate from a clock that runs
+	// ahead would not be valid yet for anybody else.
 	since, now := n.c.Now(), n.c.Now()
 	if machine := time.Unix(n.Machine().Time(), 0); machine.Unix() > 0 {
 		since = machine

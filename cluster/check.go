@@ -202,7 +202,7 @@ type sumReply struct {
 	Sum  state.Sum `cbor:"2,keyasint"`
 }
 
-// comparable is the sum where it says what this release's says; nil otherwise.
+// comparable is the sum where it has this release's form; nil otherwise.
 func (r *sumReply) comparable() *state.Sum {
 	if r.Form != state.SumForm {
 		return nil
@@ -305,7 +305,7 @@ func judge(index uint64, votes []vote) CheckReport {
 	return r
 }
 
-// of is a node's part in a report.
+// of finds a node in a report.
 func (r CheckReport) of(id string) NodeSum {
 	for _, n := range r.Nodes {
 		if n.ID == id {
@@ -396,7 +396,7 @@ func (c *checker) standDown(r CheckReport) {
 	n.fence.trip(cause)
 }
 
-// problems are what Health shows.
+// problems are those that Health shows.
 func (c *checker) problems() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -420,8 +420,8 @@ func (n *Node) stopped() string {
 	return n.disk.stops()
 }
 
-// checks says whether a batch marks places and does nothing else: that goes on
-// where writes are stopped, because it is what ends the stop.
+// checks says whether a batch marks places and does nothing else. That goes on where
+// writes are stopped, because it is what ends the stop.
 func (b batch) checks() bool {
 	return !slices.ContainsFunc(b.entries, func(e state.Entry) bool { return e.Command.Code() != state.CodeCheckState })
 }

@@ -24,11 +24,10 @@ const (
 	clockMost  = 10 * time.Second
 )
 
-// timekeeper is what a leader moves machine time by: its clock, as long as most of
-// the nodes agree with it. Machine time never goes back, and what is cached
-// outside does not know of it: a clock that runs ahead alone would let a key sign
-// before the caches have forgotten that it was not there. So without agreement
-// time stands still, and with it what is due; nothing else does.
+// timekeeper is the clock by which a leader moves machine time, as long as most nodes
+// agree with it. Machine time never goes back, and caches do not follow it: a clock that
+// runs ahead would let a key sign before caches have forgotten that it was not there.
+// So without agreement time stands still, and with it what is due; nothing else does.
 type timekeeper struct {
 	node  *Node
 	doubt chan struct{} // wakes the comparison
@@ -71,8 +70,8 @@ func (k *timekeeper) ask() {
 	}
 }
 
-// stamp is the time that proposals carry, in seconds since 1970: this node's, or
-// that of the machine, which moves nothing, where the others do not agree.
+// stamp is the time that proposals carry, in seconds since 1970: this node's, or where
+// the others do not agree the machine's, so that time stands still.
 func (k *timekeeper) stamp() int64 {
 	machine := k.node.Machine().Time()
 	k.mu.Lock()
@@ -142,7 +141,7 @@ func (k *timekeeper) run(moved func()) {
 		case <-time.After(pause):
 		case <-k.doubt:
 			if !k.node.leads() {
-				select { // a doubt of one who does not lead can wait
+				select { // a doubt can wait where this node does not lead
 				case <-time.After(minPause):
 				case <-k.node.ctx.Done():
 				}

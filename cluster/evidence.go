@@ -47,7 +47,7 @@ type evidence struct {
 	asked   map[uint64]asked
 	handed  handedBy
 	entries int   // of handed, all claims together
-	latest  int64 // no time that is noted here is later
+	latest  int64 // the latest time that is noted here
 	failed  string
 }
 
@@ -96,13 +96,13 @@ func newEvidence(n *Node) (*evidence, error) {
 	return e, e.save(false)
 }
 
-// now is this node's clock, where it is not behind machine time: what is noted too
-// early would let go of a key too early.
+// now is this node's clock, or machine time where that is later: a use that is noted too
+// early would let a key be revoked too early.
 func (e *evidence) now() int64 { return max(e.node.c.Now().Unix(), e.node.Machine().Time()) }
 
-// notAfter brings times back that were noted while this node's clock ran ahead: a
-// clock that most nodes agree with says that they cannot be later than limit. They
-// would hold back every key that drains until then.
+// notAfter moves times after limit back to it: they were noted while this node's clock
+// ran ahead, and most nodes agree that it cannot be later. They would hold back every
+// draining key until then.
 func (e *evidence) notAfter(limit int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -208,7 +208,7 @@ func (a asked) plus(now int64, count uint64) asked {
 	return a
 }
 
-// on is the count with a day as the latest; a clock that went back counts on.
+// on is the count with that day as the latest; a day before the latest counts with it.
 func (a asked) on(day int64) asked {
 	if day <= a.Day {
 		return a
@@ -276,7 +276,7 @@ func (n *Node) Watch() *zone.Watch { return n.evidence.watch }
 // nothing is missing. Where it is not called the next start takes the time before
 // it for unknown.
 func (n *Node) KeepEvidence() error {
-	n.evidence.add() // once for the tables in use, once for those just left
+	n.evidence.add() // once for the tables that were left before, once for those in use
 	n.evidence.add()
 	return n.evidence.save(true)
 }

@@ -74,7 +74,7 @@ func (n *Node) Checks() []Check {
 // maxSaid bounds what one check may say to another node.
 const maxSaid = 400
 
-// told are the checks that are not OK, as other nodes show them.
+// told lists the checks that are not OK, for other nodes to show.
 func (n *Node) told() []string {
 	var list []string
 	for _, k := range n.Checks() {
@@ -92,8 +92,8 @@ type silence struct {
 	since map[string]time.Time // of the last contact, by node
 }
 
-// watchSilence keeps it. What an earlier leader knew does not count: the heartbeats
-// of a new one find it out within seconds.
+// watchSilence keeps n.silent. It starts empty with each leader, whose heartbeats find
+// out within seconds.
 func (n *Node) watchSilence() {
 	const room = 64 // where it is full, the next failed heartbeat tells again
 	news := make(chan raft.Observation, room)
@@ -159,8 +159,8 @@ func (n *Node) silentProblem() string {
 	return "not reached: " + strings.Join(away, ", ") + "; start it again, or replace it, or state that it is off: authd operator raft set-serving"
 }
 
-// millProblem says what is wrong with what makes keys; empty: nothing, or it is not
-// something that can tell.
+// millProblem says what is wrong with the source of keys; empty: nothing, or the source
+// cannot tell.
 func (n *Node) millProblem() string {
 	s, ok := n.c.Source.(keys.Faulty)
 	if !ok {
@@ -172,7 +172,7 @@ func (n *Node) millProblem() string {
 	return ""
 }
 
-// keeperProblem says that the file of key-encryption keys is not what it was read as.
+// keeperProblem says that the file of key-encryption keys cannot be read any more.
 func (n *Node) keeperProblem() string {
 	if k, ok := n.c.Keeper.(keys.Faulty); ok {
 		if err := k.Fault(); err != nil {
@@ -213,7 +213,7 @@ type KeyCounts struct {
 	Given, Taken, Refused uint64
 }
 
-// Figures reads them.
+// Figures reads the figures as they are now.
 func (n *Node) Figures() Figures {
 	m := n.fsm.current()
 	f := Figures{

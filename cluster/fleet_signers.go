@@ -20,8 +20,8 @@ const (
 	// handedFirst is how many shares are asked for at first; then as many as have
 	// about handedAim hand-outs.
 	handedFirst = 8
-	// givenOn is longer than a key is given by its selector after its successor signs,
-	// and clocks are apart, in seconds.
+	// givenOn is longer than a key can be fetched by its selector after its successor
+	// signs, with what clocks may be apart, in seconds.
 	givenOn = 20 * 60
 	// walkTime bounds a walk over all hand-outs. Another begins walkRest, and
 	// walkShare times as long as it took, after it at the earliest.
@@ -106,7 +106,7 @@ type FleetSigners struct {
 	Unheard []string
 }
 
-// signersWalk is the last that is known of one rotation's signers.
+// signersWalk is what is known of one rotation's signers, as of the last walk.
 type signersWalk struct {
 	running chan struct{} // closed at the end of the walk that is under way; nil: none
 	known   bool

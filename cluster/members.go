@@ -66,10 +66,9 @@ func (n *Node) isStranger(id string) bool {
 	return len(members) > 0 && !contains(members, id)
 }
 
-// isMember says whether a node that has shown a certificate of the cluster may
-// connect. A new node that knows nobody accepts whom the CA vouches for. A node
-// that was away may not know a member that was added meanwhile: it asks those it
-// knows.
+// isMember says whether a node that has shown a certificate of the cluster may connect.
+// A new node knows nobody and accepts every node that the CA vouches for. One that was
+// away may not know a member that was added meanwhile: it asks those that it knows.
 func (n *Node) isMember(id string) bool {
 	members := n.members()
 	if len(members) == 0 || contains(members, id) {
@@ -204,8 +203,8 @@ func (n *Node) AddPeer(ctx context.Context, m Member) error {
 	return n.changeAnywhere(ctx, changeAsk{Op: changeAdd, Member: m})
 }
 
-// RemovePeer removes a node. Its last word on what it serves is lost: see that
-// it is off, or out of every address list, first.
+// RemovePeer removes a node. Nothing waits for it any more, so it must be off, or out of
+// every address list, first.
 func (n *Node) RemovePeer(ctx context.Context, id string) error {
 	if !contains(n.members(), id) {
 		return fmt.Errorf("removing node %q: not a member", id)
@@ -293,8 +292,8 @@ func (n *Node) votes(id string) bool {
 	return slices.ContainsFunc(n.members(), func(m Member) bool { return m.ID == id && m.Voter })
 }
 
-// transfer hands leadership to a voter; where none is named to the one that is
-// furthest of those that answer. The library would pick one that is down.
+// transfer hands leadership to a voter; where none is named, to the furthest of those
+// that answer. The library would also pick one that is down.
 func (n *Node) transfer(ctx context.Context, to string) error {
 	if to == n.c.ID {
 		return nil

@@ -113,8 +113,8 @@ func (m *mills) run() {
 	}
 }
 
-// begin says whether a node is to be asked now: each by one goroutine, so that a
-// slow one holds up nobody.
+// begin says whether a node is to be asked now. One goroutine asks each, so that a slow
+// node holds up nobody.
 func (m *mills) begin(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -279,10 +279,10 @@ func (m *mills) status() (ready int, pace time.Duration, s millStatus) {
 	return source.Ready(), pace, s
 }
 
-// KeyPace says how many RSA keys are ready for a rotation, which the leader carries
-// out with the mills of all voters, and how long each further one takes; 0 where
-// that is not known. A node that does not answer within a second makes none. What
-// this node has stands for a leader that does not say.
+// KeyPace says how many RSA keys are ready for a rotation, and how long each further one
+// takes with the mills of all voters; 0 where that is not known. A node that does not
+// answer within a second counts as making none; where the leader does not, this node
+// stands for it.
 func (n *Node) KeyPace(ctx context.Context) (ready int, pace time.Duration) {
 	var others []Member
 	for _, m := range n.others() {

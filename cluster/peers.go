@@ -146,12 +146,12 @@ type statusReply struct {
 	// Mill is what its mill does for other nodes.
 	Mill millStatus `cbor:"64,keyasint,omitempty"`
 
-	// asked and heard are between which times of this node's clock it was said.
+	// asked and heard are the times by this node's clock between which it was said.
 	asked, heard time.Time
 }
 
-// apart is how far the clock of the node that answered surely is from this one's:
-// the way there and back tells nothing of it.
+// apart is by how much the clock of the node that answered differs from this one's at
+// least: the time that the call took may account for the rest.
 func (r *statusReply) apart() time.Duration {
 	switch {
 	case r.Clock < r.asked.Unix():

@@ -69,8 +69,8 @@ type prover struct {
 	mu     sync.Mutex
 	known  map[state.Token]*proof
 	queue  proofQueue
-	from   int64     // since when the claim that was taken in last waits
-	anew   time.Time // when all are gone through again
+	from   int64     // of the claim that was taken in last: since when it waits
+	anew   time.Time // when all pending claims are read again
 	flight int       // looks under way
 	counts ProofCounts
 }
@@ -121,7 +121,7 @@ func (p *prover) run() {
 	}
 }
 
-// forget leaves all to another leader.
+// forget empties the queue: another node leads, and asks.
 func (p *prover) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -169,15 +169,14 @@ func (p *prover) takeIn(m state.Machine, now time.Time) {
 	}
 }
 
-// proofPause is the time between two looks at a claim that waits since a time.
+// proofPause is the time until the next look at a claim, by how long it has waited.
 func proofPause(since int64, now time.Time) time.Duration {
 	waited := now.Sub(time.Unix(since, 0))
 	return min(proofFirst+max(0, waited)/proofShare, proofMost)
 }
 
-// firstProof is when a leader looks first. It does not know when another looked last,
-// so a part of the pause passes: a different one for each claim, since tokens are
-// random.
+// firstProof is when a new leader looks first. It does not know when its predecessor
+// looked, so it waits a part of the pause, a different one for each claim's token.
 func firstProof(w state.Waiting, now time.Time) int64 {
 	rest := proofPause(w.Since, now) * time.Duration(w.Token[0]) / 256
 	return max(now.Add(rest).Unix(), w.Since+int64(proofFirst/time.Second))

@@ -89,7 +89,7 @@ type journal struct {
 	sync      func(*os.File) error // os.File.Sync but in tests
 	// committed is where the cluster says that the journal ended, and from when on.
 	committed func() (state.ReadsHead, bool)
-	grew      chan struct{} // has a value once there are entries that grew was not read for
+	grew      chan struct{} // has a value once there are entries that nobody was told of
 
 	mu      sync.Mutex // guards all below
 	known   map[readID]struct{}
@@ -108,8 +108,8 @@ type journal struct {
 	hash   state.AuditHash
 }
 
-// readID is what is released once: a key to an access token. Half of a SHA-256,
-// because who holds a token chooses nothing of it.
+// readID stands for a key and the access token it was released to: half of a SHA-256,
+// since whoever holds a token chooses nothing that goes into it.
 type readID [16]byte
 
 func idOf(r *KeyRead) (id readID) {
@@ -329,7 +329,7 @@ func (j *journal) open() (err error) {
 	j.repeats = max(j.repeats, committed.Repeats)
 	j.seq, j.hash, j.size, j.number = 0, state.AuditHash{}, 0, 1
 	damaged, agrees := j.readEnd(numbers, committed)
-	if damaged { // the file stays as it is, for who looks into it
+	if damaged { // the file stays as it is, as evidence
 		j.number++
 	}
 	file, err := os.OpenFile(j.path(j.number), os.O_RDWR|os.O_CREATE, 0o600)
@@ -375,9 +375,9 @@ func (j *journal) readEnd(numbers []int, committed state.ReadsHead) (damaged, ag
 	return damaged, agrees
 }
 
-// goOn notes that entries are missing, and goes on behind all that the cluster
-// knows of. Keys go on being released: that is what the node is for, and nobody
-// can undo what happened. Called with mu held.
+// goOn notes that entries are missing, and goes on behind all that the cluster knows
+// of. Keys are released all the same: that is what the node is for, and nothing can
+// undo what happened. Called with mu held.
 func (j *journal) goOn(committed state.ReadsHead, why error) error {
 	gap := ReadsGap{After: j.seq, Until: max(j.seq, committed.Seq), Why: why.Error()}
 	hash := j.hash

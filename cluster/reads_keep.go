@@ -7,13 +7,13 @@ import (
 	"authd/cluster/state"
 )
 
-// keepReads is the goroutine that tells the cluster where the journal ends, when
-// that changed and at most once a minute: at once after a rest, so that what a thief
-// read cannot be cut off before anybody knows of it. Without a quorum it is told later.
+// keepReads is the goroutine that tells the cluster where the journal ends when that
+// changed, at most once a minute. After a minute's rest it tells at once, so that what a
+// thief read cannot be cut off before anybody knows. Without a quorum it is told later.
 func (n *Node) keepReads() {
 	tick := time.NewTicker(n.tuning.reads)
 	defer tick.Stop()
-	grew := n.journal.grew // nil: told less than a minute ago
+	grew := n.journal.grew // nil for a minute after the cluster was told
 	for {
 		if err := n.journal.check(); err != nil {
 			n.logger.Error("opening the journal of key reads", "error", err)
@@ -32,7 +32,7 @@ func (n *Node) keepReads() {
 	}
 }
 
-// tellReads says whether there was anything to tell.
+// tellReads proposes where the journal ends, and says whether that was news.
 func (n *Node) tellReads() bool {
 	seq, hash, repeats := n.journal.head()
 	had, _ := n.Machine().ReadsHead(n.c.ID)

@@ -114,11 +114,10 @@ func (r *Recovery) readTail() error {
 	return nil
 }
 
-// Commit writes the state, and with it what an operator states of the nodes that are
-// given up, as a snapshot whose configuration is this node alone,
-// moves the mark to it, and clears the log. Interrupted before the mark, nothing
-// has changed (the snapshot is not adopted); after it, the next start clears what
-// is left of the log (index contract).
+// Commit writes the state, with the operator's statement about the nodes that are given
+// up, as a snapshot whose configuration is this node alone, moves the mark to it, and
+// clears the log. Interrupted before the mark, nothing has changed (the snapshot is not
+// adopted); after it, the next start clears what is left of the log (index contract).
 func (r *Recovery) Commit(statement string) error {
 	n := r.node
 	m := r.recovered(statement)

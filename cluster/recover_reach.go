@@ -24,9 +24,9 @@ import (
 // reachTime is how long something that lives may take to show it.
 const reachTime = 5 * time.Second
 
-// Living says what lives of the cluster that is to be given up, as far as this machine
-// reaches: processes at the node links of the others, which show certificates of one of
-// roots. Empty: nothing does.
+// Living lists what lives of the cluster that is to be given up, as far as it can be
+// reached from here: processes at the node links of the others that show certificates
+// of one of roots. Empty: nothing.
 func (r *Recovery) Living(ctx context.Context, roots *x509.CertPool) []string {
 	return r.living(ctx, tcp{}, roots)
 }
@@ -35,7 +35,7 @@ func (r *Recovery) living(ctx context.Context, over network, roots *x509.CertPoo
 	return askEach(ctx, r.Lost, func(ctx context.Context, m Member) string {
 		c, err := over.Dial(ctx, m.Address)
 		if err != nil {
-			return "" // nobody, as far as anybody can tell from here
+			return "" // nobody, as far as can be told from here
 		}
 		defer c.Close()
 		until, _ := ctx.Deadline()
@@ -51,7 +51,7 @@ func whoIs(ctx context.Context, c net.Conn, m Member, roots *x509.CertPool) stri
 	var shown *x509.Certificate
 	client := tls.Client(c, &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{protocolCall},
-		InsecureSkipVerify: true, // an expired one lives as well
+		InsecureSkipVerify: true, // a node with an expired certificate lives as well
 		VerifyConnection: func(s tls.ConnectionState) error {
 			shown = s.PeerCertificates[0]
 			return nil
@@ -71,9 +71,9 @@ func whoIs(ctx context.Context, c net.Conn, m Member, roots *x509.CertPool) stri
 	return ""
 }
 
-// Answering says which addresses of name servers answer for a platform zone, while this
-// node does not run: who is asked there has the answers of the old cluster, or of what
-// took its place. Old nodes may be reached there whose node links are not.
+// Answering lists the addresses of name servers that answer for a platform zone although
+// this node does not run: there the old cluster answers, or whatever took its place. Old
+// nodes may be reached there when their node links are not.
 func (r *Recovery) Answering(ctx context.Context) []string {
 	asker := zone.NewAsker(zone.NewTree())
 	defer asker.Close()

@@ -117,7 +117,7 @@ func (s *suspicion) wake() {
 	s.reload(t.lease)
 }
 
-// calm undoes wake. mu is held.
+// calm restores the timeout that wake shortened. mu is held.
 func (s *suspicion) calm() {
 	if s.lowered {
 		s.lowered, s.woken = false, time.Time{}
@@ -133,8 +133,8 @@ func (s *suspicion) reload(heartbeat time.Duration) {
 	}
 }
 
-// doubts says whether this node may be about to give its leader up, of which more
-// is known soon: until then a wish to be elected waits.
+// doubts says whether this node may be about to give its leader up. It will know soon;
+// until then a request to be elected waits.
 func (s *suspicion) doubts() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +165,7 @@ func (s *suspicion) settle(q *raft.RequestPreVoteRequest, stop <-chan struct{}) 
 	}
 }
 
-// asks says whether this node may ask for votes now, or another goes first.
+// asks says whether this node may ask for votes now; if not, another goes first.
 func (s *suspicion) asks(q *raft.RequestPreVoteRequest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,8 +176,8 @@ func (s *suspicion) asks(q *raft.RequestPreVoteRequest) bool {
 	return true
 }
 
-// beats says whether a wish of this node's that is under way goes before q: of two
-// that both were granted each would vote for itself, and none would win.
+// beats says whether this node's own request, which is under way, goes before q. If both
+// were granted each would vote for itself, and neither would win.
 func (s *suspicion) beats(q *raft.RequestPreVoteRequest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
