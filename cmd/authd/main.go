@@ -6,6 +6,19 @@
 // This package wires: configuration, certificates, processes, the command line.
 // It decides nothing about DNS, keys or replication. rules_test.go keeps the
 // walls between the packages.
+//
+// # Where things are
+//
+//   - The command line: cli.go lists the commands, client.go and pages.go speak to
+//     the API, output.go and progress.go print.
+//   - Commands: zone.go, pool.go, tenant.go, token.go, domain*.go, import*.go,
+//     key*.go, timeline.go, rotation.go, audit*.go, events.go, operator*.go, snapshot.go.
+//   - A node: serve.go starts it from config*.go; mill.go is its child that makes
+//     keys; handover.go and succession.go pass it to another process; collector.go,
+//     processors.go and process_linux.go fit the runtime; pidfile.go, log.go, cookies.go.
+//   - Making clusters: nodefile.go and ca.go write what nodes need, dev*.go runs one on
+//     loopback.
+//   - lab*.go: what only a lab build has, and tests with real programs in namespaces.
 package main
 
 import (
