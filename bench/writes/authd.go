@@ -122,21 +122,19 @@ func (c *connection) ask(method, path, header string, body []byte) (r *http.Resp
 // authd measures a cluster of three nodes.
 func (b *bench) authd() error {
 	dir := filepath.Join(b.dir, "authd")
-	p, err := start(filepath.Join(b.dir, "authd.log"), b.binary, "dev", "--empty", "--data", dir,
-		"--dns-port", fmt.Sprint(authdDNS+1), "--api-port", fmt.Sprint(authdAPI+1))
+	p, err := b.dev(dir)
 	if err != nil {
 		return err
 	}
-	defer p.stop()
-	err = until("authd dev says ready", time.Minute, func() error {
-		log, _ := os.ReadFile(filepath.Join(b.dir, "authd.log"))
-		if !strings.Contains(string(log), "\nready\n") {
-			return fmt.Errorf("%s", log)
+	defer func() { p.stop() }()
+	if b.domains > 0 {
+		p.stop()
+		if err := b.populate(dir); err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return err
+		if p, err = b.dev(dir); err != nil {
+			return err
+		}
 	}
 	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
 	if err != nil {
@@ -170,6 +168,41 @@ func (b *bench) authd() error {
 		return err
 	}
 	return b.visible(c)
+}
+
+// dev starts three nodes and waits until they are ready.
+func (b *bench) dev(dir string) (*process, error) {
+	log := filepath.Join(b.dir, "authd.log")
+	p, err := start(log, b.binary, "dev", "--empty", "--data", dir, "--dns-port", fmt.Sprint(authdDNS+1), "--api-port", fmt.Sprint(authdAPI+1))
+	if err != nil {
+		return nil, err
+	}
+	err = until("authd dev says ready", 5*time.Minute, func() error {
+		text, _ := os.ReadFile(log)
+		if !strings.Contains(string(text), "\nready\n") {
+			return fmt.Errorf("%s", text)
+		}
+		return nil
+	})
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// populate gives the nodes that were stopped the domains that are there from the start.
+func (b *bench) populate(dir string) error {
+	fleet, err := b.folder("fleet")
+	if err != nil {
+		return err
+	}
+	out, err := exec.Command(b.data, "-bare", "-dir", fleet, "-cluster", dir,
+		"-n", fmt.Sprint(b.domains*7/10), "-m", fmt.Sprint(b.domains-b.domains*7/10)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("making %d domains: %w: %s", b.domains, err, out)
+	}
+	return nil
 }
 
 func prepare(c *client) error {

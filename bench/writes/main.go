@@ -3,10 +3,11 @@
 // visible on all three nodes; BIND's dynamic updates, PowerDNS's API over LMDB,
 // Knot's configuration transactions; and Raft alone with an empty state machine.
 //
-//	writes [-seconds 6] [-import 10000] [-only authd,bind,pdns,knot,raft] -authd BINARY -dir DIR
+//	writes [-seconds 6] [-import 10000] [-domains 0] [-only authd,bind,pdns,knot,raft] -authd BINARY -data BINARY -dir DIR
 //
 // BINARY is authd built with the tag lab: its keys cost nothing, as a pool of
-// ready keys would. authd is three nodes with mutual TLS and synced logs; each peer
+// ready keys would; with -domains it has so many from the start, made by bench/data,
+// besides those of the import, which are the ones that are changed. authd is three nodes with mutual TLS and synced logs; each peer
 // is one process without a replica, durable as it comes. All share the machine's
 // processors with the client.
 package main
@@ -32,6 +33,8 @@ type bench struct {
 	binary  string
 	seconds time.Duration
 	imports int
+	data    string // makes domains
+	domains int
 	rates   map[string]float64 // changes a second by row
 }
 
@@ -47,12 +50,14 @@ func main() {
 	seconds := flag.Int("seconds", 6, "how long each row is measured")
 	only := flag.String("only", "authd,bind,pdns,knot,raft", "what to measure")
 	flag.IntVar(&b.imports, "import", 10_000, "how many domains the bulk import has")
+	flag.IntVar(&b.domains, "domains", 0, "how many domains authd has before the import")
+	flag.StringVar(&b.data, "data", "", "bench/data, built with the tag lab; for -domains")
 	flag.StringVar(&b.binary, "authd", "", "authd, built with the tag lab")
 	flag.StringVar(&b.dir, "dir", "", "a folder for the data; emptied")
 	flag.Parse()
 	b.seconds = time.Duration(*seconds) * time.Second
-	if b.dir == "" || b.binary == "" {
-		fmt.Fprintln(os.Stderr, "writes: -authd and -dir are needed; see bench/README.md")
+	if b.dir == "" || b.binary == "" || b.domains > 0 && b.data == "" {
+		fmt.Fprintln(os.Stderr, "writes: -authd and -dir are needed, and -data for -domains; see bench/README.md")
 		os.Exit(2)
 	}
 	if err := b.run(strings.Split(*only, ",")); err != nil {

@@ -251,20 +251,24 @@ func (m *million) tail(i int) string {
 		m.Fatalf("node %d has no metric %s", i, name)
 		return 0
 	}
-	return fmt.Sprintf("%.0f entries, %.0f MiB, in %s", value("authd_log_tail_entries"), value("authd_log_tail_bytes")/(1<<20), m.replayed(i))
+	return fmt.Sprintf("%.0f entries, %.0f MiB; %s", value("authd_log_tail_entries"), value("authd_log_tail_bytes")/(1<<20), m.built(i))
 }
 
-// replayed is how long a node took to apply its tail, by its log.
-func (m *million) replayed(i int) time.Duration {
+// built is what a node's start took, by its log.
+func (m *million) built(i int) string {
 	m.Helper()
 	text, err := os.ReadFile(m.run[i].log)
 	if err != nil {
 		m.Fatal(err)
 	}
 	_, line, _ := strings.Cut(string(text), `msg="state built"`)
-	took, err := time.ParseDuration(logField(line, " replay="))
-	if err != nil {
-		m.Fatalf("reading when node %d had built its state: %v", i, err)
+	var parts []string
+	for _, part := range []string{"read", "replay", "published"} {
+		took, err := time.ParseDuration(logField(line, " "+part+"="))
+		if err != nil {
+			m.Fatalf("reading when node %d had built its state: %v", i, err)
+		}
+		parts = append(parts, part+" "+took.Round(10*time.Millisecond).String())
 	}
-	return took.Round(10 * time.Millisecond)
+	return strings.Join(parts, ", ")
 }
