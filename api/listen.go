@@ -30,7 +30,7 @@ type Limits struct {
 // at a token. The library would take frames of 1 MiB and keep as much beside.
 const (
 	frameOctets  = 16 << 10  // the least that RFC 9113 section 4.2 lets a server take
-	streamOctets = 64 << 10  // that a request sends ahead of who reads it
+	streamOctets = 64 << 10  // that a request may send ahead of its reader
 	unreadOctets = 256 << 10 // the same of all requests of a connection
 )
 

@@ -16,7 +16,7 @@ const localID = "local"
 const maxSocketPath = 107
 
 // listenLocal opens the API's local socket: a file that only the node's own user may
-// use. Who can is that user or root, who could read the state and the
+// use. Whoever can is that user or root, and could read the state and the
 // key-encryption key as well, so no token is asked for. The socket of a predecessor
 // at that path is replaced in one step; it is not removed at the end, when it may be
 // a successor's.

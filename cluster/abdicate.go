@@ -8,7 +8,7 @@ import (
 // would is the one that waits for the disk. So the node falls silent (transport), which
 // the others take for its end only after the heartbeat timeout; and since it knows
 // better, it tells the voter that has most of its log to stand for election now (Raft
-// dissertation, section 3.10). Who lacks something committed is not elected, and where
+// dissertation, section 3.10). A voter that lacks something committed is not elected, and where
 // the message is lost the silence does the same.
 
 // abdicate does that once for each time that the disk hangs. Writes that wait here for

@@ -49,7 +49,7 @@ type AuditGap struct {
 }
 
 // trail writes the changes of the machine to files: all, in order, each once. It
-// is of one goroutine but for problem.
+// belongs to one goroutine, problem apart.
 type trail struct {
 	dir     string
 	limit   int64

@@ -7,7 +7,7 @@
 // without a quorum. See ARCHITECTURE.md, "The index contract".
 //
 // It decides nothing about what may exist: that is cluster/state. It speaks
-// neither HTTP nor DNS, but for asking other nodes' listeners through zone.
+// neither HTTP nor DNS, except to ask other nodes' listeners, through zone.
 //
 // # Where things are
 //
@@ -36,5 +36,5 @@
 //   - Agreement: check.go and recount.go compare machines; figures.go has what
 //     health and metrics say.
 //
-// Read cluster/state for what is replicated, api for who calls.
+// Read cluster/state for what is replicated, api for its caller.
 package cluster

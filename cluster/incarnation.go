@@ -134,7 +134,7 @@ func (r *rival) met(why error) {
 	r.why, r.at = why.Error(), time.Now()
 }
 
-// problem says who was met of late; empty: nobody.
+// problem says who was met recently; empty: nobody.
 func (r *rival) problem() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -27,7 +27,7 @@ const (
 	handshakeTime = 3 * time.Second
 	// maxStrangers bounds connections that have not yet said who they are. The oldest
 	// makes room for another: a member says it in some milliseconds, and is kept away
-	// only by who opens this many connections in that time.
+	// only by somebody who opens this many connections in that time.
 	maxStrangers = 64
 	// maxPerPeer bounds the connections of one peer: Raft keeps three, and opens
 	// more for votes and snapshots; calls use one.
@@ -70,7 +70,7 @@ type link struct {
 	admit     func(ctx context.Context, c net.Conn)
 
 	network   network
-	patience  time.Duration // handshakeTime, but in tests
+	patience  time.Duration // handshakeTime; tests set it shorter
 	listener  net.Listener
 	advertise net.Addr
 	ctx       context.Context

@@ -86,7 +86,7 @@ type journal struct {
 	dir, node string
 	limit     int64
 	now       func() time.Time
-	sync      func(*os.File) error // os.File.Sync but in tests
+	sync      func(*os.File) error // os.File.Sync, except in tests
 	// committed is where the cluster says that the journal ended, and from when on.
 	committed func() (state.ReadsHead, bool)
 	grew      chan struct{} // has a value once there are entries that nobody was told of

@@ -20,7 +20,7 @@ type address string
 func (address) Network() string  { return "tcp" }
 func (a address) String() string { return string(a) }
 
-// network is what the node link runs over: TCP, but in tests of virtual time.
+// network is what the node link runs over: TCP, except in tests of virtual time.
 type network interface {
 	Listen(ctx context.Context, address string) (net.Listener, error)
 	Dial(ctx context.Context, address string) (net.Conn, error)

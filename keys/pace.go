@@ -27,7 +27,7 @@ type took struct {
 type pace struct {
 	made     int
 	work     time.Duration // for one pair, on average
-	busy     took          // for one pair, on average of late
+	busy     took          // for one pair, on recent average
 	measured time.Time
 }
 

@@ -176,7 +176,7 @@ type askConn struct {
 	pending map[uint16]asking
 }
 
-// asking is a question under way. Its replies belong to who asks once all are there.
+// asking is a question under way. Its replies belong to the caller once all are there.
 type asking struct {
 	question []byte // as sent, from the header on
 	of       *askBatch

@@ -11,8 +11,8 @@ import "unsafe"
 //
 // It is advice to the caches only. It follows the likely way alone (the longest
 // anchor above the name, the node of the name itself), takes no decision, and an
-// answer is the same without it: lookup looks at everything again, but for the
-// names, which are taken apart once (Expected).
+// answer is the same without it: lookup looks at everything again, except that
+// names are taken apart once (Expected).
 
 const (
 	// expectSize is how many queries are looked at together: each may bring two

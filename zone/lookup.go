@@ -8,7 +8,7 @@ type view struct {
 	b        block
 	anchor   anchor
 	depth    int            // labels of the anchor
-	apex     int            // labels of the zone: the anchor's own, but for targets
+	apex     int            // labels of the zone: the anchor's own, except for targets
 	platform *platformEntry // whose zone it is, or that gives the contact
 	pool     *Pool          // nil for platform zones, and where there is none
 	common   *common

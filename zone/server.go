@@ -83,7 +83,7 @@ type limits struct {
 	stall       time.Duration // how long a new connection and a new message are not taken for abuse
 	idle        time.Duration // between messages
 	write       time.Duration // for a reader to take what it asked for
-	last        time.Duration // drainLast, but in tests
+	last        time.Duration // drainLast; tests set it shorter
 	turns       int           // connections that are answered at the same time; 0: turnsEach a processor
 }
 

@@ -213,7 +213,7 @@ func (s *Server) connectionStats() ConnectionStats {
 	return ConnectionStats{Open: len(s.conns), Accepted: s.accepted, Evicted: s.evicted, Refused: s.refused}
 }
 
-// closeIdle closes every connection that waits for a message, but for one that came
+// closeIdle closes every connection that waits for a message, except one that came
 // just now, whose first message may be under way. One that begins to wait later sees
 // for itself that the server is closing.
 func (s *Server) closeIdle() {

@@ -278,7 +278,7 @@ func (w *writer) checkMaterial(d *Domain, was, ring keys.Ring) *Refusal {
 	return nil
 }
 
-// checkForeign refuses a key that another tenant has already: who holds the
+// checkForeign refuses a key that another tenant has already: whoever holds the
 // private half could sign for both. A private half is a proof, a public one is
 // not: who merely published a key does not keep its owner from bringing it.
 func (w *writer) checkForeign(d *Domain, k keys.Key) *Refusal {

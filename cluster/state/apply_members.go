@@ -7,7 +7,7 @@ import (
 )
 
 // Authority is the cluster's own CA: its certificate, and its key sealed under the
-// key-encryption key. Who holds that one can issue certificates of nodes, which is
+// key-encryption key. Whoever holds that one can issue certificates of nodes, which is
 // what lets nodes renew theirs and others join without the operator's machine; the
 // log, snapshots and backups alone are of no use for it.
 type Authority struct {
@@ -60,7 +60,7 @@ func (t *tables) invitationAt(id string) (int, bool) {
 	return slices.BinarySearchFunc(t.invitations, id, func(i Invitation, id string) int { return strings.Compare(i.ID, id) })
 }
 
-// Good says whether an invitation is open at a time to who shows its secret.
+// Good says whether an invitation is open, at a time, to somebody who shows its secret.
 func (i Invitation) Good(hash [32]byte, at int64) bool {
 	return subtle.ConstantTimeCompare(i.Hash[:], hash[:]) == 1 && i.AdmittedAt == 0 && at < i.ExpiresAt
 }

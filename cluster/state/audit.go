@@ -89,7 +89,7 @@ func chain(before AuditHash, canonical string) AuditHash {
 }
 
 // Next is the hash of an entry that follows one with the hash before. The
-// canonical form hashed is the entry's fields in the order of AuditEntry, but for
+// canonical form hashed is the entry's fields in the order of AuditEntry, except for
 // Hash, each as a netstring: its length in octets, ":", the octets, ",". Numbers
 // are decimal, At is seconds since 1970.
 func (e *AuditEntry) Next(before AuditHash) AuditHash { return chain(before, e.canonical()) }

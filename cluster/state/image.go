@@ -23,7 +23,7 @@ import (
 // Of a claim the image holds the record and the branch, as they are in memory.
 // A release that answers in the same form takes both as they are (LoadImage);
 // another renders anew, from the keys in the branch and from the record.
-// Indexes and counts are not in it, because they follow from the rest: but for
+// Indexes and counts are not in it, because they follow from the rest, except for
 // the index of public keys, which only a hash of every key would give again.
 const (
 	imageMagic   = "authd image\n"

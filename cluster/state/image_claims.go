@@ -107,7 +107,7 @@ func (r *imageReader) domains(w *writer, f frame) (frame, error) {
 	return f, err
 }
 
-// send hands the frames of claims to the decoders, and to the one who stores
+// send hands the frames of claims to the decoders, and to the goroutine that stores
 // them in the same order.
 func (r *imageReader) send(f frame, order, jobs chan<- job) (next frame, err error) {
 	for f.section == sectionDomains {

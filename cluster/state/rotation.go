@@ -55,7 +55,7 @@ type Rotation struct {
 	Keyed   uint32 `cbor:"43,keyasint"`
 	KeyedAt int64  `cbor:"44,keyasint"`
 	// Lap and LapBefore are how many were keyed or had switched at two moments, from
-	// which its pace of late follows: a mill may end, or come.
+	// which its recent pace follows: a mill may end, or come.
 	Lap       RotationLap `cbor:"45,keyasint"`
 	LapBefore RotationLap `cbor:"46,keyasint"`
 	// Makers are how many keys each node made for it, next keys and standbys, in order

@@ -20,7 +20,7 @@ import (
 	"authd/keys"
 )
 
-// authority is a cluster's own CA: who holds its key decides who is a member.
+// authority is a cluster's own CA: whoever holds its key decides who is a member.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey

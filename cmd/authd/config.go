@@ -103,7 +103,7 @@ type linkConfig struct {
 	// Advertise is what peers dial, where it differs from listen.
 	Advertise string `toml:"advertise"`
 	// CAFile, CertFile and KeyFile are the cluster's own CA and this node's
-	// certificate (its name is the node's id) and key, in PEM. Required. Who can
+	// certificate (its name is the node's id) and key, in PEM. Required. Whoever can
 	// write the CA file decides who is a member.
 	CAFile   string `toml:"ca_file"`
 	CertFile string `toml:"cert_file"`
