@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -323,5 +324,40 @@ func TestEvidenceIsBounded(t *testing.T) {
 	}
 	if len(e.gaps) > maxGaps || e.gaps[0].From != 0 || e.gaps[len(e.gaps)-1].Until != 3*maxGaps {
 		t.Errorf("%d gaps: %v", len(e.gaps), e.gaps)
+	}
+}
+
+// Before its count was whole a node may have missed a query: the key counts as
+// asked for until then. Who signs with a key is known where all said it, and for
+// as long as a signer may hold it.
+func TestEvidenceIsNoBetterThanWhatItRestsOn(t *testing.T) {
+	const hold, now = 50, 1000
+	for name, c := range map[string]struct {
+		use      KeyUse
+		complete bool
+		asked    int64
+		switched bool
+		on       []string
+	}{
+		"counted since after the last query": {use: KeyUse{Since: 100, LastAsked: 40}, complete: true, asked: 100, switched: true},
+		"asked for since":                    {use: KeyUse{Since: 100, LastAsked: 140}, complete: true, asked: 140, switched: true},
+		"a node that said nothing":           {use: KeyUse{Missing: []string{"node-3"}}},
+		"signers that may be missing":        {use: KeyUse{Unsure: true}, complete: true},
+		"one who may hold it still":          {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now - hold}}}, complete: true, on: []string{"s"}},
+		"one who may not any more":           {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now - hold - 1}}}, complete: true, switched: true},
+		"one who fetched a later one":        {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now, Later: now}}}, complete: true, switched: true},
+		"one who went back to it":            {use: KeyUse{Signers: []SignerSeen{{ID: "s", At: now, Later: now - 1}}}, complete: true, on: []string{"s"}},
+		"one who fetched only a later one":   {use: KeyUse{Signers: []SignerSeen{{ID: "s", Later: now}}}, complete: true, switched: true},
+	} {
+		e := c.use.Evidence(hold, now)
+		if e.Complete != c.complete || e.AskedAt != c.asked || e.Switched != c.switched || !slices.Equal(c.use.OnOld(hold, now), c.on) {
+			t.Errorf("%s: %+v, on it %v", name, e, c.use.OnOld(hold, now))
+		}
+	}
+	var u KeyUse
+	u.add(keyTold{Since: 7, Last: 5, HandedOut: 3, Unsure: true, Signers: []SignerSeen{{ID: "s", At: 2}}})
+	u.add(keyTold{Since: 6, Last: 8, HandedOut: 1, Signers: []SignerSeen{{ID: "s", Later: 4}}})
+	if u.Since != 7 || u.LastAsked != 8 || u.HandedOut != 3 || !u.Unsure || !slices.Equal(u.Signers, []SignerSeen{{ID: "s", At: 2, Later: 4}}) {
+		t.Errorf("two nodes together: %+v", u)
 	}
 }

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -133,5 +135,35 @@ func TestARunningMajorityIsNotSuperseded(t *testing.T) {
 		if n.fence.err() != nil || Superseded(n.c.DataDir) != nil {
 			t.Errorf("%s gave up a cluster that works: %v", n.c.ID, n.fence.err())
 		}
+	}
+}
+
+// An alarm of two clusters goes when the other one has not been met for a while.
+func TestAlarmOfARivalEnds(t *testing.T) {
+	var r rival
+	if why := r.problem(); why != "" {
+		t.Errorf("never met: %q", why)
+	}
+	if r.met(errors.New("two clusters")); r.problem() != "two clusters" {
+		t.Errorf("met now: %q", r.problem())
+	}
+	r.at = r.at.Add(-rivalTime - time.Second)
+	if why := r.problem(); why != "" {
+		t.Errorf("met a while ago: %q", why)
+	}
+}
+
+// A node that is no member ends no cluster, whatever it says of itself.
+func TestStrangerOfALaterIncarnationEndsNothing(t *testing.T) {
+	ca := newAuthority(t)
+	end := func(id string, of incarnation, superseded *atomic.Int32) *link {
+		return linkWith(t, ca.tls(id), func(l *link) {
+			l.own = func() incarnation { return of }
+			l.outdated, l.superseded = func(error) {}, func(error) { superseded.Add(1) }
+		}, "node-1", "node-2")
+	}
+	var ours, theirs atomic.Int32
+	if _, err := ask(t, end("node-9", incarnation{epoch: 2, state: true}, &theirs), end("node-1", incarnation{epoch: 1, state: true}, &ours), "node-1"); err == nil || ours.Load() > 0 {
+		t.Errorf("%v, superseded %d times", err, ours.Load())
 	}
 }

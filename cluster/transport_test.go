@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -67,5 +68,34 @@ func TestVotesAreAskedForOfAPeerThatWasRestarted(t *testing.T) {
 	}
 	if before.link.broken.Load() == broken {
 		t.Error("no connection had ended: the test shows nothing")
+	}
+}
+
+// A node that lost entries it may have acknowledged neither votes nor stands,
+// whichever way it is asked.
+func TestNodeThatAbstainsTakesNoPartInElections(t *testing.T) {
+	abstains := &transport{abstains: func() bool { return true }, roomFor: func(int64) string { return "" }}
+	for _, ask := range []any{&raft.RequestVoteRequest{}, &raft.RequestPreVoteRequest{}, &raft.TimeoutNowRequest{}} {
+		if err := abstains.refuses(raft.RPC{Command: ask}); !errors.Is(err, errAbstains) {
+			t.Errorf("asked with a %T: %v", ask, err)
+		}
+	}
+	if err := abstains.refuses(raft.RPC{Command: &raft.AppendEntriesRequest{}}); err != nil {
+		t.Errorf("entries, which it needs: %v", err)
+	}
+	if err := abstains.RequestVote("node-2", "x", nil, nil); !errors.Is(err, errAbstains) {
+		t.Errorf("it stands: %v", err)
+	}
+	if err := abstains.RequestPreVote("node-2", "x", nil, nil); !errors.Is(err, errAbstains) {
+		t.Errorf("it wishes to stand: %v", err)
+	}
+}
+
+func TestSnapshotsBeyondTheBoundAreNotReceived(t *testing.T) {
+	roomy := newTransport(nil, nil)
+	for size, ok := range map[int64]bool{-1: false, 0: false, 1: true, maxInstall: true, maxInstall + 1: false} {
+		if err := roomy.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: size}}); (err == nil) != ok {
+			t.Errorf("%d octets: %v", size, err)
+		}
 	}
 }

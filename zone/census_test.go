@@ -80,3 +80,32 @@ func TestCensusAllocatesNothing(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// One domain's count ends at its own time, while another's goes on; and nobody
+// looks at names once the last has ended.
+func TestEachCensusEndsAtItsOwnTime(t *testing.T) {
+	r := guarded(t, RateLimit{})
+	r.guard.census = new(Census)
+	c := r.guard.census
+	for id, c := range map[string]struct {
+		name string
+		life time.Duration
+	}{"short": {"key.p-dns.test", time.Minute}, "long": {"short.p-dns.test", time.Hour}} {
+		if err := r.guard.census.Start(id, []Name{name(t, c.name)}, testEpoch, testEpoch.Add(c.life)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, after := range []time.Duration{time.Minute - time.Second, time.Minute, time.Hour - time.Second, time.Hour} {
+		r.begin(testEpoch.Add(after))
+		if (r.census == nil) != (after == time.Hour) {
+			t.Errorf("%s on: looked at names: %v", after, r.census != nil)
+		}
+		r.reply(nil, ask(t, "key.p-dns.test.", dns.TypeTXT), udpFrom("192.0.2.1"))
+		r.reply(nil, ask(t, "short.p-dns.test.", dns.TypeTXT), udpFrom("192.0.2.1"))
+	}
+	for id, want := range map[string]uint64{"short": 1, "long": 3} {
+		if got, ok := c.Read(id); !ok || len(got.Counts) != 1 || got.Counts[0].Queries != want {
+			t.Errorf("%s: %+v, want %d", id, got.Counts, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"testing"
@@ -107,5 +108,41 @@ func BenchmarkServerCookie(b *testing.B) {
 	cookie := append([]byte(nil), reply[:]...)
 	for b.Loop() {
 		secrets.judge(&reply, cookie, &from, 1000)
+	}
+}
+
+// A secret that is not set recognises nothing: who knows that it is all zeroes
+// could make cookies for any address.
+func TestCookiesOfSecretsThatAreNotSetAreBad(t *testing.T) {
+	from := sourceOf(netip.MustParseAddr("192.0.2.1"), false)
+	const now = 1_800_000_000
+	made := func(s *CookieSecret, version byte) []byte {
+		cookie := make([]byte, cookieSize)
+		copy(cookie, "client!!")
+		cookie[clientCookieSize] = version
+		binary.BigEndian.PutUint32(cookie[12:], now)
+		binary.LittleEndian.PutUint64(cookie[cookieSize-8:], s.hash(cookie, &from))
+		return cookie
+	}
+	secrets := &CookieSecrets{Current: CookieSecret{1}}
+	var reply [cookieSize]byte
+	for what, c := range map[string]struct {
+		cookie []byte
+		want   cookieState
+	}{
+		"ours":          {made(&secrets.Current, cookieVersion), cookieGood},
+		"of no secret":  {made(&CookieSecret{}, cookieVersion), cookieBad},
+		"of no version": {made(&secrets.Current, cookieVersion+1), cookieBad},
+	} {
+		if got := secrets.judge(&reply, c.cookie, &from, now); got != c.want {
+			t.Errorf("%s: %d, want %d", what, got, c.want)
+		}
+	}
+	// A good one is repeated for half an hour, and made anew from then on.
+	old := made(&secrets.Current, cookieVersion)
+	for age, same := range map[uint32]bool{cookieFresh: true, cookieFresh + 1: false} {
+		if got := secrets.judge(&reply, old, &from, now+age); got != cookieGood || (string(reply[:]) == string(old)) != same {
+			t.Errorf("%d s old: %d, the same again: %v", age, got, !same)
+		}
 	}
 }

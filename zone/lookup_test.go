@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -196,5 +197,21 @@ func BenchmarkPut(b *testing.B) {
 				have = next
 			}
 		})
+	}
+}
+
+// A name that a DNAME makes may have 255 octets (RFC 6672 section 2.2).
+func TestNameThatADNAMEMakesMayBeAsLongAsAName(t *testing.T) {
+	label := strings.Repeat("a", 60)
+	p := delegatedPlan(t, "send.customer.test", testToken)
+	p.Records = []RRset{set(t, "old.send.customer.test", TypeDNAME, 300, label+"."+label+"."+label+".test.")} // 189 octets
+	tree := testTree(t, p)
+	for made, want := range map[int]uint8{maxName: rcodeSuccess, maxName + 1: rcodeYXDomain} {
+		prefix := strings.Repeat("b", 62) + "." + strings.Repeat("c", made-189-63-1)
+		q, a := questionOf(t, prefix+".old.send.customer.test", TypeA), new(answer)
+		tree.lookup(q, a)
+		if a.rcode != want {
+			t.Errorf("%d octets: rcode %d, want %d", made, a.rcode, want)
+		}
 	}
 }

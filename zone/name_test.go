@@ -180,3 +180,13 @@ func TestWhatIsNoNameCanBePrinted(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesMayHave255Octets(t *testing.T) {
+	long := strings.Repeat(strings.Repeat("a", 49)+".", 5) // 250 octets
+	for tail, ok := range map[string]bool{"bbb": true, "bbbb": false} {
+		n, err := ParseName(long + tail)
+		if (err == nil) != ok || ok && len(n) != maxName {
+			t.Errorf("%d octets: %v", len(n), err)
+		}
+	}
+}

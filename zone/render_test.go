@@ -1,9 +1,12 @@
 package zone
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/miekg/dns"
 )
 
 // wantRefusal checks that an error says why.
@@ -310,5 +313,56 @@ func TestABranchIsSmall(t *testing.T) {
 	}
 	if n := len(mustRender(t, p).Anchors()); n != 3 {
 		t.Errorf("%d anchors, want dkim, bounce and click", n)
+	}
+}
+
+// What comes in a plan is bounded as what is read from text is.
+func TestRRsetsOfAPlanAreBounded(t *testing.T) {
+	owner := name(t, "a.send.customer.test")
+	var many, large [][]byte
+	for i := range maxRecords + 1 {
+		many = append(many, []byte{192, 0, byte(i >> 8), byte(i)})
+	}
+	for i := range 3 {
+		large = append(large, append([]byte{byte(i)}, make([]byte, maxRRset/2)...))
+	}
+	for what, c := range map[string]struct {
+		set RRset
+		ok  bool
+	}{
+		"as many as there may be": {RRset{owner, TypeA, 300, many[:maxRecords]}, true},
+		"one more":                {RRset{owner, TypeA, 300, many}, false},
+		"as large as it may be":   {RRset{owner, 65400, 300, [][]byte{large[0][:maxRRset/2], large[1][:maxRRset/2]}}, true},
+		"larger":                  {RRset{owner, 65400, 300, large[:2]}, false},
+	} {
+		if err := checkRRset(c.set); (err == nil) != c.ok {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, signed := range []uint16{dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNSEC3, dns.TypeNSEC3PARAM} {
+		if err := checkType(Type(signed)); err == nil || !strings.Contains(err.Error(), "signer") {
+			t.Errorf("%s: %v", Type(signed), err)
+		}
+	}
+}
+
+// Receivers follow ten includes, however short their names are.
+func TestPoolsThatReceiversWouldNotReadAreRefused(t *testing.T) {
+	p := PoolPlan{Form: Form, Number: 1, ID: "p", SPFAll: "~all", IncludeBase: name(t, "a.b")}
+	for n := range 200 {
+		p.SPF = append(p.SPF, fmt.Sprintf("ip6:2001:db8:1111:2222:3333:4444:5555:%x", 0x1000+n))
+	}
+	if _, err := RenderPool(p); err == nil || !strings.Contains(err.Error(), "receivers follow 10") {
+		t.Errorf("%v", err)
+	}
+	p.SPF = p.SPF[:50]
+	if pool, err := RenderPool(p); err != nil || len(pool.Includes()) < 2 {
+		t.Errorf("%v", err)
+	}
+	for n := range maxRecords + 1 {
+		p.MX = append(p.MX, MX{Preference: uint16(n), Host: name(t, "mx.p.example")})
+	}
+	if _, err := RenderPool(p); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("at most %d", maxRecords)) {
+		t.Errorf("%v", err)
 	}
 }

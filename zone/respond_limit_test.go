@@ -369,3 +369,23 @@ func FuzzGuardedReply(f *testing.F) {
 		}
 	})
 }
+
+// Names that do not exist have a limit of their own, which is lower: each is
+// answered from its zone, whatever it is.
+func TestFloodOfNamesThatDoNotExistIsCutSooner(t *testing.T) {
+	r := guarded(t, RateLimit{Answers: 1000, NoNames: 10})
+	cut := 0
+	for n := range 200 {
+		if m := unpack(t, r.reply(nil, ask(t, fmt.Sprintf("no%d.p-dns.test.", n), dns.TypeA), udpFrom("192.0.2.1"))); m.Truncated {
+			cut++
+		}
+	}
+	if cut < 150 {
+		t.Errorf("%d of 200 in one moment are cut", cut)
+	}
+	for range 200 {
+		if m := unpack(t, r.reply(nil, ask(t, "short.p-dns.test.", dns.TypeTXT), udpFrom("192.0.2.1"))); m.Truncated {
+			t.Fatal("an answer is cut for names that do not exist")
+		}
+	}
+}

@@ -2,8 +2,10 @@ package zone
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -239,4 +241,56 @@ func TestRepliesAllocateNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A reply may be as long as its limit and no octet longer; one that is cut has
+// nothing left, and says so in its counts.
+func TestReplyIsCutAtTheOctetPastItsLimit(t *testing.T) {
+	p := delegatedPlan(t, "send.customer.test", testToken)
+	p.Records = []RRset{set(t, "old.send.customer.test", TypeDNAME, 300, "elsewhere.test."), set(t, "t.send.customer.test", TypeTXT, 300, "x")}
+	tree := testTree(t, p)
+	for _, c := range []struct {
+		name    string
+		t       Type
+		outcome Outcome
+	}{
+		{"t.send.customer.test", TypeTXT, Found}, {"nothing.send.customer.test", TypeA, NoName},
+		{"send.customer.test", TypeSOA, Found}, {"x.old.send.customer.test", TypeA, Alias},
+	} {
+		q, a := questionOf(t, c.name, c.t), new(answer)
+		tree.lookup(q, a)
+		if a.outcome != c.outcome {
+			t.Fatalf("%s: outcome %d", c.name, a.outcome)
+		}
+		reply := func(limit int) ([]byte, bool) {
+			return appendAnswer(appendQuestion(make([]byte, 0, MaxTCP), q), 0, q, a, limit)
+		}
+		whole, _ := reply(MaxTCP)
+		if exact, cut := reply(len(whole)); cut || len(exact) != len(whole) {
+			t.Errorf("%s %s: %d octets are cut at %d", c.name, c.t, len(whole), len(whole))
+		}
+		short, cut := reply(len(whole) - 1)
+		if !cut || len(short) != q.end || short[2]&flagTC == 0 {
+			t.Errorf("%s %s: %d octets at a limit of %d, cut %v", c.name, c.t, len(short), len(whole)-1, cut)
+		}
+		for _, at := range []int{countAnswer, countAnswer + 2, countAdditional} {
+			if n := binary.BigEndian.Uint16(short[at:]); n != 0 {
+				t.Errorf("%s %s: cut, and it counts %d records", c.name, c.t, n)
+			}
+		}
+	}
+}
+
+func TestServerIdentifierIsCutAtItsBound(t *testing.T) {
+	r := NewResponder(packetTree(t), strings.Repeat("n", MaxNSID+1))
+	m := unpack(t, r.Reply(nil, ask(t, "short.p-dns.test.", dns.TypeTXT, edns(1232, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})), false))
+	for _, o := range m.IsEdns0().Option {
+		if id, ok := o.(*dns.EDNS0_NSID); ok {
+			if len(id.Nsid) != 2*MaxNSID {
+				t.Errorf("%d octets", len(id.Nsid)/2)
+			}
+			return
+		}
+	}
+	t.Error("no identifier")
 }

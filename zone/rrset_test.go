@@ -2,6 +2,7 @@ package zone
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -162,4 +163,30 @@ func FuzzRRset(f *testing.F) {
 			t.Fatalf("%s %q gives %x, shown as %q, read back as %x: %v", s.Type, value, s.Data, s.Values(), back.Data, err)
 		}
 	})
+}
+
+func TestValuesThatSayOneThingAndHoldAnotherAreRefused(t *testing.T) {
+	owner := name(t, "a.send.customer.test")
+	for value, c := range map[string]struct {
+		t    Type
+		says string
+	}{
+		"\\# 3 0102":    {65280, "there are 2"},
+		"\"a\rb\"":      {TypeTXT, "line end"},
+		"\"a\nb\"":      {TypeTXT, "line end"},
+		"192.0.2.1 ; x": {TypeA, "comment"},
+		"( 192.0.2.1 )": {TypeA, "parentheses"},
+	} {
+		if _, err := ParseRRset(owner, c.t, 300, []string{value}); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: %v, want …%s…", value, err, c.says)
+		}
+	}
+	for _, policy := range []string{"v=DMARC1; PSD=y", "v=DMARC1; p=none; psd=n", "v=DMARC1;\tp=none", "p=none"} {
+		if err := checkPolicy(policy); err == nil {
+			t.Errorf("policy %q is taken", policy)
+		}
+	}
+	if _, _, err := addressData([]netip.Addr{netip.MustParseAddr("fe80::1%eth0")}); err == nil {
+		t.Error("an address of one machine's link is published")
+	}
 }

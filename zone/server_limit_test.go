@@ -2,6 +2,7 @@ package zone
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -177,5 +178,32 @@ func TestLimiterNeedsNoMemory(t *testing.T) {
 	from, i := udpFrom("198.51.100.1"), 0
 	if n := testing.AllocsPerRun(1000, func() { i++; l.take(from, int64(i), classAnswer, distinct(i/2)) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestRatesAndExemptionsOutOfBoundsAreRefused(t *testing.T) {
+	prefixes := func(n int) (list []netip.Prefix) {
+		for range n {
+			list = append(list, netip.MustParsePrefix("192.0.2.0/24"))
+		}
+		return list
+	}
+	for field, c := range map[string]RateLimit{
+		"answers: -1":             {Answers: -1},
+		"no_names: 100000001":     {NoNames: maxRate + 1},
+		"errors: -5":              {Errors: -5},
+		"total: 100000001":        {Total: maxRate + 1},
+		"exempt: 257":             {Exempt: prefixes(maxExempt + 1)},
+		"exempt[1]: 192.0.2.1/24": {Exempt: append(prefixes(1), netip.MustParsePrefix("192.0.2.1/24"))},
+		"exempt[0]: ":             {Exempt: []netip.Prefix{{}}},
+		"exempt[0]: ::ffff:":      {Exempt: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("::ffff:192.0.2.0"), 120)}},
+	} {
+		if err := c.Check(); err == nil || !strings.HasPrefix(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	most := RateLimit{Answers: maxRate, NoNames: maxRate, Errors: maxRate, Total: maxRate, Exempt: prefixes(maxExempt)}
+	if err := most.Check(); err != nil {
+		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -448,6 +449,34 @@ func TestDeepNamesAreAnsweredAsShallowOnes(t *testing.T) {
 		tree.lookup(&q, &a)
 		if a.outcome != c.want {
 			t.Errorf("%s: outcome %d, want %d", c.name, a.outcome, c.want)
+		}
+	}
+}
+
+// Whatever is put in and taken out, in whatever order and however names fall on
+// each other, what is there is found and nothing else.
+func TestShardFindsWhatItHolds(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	for range 200 {
+		s := new(shard)
+		held := make(map[uint64]Branch)
+		for step := range 100 {
+			key := uint64(random.IntN(12)) << 28 // of 2^32: they share homes
+			if b, ok := held[key]; ok {
+				s.remove(key, b)
+				delete(held, key)
+			} else {
+				held[key] = Branch(fmt.Sprint(key, step))
+				s.insert(key, held[key])
+			}
+			if s.used != len(held) {
+				t.Fatalf("%d slots are used for %d branches", s.used, len(held))
+			}
+			for key, b := range held {
+				if _, ok := s.index(key, b); !ok {
+					t.Fatalf("after %d steps key %x is lost", step, key)
+				}
+			}
 		}
 	}
 }
