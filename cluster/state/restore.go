@@ -1,6 +1,9 @@
 package state
 
 import (
+	"bytes"
+
+	"authd/keys"
 	"authd/zone"
 )
 
@@ -125,5 +128,35 @@ func (m Machine) Succeed(now Machine) Machine {
 	}
 	// Nor does a backup know which of the nodes of today are off.
 	is.off = was.off
+	is.takeOver(was)
 	return Machine{machine{is}}
+}
+
+// takeOver has the barrier ask again for keys of a backup that what it replaces did not
+// publish. Claims that are as they were are left alone, so that going back a little in the
+// same cluster costs what changed.
+func (t *tables) takeOver(was *tables) {
+	var differ []Token
+	t.domains.Scan(func(token string, r record) bool {
+		if before, ok := was.domains.Get(token); !ok || before != r {
+			differ = append(differ, tokenOf(token))
+		}
+		return true
+	})
+	w := writer{tables: t}
+	for _, token := range differ {
+		old, _ := t.find(token)
+		var before keys.Ring
+		if shown, ok := was.find(token); ok {
+			before = shown.Ring()
+		}
+		ring := old.Ring().TakeOver(before, max(t.time, was.time))
+		attachment := ring.Append(nil)
+		if bytes.Equal(attachment, []byte(old.Branch.Attachment())) {
+			continue
+		}
+		d := *old
+		d.Branch = old.Branch.With(d.Serial, attachment)
+		w.put(old, &d, ring)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"authd/keys"
 	"authd/zone"
 )
 
@@ -41,6 +42,51 @@ func TestWhatWasGivenUpSinceABackupStaysBurned(t *testing.T) {
 	w.refuse(bound(3, "third.test", "two"), Conflict, "targets.bounce", "ended")
 	w.refuse(bound(3, "third.test", "one"), Conflict, "targets.bounce", tok(1).String())
 	w.must(bound(3, "third.test", "three"))
+	if w.m.Sum() != w.m.Recount(nil) {
+		t.Error("the sum does not follow")
+	}
+}
+
+// A backup's standby may sign only once every node answers it again: what they answered
+// meanwhile, nothing or another key, caches may hold.
+func TestStandbyOfABackupIsConfirmedAnewWhereItWasNotServedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	modes := []zone.Mode{zone.Delegated, zone.CNAME, zone.Delegated}
+	for i, mode := range modes {
+		token := tok(uint64(i + 1))
+		w.must(claimOf(token, []string{"send.one.test", "two.test", "send.three.test"}[i], mode, "acme"))
+		w.must(StepKey{Token: token, Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
+	}
+	backup := w.m
+	w.later(3600)
+	w.must(RevokeKey{Token: tok(1), Selector: "2601-bbbbbb"})
+	brought := material(3, "k2", "CCCC")
+	brought.Imported = true
+	w.must(BringKey{Token: tok(2), Material: brought})
+	w.later(60)
+	again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.m = again
+	confirmed, _ := w.domain(tok(3)).Ring().ByID(2)
+	if confirmed.ConfirmedAt == 0 {
+		t.Error("the standby that was served all the while is asked for again")
+	}
+	w.must(ReplaceKey{Token: tok(3), Algorithm: keys.RSA2048, Old: keys.FateDrain})
+	for i, gap := range []int64{keys.GapMinted, keys.TTLLong + keys.TTLStretch} {
+		token := tok(uint64(i + 1))
+		confirm := StepKey{Token: token, Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}}
+		activate := StepKey{Token: token, Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true}
+		w.refuse(activate, TooEarly, "key", "not every serving node has confirmed")
+		w.must(confirm)
+		if r := w.refuse(activate, TooEarly, "key"); r.At != w.at+gap {
+			t.Errorf("claim %d: ready %d s after its confirmation, want %d", i+1, r.At-w.at, gap)
+		}
+		w.later(gap)
+		w.must(activate)
+	}
+	w.checkIndexes()
 	if w.m.Sum() != w.m.Recount(nil) {
 		t.Error("the sum does not follow")
 	}
