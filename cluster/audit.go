@@ -57,15 +57,25 @@ type trail struct {
 	// restored: a snapshot replaced the machine, maybe by one that knows less.
 	restored atomic.Bool
 
-	file   *os.File // nil: not opened yet
-	number int
-	size   int64           // of whole lines
+	sync func(*os.File) error // os.File.Sync but in tests
+
+	file *os.File // nil: not opened
+	trailEnd
+	// synced is the end that the disk has for certain. What a failed sync was to write
+	// may be gone though it reads as if it were there: it is written again from here.
+	synced trailEnd
+}
+
+// trailEnd is a place where the files may end.
+type trailEnd struct {
+	number int             // of the file; 0: not known yet
+	size   int64           // of whole lines in it
 	seq    uint64          // of the last change written
 	hash   state.AuditHash // and its hash
 }
 
 func newTrail(dataDir string) *trail {
-	return &trail{dir: filepath.Join(dataDir, auditDir), limit: auditFile}
+	return &trail{dir: filepath.Join(dataDir, auditDir), limit: auditFile, sync: (*os.File).Sync}
 }
 
 // problems says why changes are not written.
@@ -121,6 +131,23 @@ func (t *trail) follow(m state.Machine) error {
 			return err
 		}
 	}
+	err := t.catchUp(m)
+	if err != nil {
+		t.giveUp()
+	}
+	return err
+}
+
+// giveUp goes back to the last sync, after a failure. The kernel tells of what it could
+// not write once, and may take it for written from then on, so a second sync proves
+// nothing; nor may a successor take it over that reads it here.
+func (t *trail) giveUp() {
+	t.file.Truncate(t.synced.size) // again when it is opened
+	t.file.Close()
+	t.file, t.trailEnd = nil, t.synced
+}
+
+func (t *trail) catchUp(m state.Machine) error {
 	head, _ := m.AuditHead()
 	if head < t.seq && !t.restored.Load() {
 		return nil // the machine was built from less than this node had applied: it catches up
@@ -164,7 +191,16 @@ func (t *trail) follow(m state.Machine) error {
 	if !wrote {
 		return nil
 	}
-	return t.file.Sync()
+	return t.settle()
+}
+
+// settle syncs what was written.
+func (t *trail) settle() error {
+	if err := t.sync(t.file); err != nil {
+		return err
+	}
+	t.synced = t.trailEnd
+	return nil
 }
 
 // appendEntry appends an entry as encoding/json has it. Each node writes one for
@@ -242,17 +278,19 @@ func (t *trail) write(lines []byte, seq uint64, hash state.AuditHash) error {
 
 // rotate goes on in a new file. The old one is whole on disk before.
 func (t *trail) rotate() error {
-	if err := t.file.Sync(); err != nil {
+	if err := t.settle(); err != nil {
 		return err
 	}
 	next, err := os.OpenFile(t.path(t.number+1), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(syncDir(t.dir), t.file.Close()); err != nil {
+	if err := syncDir(t.dir); err != nil {
 		return errors.Join(err, next.Close())
 	}
+	t.file.Close() // it is synced
 	t.file, t.number, t.size = next, t.number+1, 0
+	t.synced = t.trailEnd
 	return nil
 }
 
@@ -265,6 +303,30 @@ func (t *trail) open() error {
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return err
 	}
+	if t.number == 0 {
+		if err := t.find(); err != nil {
+			return err
+		}
+	}
+	file, err := os.OpenFile(t.path(t.number), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Size() < t.size { // it was moved away meanwhile
+		t.size = 0
+	}
+	// What an earlier process wrote counts from now on, so that is synced too.
+	if err := errors.Join(err, file.Truncate(t.size), t.sync(file), syncDir(t.dir)); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	t.file, t.synced = file, t.trailEnd
+	return nil
+}
+
+// find reads where the files of earlier processes end.
+func (t *trail) find() error {
+	t.trailEnd = trailEnd{}
 	last, err := t.newest()
 	if err != nil {
 		return err
@@ -276,14 +338,6 @@ func (t *trail) open() error {
 		}
 	}
 	t.number = max(last, 1)
-	file, err := os.OpenFile(t.path(t.number), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(file.Truncate(t.size), syncDir(t.dir)); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	t.file = file
 	return nil
 }
 

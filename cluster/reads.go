@@ -282,9 +282,10 @@ func (j *journal) rotate() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(syncDir(j.dir), j.file.Close()); err != nil {
+	if err := syncDir(j.dir); err != nil {
 		return errors.Join(err, next.Close())
 	}
+	j.file.Close() // it is synced
 	j.mu.Lock()
 	j.file, j.number, j.size = next, j.number+1, 0
 	j.mu.Unlock()
