@@ -188,7 +188,7 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 		if words, at, waiting := awaited(d, ring, c.Algorithm); waiting {
 			waits = append(waits, words)
 			ready.add(at)
-			expected.add(ring.Outlook(c.Algorithm, m.Time()))
+			expected.add(ring.Outlook(c.Algorithm, m.Time(), keyPolicy(m, d)))
 		}
 		if k, ok := bySelector(d, ring, c.From); ok {
 			out.Old = append(out.Old, c.From)
@@ -226,7 +226,7 @@ func viewEmergency(m state.Machine, d *state.Domain, before keys.Ring, commands 
 func (h *Handler) signersOnOld(ctx context.Context, m state.Machine, d *state.Domain, commands []state.ReplaceKey, out *Emergency) {
 	ctx, cancel := context.WithTimeout(ctx, useTime)
 	defer cancel()
-	ring, hold := d.Ring(), int64(keyPolicy(m, d).SignerHold/time.Second)
+	ring, hold := d.Ring(), keyPolicy(m, d).Hold(m.Time())
 	for _, c := range commands {
 		k, ok := bySelector(d, ring, c.From)
 		if !ok {

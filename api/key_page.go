@@ -92,7 +92,7 @@ func (h *Handler) showKey(ctx context.Context, in *struct {
 	}
 	out.Use = viewUse(&use)
 	policy, now := keyPolicy(req.machine, d), h.now(req.machine)
-	evidence := use.Evidence(int64(policy.SignerHold/time.Second), now)
+	evidence := use.Evidence(policy.Hold(now), now)
 	out.SafeToRevoke, out.Why = safeToRevoke(ring, k, policy, now, &evidence, &use)
 	return &struct{ Body KeyPage }{out}, nil
 }

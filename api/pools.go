@@ -45,7 +45,7 @@ type DKIM struct {
 	Period       string   `json:"period" required:"false" example:"2160h" doc:"From one activation to the next."`
 	Soak         string   `json:"soak" required:"false" doc:"From a ready standby to its scheduled activation."`
 	Rollback     string   `json:"rollback" required:"false" doc:"How long the previous key may come back."`
-	SignerHold   string   `json:"signer_hold" required:"false" doc:"Longest time a signer may cache a key."`
+	SignerHold   string   `json:"signer_hold" required:"false" doc:"Longest time a signer may cache a key. A shorter one counts for what signers fetch from then on."`
 	DrainFloor   string   `json:"drain_floor" required:"false"`
 	Drain        string   `json:"drain" required:"false"`
 	DrainCeiling string   `json:"drain_ceiling" required:"false"`

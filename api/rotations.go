@@ -56,7 +56,7 @@ type FleetRotation struct {
 	Skipped     int         `json:"skipped" doc:"Domains that leave (their keys are revoked as old says where the store leaked), are of a suspended tenant (in a plain rotation), wait for an emergency already (where this one is none, or a drill, or lets old keys drain), or sign with a key kept elsewhere."`
 	Dropped     int         `json:"dropped" doc:"Domains that left while they waited, were taken over by another rotation or an emergency of their own, or whose wish was withdrawn by a rollback."`
 	RolledBack  int         `json:"rolled_back"`
-	NotBack     int         `json:"not_rolled_back" doc:"Domains whose key before is revoked, too old to come back, or the same as now."`
+	NotBack     int         `json:"not_rolled_back" doc:"Domains whose key before is revoked, too old to come back, or the same as now, and those where another key has replaced the one that the rotation brought."`
 	Standbys    FleetRefill `json:"standbys" doc:"New standbys of the domains that switched."`
 	Makers      []FleetMade `json:"keys_made" nullable:"false" doc:"Keys made for it, next keys and standbys, by the node whose mill made them."`
 	Canary      FleetCanary `json:"canary"`
@@ -97,7 +97,7 @@ type FleetOutcome struct {
 	Domain   string     `json:"domain"`
 	Token    string     `json:"token"`
 	Tenant   string     `json:"tenant"`
-	Outcome  string     `json:"outcome" enum:"outstanding,waiting,switched,skipped,rolled_back"`
+	Outcome  string     `json:"outcome" enum:"outstanding,waiting,switched,skipped,rolled_back,replaced_since" doc:"replaced_since: it is rolled back, but another key had replaced the one that it brought, which stays."`
 	WaitsFor string     `json:"waits_for,omitempty"`
 	ReadyAt  *time.Time `json:"ready_at,omitempty" doc:"When it switches, where it waits and that is known."`
 }
@@ -124,7 +124,7 @@ func (h *Handler) registerRotations() {
 		OperationID: "add-rotation", Method: http.MethodPost, Path: "/v1/rotations", Tags: tags, DefaultStatus: http.StatusAccepted,
 		Summary: "Rotate the keys of many domains",
 		Description: "Begins at once and goes on by itself, also after a change of the leader. A plain rotation switches each domain " +
-			"once its standby has soaked, and leaves suspended tenants alone; an emergency does neither. Domains added later are not in it.",
+			"once its standby has soaked, and leaves suspended tenants alone; an emergency does neither. Which domains are in it is settled when it begins: those that are added, or come to the pool, later are not, and those that leave the pool are.",
 	}, tenant, h.startRotation)
 	add(h, huma.Operation{
 		OperationID: "list-rotations", Method: http.MethodGet, Path: "/v1/rotations", Tags: tags,
@@ -145,7 +145,7 @@ func (h *Handler) registerRotations() {
 		{"pause", "Begin no further domain", "Domains that wait for their next key switch all the same.", state.RotationPause},
 		{"resume", "Go on, or begin the next stage", "Also where the stage still waits for some domains.", state.RotationResume},
 		{"abort", "End it", "Domains that wait for their next key switch all the same; roll it back to undo what was done.", state.RotationAbort},
-		{"rollback", "Let the keys before sign again", "Within each pool's rollback window, and never a revoked key; what only waits is withdrawn.", state.RotationRollback},
+		{"rollback", "Let the keys before sign again", "Within each pool's rollback window, never a revoked key, and only where the key that it brought signs still; what only waits is withdrawn.", state.RotationRollback},
 	} {
 		add(h, huma.Operation{
 			OperationID: verb.name + "-rotation", Method: http.MethodPost, Path: "/v1/rotations/{id}/" + verb.name, Tags: tags,
@@ -249,28 +249,16 @@ func (s FleetScope) parse(req *request) (state.RotationScope, error) {
 	return out, nil
 }
 
-// rotation finds a rotation that the caller may know of.
+// rotation finds a rotation that the caller may know of: a tenant those of its own
+// domains alone.
 func (r *request) rotation(id string) (*state.Rotation, error) {
 	token, err := state.ParseToken(id)
 	if err == nil {
-		if found, ok := r.machine.Rotation(token); ok && r.seesRotation(found) {
+		if found, ok := r.machine.Rotation(token); ok && r.who.sees(found.Tenant) {
 			return found, nil
 		}
 	}
 	return nil, notFound("id", "there is no rotation %q among the last %d: list them", bounded(id), state.MaxRotations)
-}
-
-// seesRotation: a tenant sees those of its own domains alone.
-func (r *request) seesRotation(found *state.Rotation) bool {
-	if r.who.tenant == "" || found.Scope.Tenant == r.who.tenant {
-		return true
-	}
-	for _, t := range found.Scope.Tokens {
-		if d, ok := r.machine.Domain(t); !ok || d.Tenant != r.who.tenant {
-			return false
-		}
-	}
-	return len(found.Scope.Tokens) > 0
 }
 
 func (h *Handler) rotationNow(id state.Token) (*rotationReply, error) {
@@ -298,7 +286,7 @@ func (h *Handler) listRotations(ctx context.Context, in *Page) (*struct{ Body Fl
 	req := from(ctx)
 	var all []*state.Rotation
 	for r := range req.machine.Rotations() {
-		if req.seesRotation(r) {
+		if req.who.sees(r.Tenant) {
 			all = append(all, r)
 		}
 	}
@@ -324,7 +312,7 @@ func (h *Handler) listRotations(ctx context.Context, in *Page) (*struct{ Body Fl
 func (h *Handler) listOutcomes(ctx context.Context, in *struct {
 	RotationPath
 	Page
-	Outcome string `query:"outcome" enum:"outstanding,waiting,switched,skipped,rolled_back" doc:"Only domains with this outcome."`
+	Outcome string `query:"outcome" enum:"outstanding,waiting,switched,skipped,rolled_back,replaced_since" doc:"Only domains with this outcome."`
 }) (*struct{ Body FleetOutcomeList }, error) {
 	req := from(ctx)
 	r, err := req.rotation(in.ID)

@@ -66,7 +66,7 @@ func ahead(r keys.Ring, a keys.Algorithm, spec *state.RotationSpec, p policy, no
 			r = burned
 		}
 	}
-	at := r.Outlook(a, now)
+	at := r.Outlook(a, now, p.Policy)
 	if at == 0 {
 		return false, 0 // it leaves, or its only key is elsewhere
 	}

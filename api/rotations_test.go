@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,41 @@ func TestFleetRepeatedWithItsKeyIsOneRotation(t *testing.T) {
 	}
 	if ids[0] != ids[1] {
 		t.Errorf("%v", ids)
+	}
+}
+
+// TestTenantsAuditHasWhatBecameOfItsRotations, also once one of its domains is gone.
+func TestTenantsAuditHasWhatBecameOfItsRotations(t *testing.T) {
+	h := newHouse(t)
+	gone := h.claim("acme", "a.example", "cname")
+	h.claim("acme", "b.example", "cname")
+	h.claim("globex", "c.example", "cname")
+	mixed := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"domains":["b.example","c.example"]},"reason":"plain"}`))
+	for _, scope := range []string{`{"domains":["a.example","b.example"]}`, `{"tenant":"acme"}`} {
+		own := read[FleetRotation](h, h.as("tenant:acme", "POST", "/v1/rotations", `{"scope":`+scope+`,"emergency":true,"reason":"leaked"}`))
+		for _, verb := range []string{"pause", "resume", "abort"} {
+			if a := h.as("tenant:acme", "POST", "/v1/rotations/"+own.ID+"/"+verb, ""); a.Code != http.StatusOK {
+				t.Fatalf("%s: %d %s", verb, a.Code, a.Body)
+			}
+		}
+		if scope[2] == 'd' {
+			h.must(http.StatusNoContent, "DELETE", "/v1/domains/"+gone.Token+"?now=true&reason=test", "")
+		}
+		var told []string
+		for _, e := range read[AuditPage](h, h.as("tenant:acme", "GET", "/v1/audit?limit=1000", "")).Items {
+			if e.Kind == "rotation" && e.Subject == own.ID {
+				told = append(told, e.Summary)
+			}
+			if e.Subject == mixed.ID {
+				t.Errorf("sees one that is not its own: %+v", e)
+			}
+		}
+		if len(told) != 4 || !slices.Equal(told[1:], []string{"paused", "resumed", "aborted"}) {
+			t.Errorf("%s: its audit has %q", scope, told)
+		}
+		if a := h.as("tenant:acme", "GET", "/v1/rotations/"+own.ID, ""); a.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", scope, a.Code, a.Body)
+		}
 	}
 }
 

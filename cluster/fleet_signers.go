@@ -192,11 +192,11 @@ func (n *Node) signersOn(ctx context.Context, m state.Machine, r *state.Rotation
 
 // longestHold is for how long, in seconds, any signer may use what it fetched.
 func longestHold(m state.Machine) int64 {
-	hold := keys.DefaultPolicy().SignerHold
+	hold := keys.DefaultPolicy().Hold(m.Time())
 	for p := range m.Pools() {
-		hold = max(hold, p.Policy.SignerHold)
+		hold = max(hold, p.Policy.Hold(m.Time()))
 	}
-	return int64(hold / time.Second)
+	return hold
 }
 
 // gatherHanded is what all nodes handed out of the claims in a range, by signer.

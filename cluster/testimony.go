@@ -203,7 +203,7 @@ func askOf(m state.Machine, d *state.Domain, ring keys.Ring, k keys.Key) keyAsk 
 		}
 	}
 	if pool, ok := m.Pool(d.Pool); ok {
-		ask.Hold = int64(pool.Policy.SignerHold / time.Second)
+		ask.Hold = pool.Policy.Hold(m.Time())
 	}
 	return ask
 }

@@ -3,6 +3,7 @@ package keys
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Fate is what becomes of the key that an emergency replaces. Values are kept in
@@ -195,9 +196,16 @@ func (r Ring) Renew(a Algorithm, at int64, p Policy) (Ring, error) {
 	return r.activate(r.index(standby.ID), at, p)
 }
 
-// Part is the ring as a part of the rotation of many domains with that number.
-func (r Ring) Part(number uint32) Ring {
-	r.Rotation = number
+// Part is the ring as part of the rotation of many domains with a number, which has
+// brought the keys that sign and did not before.
+func (r Ring) Part(number uint32, before Ring) Ring {
+	r.Rotation, r.Keys = number, slices.Clone(r.Keys)
+	for i := range r.Keys {
+		k := &r.Keys[i]
+		if was, _ := before.ByID(k.ID); k.Stage == Active && was.Stage != Active {
+			k.BroughtBy = int64(number)
+		}
+	}
 	return r.settled()
 }
 
@@ -315,33 +323,48 @@ func (r Ring) index(id uint32) int {
 
 // Outlook is when the next key of an algorithm can sign at the earliest: if it is made
 // and confirmed as soon as its name is free. 0: never, as things are.
-func (r Ring) Outlook(a Algorithm, at int64) int64 {
+func (r Ring) Outlook(a Algorithm, at int64, p Policy) int64 {
 	if standby, ok := r.Standby(a); ok {
 		if ready := standby.ReadyAt(); ready != 0 {
 			return ready
 		}
-		return max(at, standby.CreatedAt) + standby.Gap
+		at = max(at, standby.CreatedAt)
+		return max(at+standby.Gap, r.letGo(standby.Selector, at, p))
 	}
 	due, ok := r.publishAt(a)
 	if !ok {
-		return r.afterRevoked(a, at)
+		return r.afterRevoked(a, at, p)
 	}
 	due = max(due, at)
 	if place, err := r.Place(a, due); err == nil {
-		return due + r.gap(place.Selector)
+		return max(due+r.gap(place.Selector), r.letGo(place.Selector, due, p))
 	}
 	return 0
 }
 
+// letGo is when signers let go of the key that a slot had, if the next is confirmed at a
+// time.
+func (r Ring) letGo(slot string, at int64, p Policy) int64 {
+	last, ok := r.Handed[slot]
+	if !ok {
+		return 0
+	}
+	if last < 0 {
+		last = at
+	}
+	return last + p.holdFrom(last)
+}
+
 // afterRevoked is Outlook where every slot holds a key: the first revoked one to
 // leave its slot makes room.
-func (r Ring) afterRevoked(a Algorithm, at int64) (soonest int64) {
+func (r Ring) afterRevoked(a Algorithm, at int64, p Policy) (soonest int64) {
 	for i := range r.Keys {
 		k := &r.Keys[i]
 		if r.Mode != Slots || k.Algorithm != a || k.Stage != Revoked {
 			continue
 		}
-		if ready := max(at, r.Freed[k.Selector]) + TTLLong + TTLStretch; soonest == 0 || ready < soonest {
+		free := max(at, r.Freed[k.Selector])
+		if ready := max(free+TTLLong+TTLStretch, r.letGo(k.Selector, free, p)); soonest == 0 || ready < soonest {
 			soonest = ready
 		}
 	}

@@ -25,18 +25,19 @@ func TestRingWithAnEmergencyIsReadOnlyInItsOneForm(t *testing.T) {
 	if err != nil || again.Urgent[RSA2048] != (Urgent{Key: 1, Old: FateRevoke}) || again.Urgent[Ed25519] != (Urgent{Key: 2, Old: FateRevoke}) {
 		t.Fatalf("%+v, %v", again.Urgent, err)
 	}
-	body := urgent[1 : len(urgent)-10] // without the list of two
+	body := urgent[1 : len(urgent)-11] // without slots and the list of two
 	for what, c := range map[string]struct{ encoded, says string }{
-		"none":               {"\x02" + body + "\x00\x00", "version 1"},
-		"three":              {"\x02" + body + "\x00\x03", "3 items"},
+		"none":               {"\x02" + body + "\x00\x00\x00", "version 1"},
+		"three":              {"\x02" + body + "\x00\x00\x03", "3 items"},
 		"behind version 1":   {"\x01" + urgent[1:], "too many"},
-		"no such fate":       {"\x02" + body + "\x00\x01\x01\x04\x00\x01", "fate 4"},
-		"no such flag":       {"\x02" + body + "\x00\x01\x01\x01\x08\x01", "flags"},
-		"no such algorithm":  {"\x02" + body + "\x00\x01\x07\x01\x00\x01", "not active"},
-		"another key":        {"\x02" + body + "\x00\x01\x01\x01\x00\x02", "not active"},
-		"out of order":       {"\x02" + body + "\x00\x02\x02\x01\x00\x02\x01\x01\x00\x01", "order"},
-		"twice":              {"\x02" + body + "\x00\x02\x01\x01\x00\x01\x01\x01\x00\x01", "order"},
-		"part of a rotation": {"\x02" + body + "\x07\x00\x01", "too many"},
+		"no such fate":       {"\x02" + body + "\x00\x00\x01\x01\x04\x00\x01", "fate 4"},
+		"no such flag":       {"\x02" + body + "\x00\x00\x01\x01\x01\x08\x01", "flags"},
+		"no such algorithm":  {"\x02" + body + "\x00\x00\x01\x07\x01\x00\x01", "not active"},
+		"another key":        {"\x02" + body + "\x00\x00\x01\x01\x01\x00\x02", "not active"},
+		"out of order":       {"\x02" + body + "\x00\x00\x02\x02\x01\x00\x02\x01\x01\x00\x01", "order"},
+		"twice":              {"\x02" + body + "\x00\x00\x02\x01\x01\x00\x01\x01\x01\x00\x01", "order"},
+		"part of a rotation": {"\x02" + body + "\x07\x00\x00\x01", "too many"},
+		"slots handed out":   {"\x02" + body + "\x00\x01\x02k1\x02\x00", "without"},
 		"cut short":          {urgent[:len(urgent)-1], "cut short"},
 	} {
 		if _, err := DecodeRing(c.encoded, payloads(r)); err == nil || !strings.Contains(err.Error(), c.says) {

@@ -12,8 +12,8 @@ import (
 // ringVersion is the first byte of an encoded ring. A new form gets a new number,
 // and DecodeRing goes on reading the old ones: images hold them.
 //
-// urgentVersion has Rotation and Urgent behind the rest; it is written where there
-// is one.
+// urgentVersion has Rotation, Handed and Urgent behind the rest; it is written where
+// there is one of them.
 const (
 	ringVersion   = 1
 	urgentVersion = 2
@@ -34,18 +34,20 @@ const (
 	isImported
 	hasSwitchBy
 	hasHeld
+	hasBroughtBy
+	hasHeldBefore
 )
 
 // Append encodes the ring without the payloads of its keys, which DNS holds
 // already. Equal rings encode to equal bytes.
 //
 // Version 1: version, mode, NextID, jitter, RetiredAt, the keys, Freed by name,
-// RolledFrom by algorithm. Version 2: Rotation and Urgent by
+// RolledFrom by algorithm. Version 2: Rotation, Handed and Urgent by
 // algorithm besides. Numbers are varints in their shortest form, a key's
 // times are relative to its creation, and that to the previous key's.
 func (r Ring) Append(dst []byte) []byte {
 	version := byte(ringVersion)
-	if len(r.Urgent) > 0 || r.Rotation != 0 {
+	if len(r.Urgent) > 0 || r.Rotation != 0 || len(r.Handed) > 0 {
 		version = urgentVersion
 	}
 	dst = append(dst, version, byte(r.Mode))
@@ -58,11 +60,7 @@ func (r Ring) Append(dst []byte) []byte {
 		dst = r.Keys[i].append(dst, r.Mode, &before)
 		before = r.Keys[i]
 	}
-	dst = binary.AppendUvarint(dst, uint64(len(r.Freed)))
-	for _, name := range slices.Sorted(maps.Keys(r.Freed)) {
-		dst = appendString(dst, name)
-		dst = binary.AppendVarint(dst, r.Freed[name])
-	}
+	dst = appendTimes(dst, r.Freed)
 	dst = binary.AppendUvarint(dst, uint64(len(r.RolledFrom)))
 	for _, a := range slices.Sorted(maps.Keys(r.RolledFrom)) {
 		dst = append(dst, byte(a))
@@ -72,6 +70,7 @@ func (r Ring) Append(dst []byte) []byte {
 		return dst
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.Rotation))
+	dst = appendTimes(dst, r.Handed)
 	dst = binary.AppendUvarint(dst, uint64(len(r.Urgent)))
 	for _, a := range slices.Sorted(maps.Keys(r.Urgent)) {
 		dst = append(dst, byte(a), byte(r.Urgent[a].Old), r.Urgent[a].flags())
@@ -98,6 +97,14 @@ func (u Urgent) flags() (flags byte) {
 		flags |= isDrill
 	}
 	return flags
+}
+
+func appendTimes(dst []byte, times map[string]int64) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(times)))
+	for _, name := range slices.Sorted(maps.Keys(times)) {
+		dst = binary.AppendVarint(appendString(dst, name), times[name])
+	}
+	return dst
 }
 
 func appendString[T string | []byte](dst []byte, s T) []byte {
@@ -142,8 +149,8 @@ type keyPart struct {
 }
 
 // parts are the optional numbers of a key, in the order in which they are encoded.
-func (k *Key) parts() [7]keyPart {
-	return [7]keyPart{
+func (k *Key) parts() [9]keyPart {
+	return [9]keyPart{
 		{hasConfirmed, &k.ConfirmedAt, k.CreatedAt},
 		{hasGap, &k.Gap, 0},
 		{hasActivated, &k.ActivatedAt, k.CreatedAt},
@@ -151,6 +158,8 @@ func (k *Key) parts() [7]keyPart {
 		{hasRevoked, &k.RevokedAt, k.CreatedAt},
 		{hasSwitchBy, &k.SwitchBy, k.CreatedAt},
 		{hasHeld, &k.HeldUntil, k.CreatedAt},
+		{hasBroughtBy, &k.BroughtBy, 0},
+		{hasHeldBefore, &k.HeldBefore, k.CreatedAt},
 	}
 }
 
@@ -207,7 +216,7 @@ func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
 		r.Keys = append(r.Keys, key)
 		before = key
 	}
-	d.freed(&r)
+	r.Freed = d.times(maxFreed)
 	d.rolled(&r)
 	if version == urgentVersion {
 		d.urgent(&r)
@@ -220,7 +229,7 @@ func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
 
 func (d *ringDecoder) key(mode RingMode, before *Key) Key {
 	flags := d.flags()
-	if flags >= hasHeld<<1 {
+	if flags >= hasHeldBefore<<1 {
 		d.fail(fmt.Errorf("key flags %#x", flags))
 	}
 	k := Key{
@@ -263,21 +272,22 @@ func (d *ringDecoder) flags() uint16 {
 	return uint16(u)
 }
 
-func (d *ringDecoder) freed(r *Ring) {
-	count := d.count(maxFreed)
+func (d *ringDecoder) times(most int) (times map[string]int64) {
+	count := d.count(most)
 	if count > 0 {
-		r.Freed = make(map[string]int64, count)
+		times = make(map[string]int64, count)
 	}
 	last := ""
 	for range count {
 		name := d.string(maxSelector)
 		if name <= last {
 			d.fail(errors.New("freed names are not in order"))
-			return
+			return nil
 		}
-		r.Freed[name] = d.varint()
+		times[name] = d.varint()
 		last = name
 	}
+	return times
 }
 
 func (d *ringDecoder) rolled(r *Ring) {
@@ -299,9 +309,12 @@ func (d *ringDecoder) rolled(r *Ring) {
 
 func (d *ringDecoder) urgent(r *Ring) {
 	r.Rotation = d.uint32()
+	if r.Handed = d.times(2 * slotCount); len(r.Handed) > 0 && r.Mode != Slots {
+		d.fail(errors.New("slots in a ring without"))
+	}
 	count := d.count(2)
 	if count == 0 {
-		if r.Rotation == 0 {
+		if r.Rotation == 0 && len(r.Handed) == 0 {
 			d.fail(errors.New("no emergency waits: version 1 would do"))
 		}
 		return

@@ -29,7 +29,11 @@ func (r Ring) drained(i int, at int64, p Policy, e *Evidence) (Ring, error) {
 		return Ring{}, err
 	}
 	if until <= at {
-		return r.revoked(i, at), nil
+		next := r.revoked(i, at)
+		if k.SwitchBy == 0 { // by the evidence nobody has it any more
+			delete(next.Handed, k.Selector)
+		}
+		return next, nil
 	}
 	next := r.clone()
 	next.Keys[i].HeldUntil = until
@@ -68,7 +72,7 @@ func (r Ring) revocable(k *Key, at int64, p Policy, e *Evidence) (int64, error) 
 func (r Ring) inUseUntil(k *Key, p Policy, e *Evidence) int64 {
 	var until int64
 	if e.HandedOutAt > k.DrainedAt {
-		until = e.HandedOutAt + seconds(p.SignerHold) + seconds(p.DrainFloor)
+		until = e.HandedOutAt + p.holdFrom(e.HandedOutAt) + seconds(p.DrainFloor)
 	}
 	if e.AskedAt > 0 && r.RetiredAt == 0 {
 		until = max(until, min(e.AskedAt+seconds(p.Quiet), drainedFrom(k, p)+seconds(p.DrainCeiling)))

@@ -374,7 +374,7 @@ func TestOutlookIsWhenTheNextKeyIsReady(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Freed = freed
-		said := r.Outlook(RSA2048, someTime)
+		said := r.Outlook(RSA2048, someTime, DefaultPolicy())
 		_, due, ok := r.Next(DefaultPolicy())
 		m := testMaterial(2, RSA2048, map[RingMode]string{Minted: "s2"}[mode])
 		if !ok {
@@ -397,9 +397,9 @@ func TestOutlookIsWhenTheNextKeyIsReady(t *testing.T) {
 	if full, err = full.Revoke(1, someTime+10_000); err != nil {
 		t.Fatal(err)
 	}
-	said, free := full.Outlook(RSA2048, someTime+10_000), full.Freed["k1"]
+	said, free := full.Outlook(RSA2048, someTime+10_000, DefaultPolicy()), full.Freed["k1"]
 	full = stepped(t, full, free, Step{Kind: StepRemove, Key: 1})
-	if again := full.Outlook(RSA2048, free); said != again || said <= free {
+	if again := full.Outlook(RSA2048, free, DefaultPolicy()); said != again || said <= free {
 		t.Errorf("said %d, once the slot was free %d", said-free, again-free)
 	}
 }

@@ -80,6 +80,33 @@ func (r Ring) Retire(at int64) Ring {
 	return next
 }
 
+// DrainedBy is when the last of the keys that drain is past its floor; 0: none drains.
+func (r Ring) DrainedBy(p Policy) (last int64) {
+	for i := range r.Keys {
+		if k := &r.Keys[i]; k.Stage == Draining {
+			last = max(last, floorAt(k, p))
+		}
+	}
+	return last
+}
+
+// Moved is the ring of a domain that leaves a pool with a policy for one with another:
+// signers keep what they fetched for as long as the former said.
+func (r Ring) Moved(from, to Policy, at int64) Ring {
+	next := r.clone()
+	for i := range next.Keys {
+		k := &next.Keys[i]
+		last := at
+		if k.Stage == Draining {
+			last = k.DrainedAt
+		}
+		if held := last + from.holdFrom(last); (k.Stage == Active || k.Stage == Draining) && held > last+to.holdFrom(last) {
+			k.HeldBefore = max(k.HeldBefore, held)
+		}
+	}
+	return next
+}
+
 // ReviveNeeds lists the algorithms for which Revive needs material: those whose
 // key of the time of leaving has been revoked meanwhile.
 func (r Ring) ReviveNeeds(algorithms []Algorithm) []Algorithm {

@@ -19,8 +19,44 @@ type Policy struct {
 	RevokedFor   time.Duration `cbor:"8,keyasint"` // empty p= before removal (minted)
 	// Quiet is how long nobody may have asked for a draining key before it is revoked.
 	Quiet time.Duration `cbor:"10,keyasint"`
+	// Before is the longest SignerHold that was in force before this one and that signers
+	// may go by still. It follows from the policy's changes: see After.
+	Before Hold `cbor:"11,keyasint"`
 	// Algorithms are what the pool's domains sign with.
 	Algorithms []Algorithm `cbor:"9,keyasint"`
+}
+
+// Hold is for how long, in seconds, signers could keep what they fetched until a time.
+type Hold struct {
+	For   int64 `cbor:"1,keyasint,omitempty"`
+	Until int64 `cbor:"2,keyasint,omitempty"`
+}
+
+// After is a policy that takes the place of another at a time: a signer that fetched a key
+// before goes by what it was told then.
+func (p Policy) After(old Policy, at int64) Policy {
+	p.Before = old.Before
+	if p.Before.Until+p.Before.For+seconds(maxDrainCeiling) < at {
+		p.Before = Hold{} // any floor that counts with it has passed
+	}
+	if held := seconds(old.SignerHold); held > seconds(p.SignerHold) {
+		p.Before = Hold{For: max(held, p.Before.For), Until: at}
+	}
+	return p
+}
+
+// holdFrom is for how long, from a time on, a signer may sign with what it fetched by then.
+func (p Policy) holdFrom(at int64) int64 {
+	return max(seconds(p.SignerHold), min(at, p.Before.Until)+p.Before.For-at)
+}
+
+// Hold is how long ago, at a time, a signer may have fetched a key that it signs with, in
+// seconds.
+func (p Policy) Hold(at int64) int64 {
+	if at < p.Before.Until+p.Before.For {
+		return max(seconds(p.SignerHold), p.Before.For)
+	}
+	return seconds(p.SignerHold)
 }
 
 const day = 24 * time.Hour

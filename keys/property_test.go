@@ -124,7 +124,7 @@ func (w *walk) act(t *rapid.T) {
 	case what < 18:
 		next = w.emergency(t)
 	case what < 20:
-		w.ring = w.ring.Part(uint32(what))
+		w.ring = w.ring.Part(uint32(what), w.ring)
 		next, err = w.ring.Renew(rapid.SampledFrom(w.algorithms).Draw(t, "algorithm"), w.now, w.policy)
 		if err == nil {
 			w.drains(t, next)

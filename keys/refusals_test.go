@@ -55,7 +55,7 @@ func TestRingsThatNoStepsMakeAreNotRead(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ encoded, says string }{
 		"a freed name twice": {strings.Replace(encoded, "zzzb", "zzza", 1), "not in order"},
-		"an unknown flag":    {encoded[:flags] + string(binary.AppendUvarint(nil, hasHeld<<1|hasActivated)) + encoded[flags+1:], "flags"},
+		"an unknown flag":    {encoded[:flags] + string(binary.AppendUvarint(nil, hasHeldBefore<<1|hasActivated)) + encoded[flags+1:], "flags"},
 		"a gap of none":      {encoded[:flags] + string(rune(hasActivated|hasGap)) + encoded[flags+1:afterCreated] + "\x00" + encoded[afterCreated:], "is 0"},
 	} {
 		if _, err := DecodeRing(c.encoded, payloads(active)); err == nil || !strings.Contains(err.Error(), c.says) {

@@ -60,6 +60,12 @@ type Key struct {
 	SwitchBy int64
 	// HeldUntil is until when evidence put off the revocation of a draining key.
 	HeldUntil int64
+	// HeldBefore is until when a signer may keep it that fetched it while the domain was
+	// in another pool, with a longer hold. 0: as the present pool's policy says.
+	HeldBefore int64
+	// BroughtBy is the number of the rotation of many domains by which it came to sign;
+	// 0: by none.
+	BroughtBy int64
 
 	Sealed  []byte // sealed compact private half; empty once revoked
 	Payload string // TXT payload of the public half; empty once revoked
@@ -83,6 +89,12 @@ type Ring struct {
 	// what a slot answered; it is refilled only then. Minted: selectors that were
 	// removed, with the time, so that none is used again; see burnedFor.
 	Freed map[string]int64
+	// Handed are the slots whose last key signed and was revoked without evidence, and when
+	// it was given to a signer for the last time at the latest: when every node confirmed
+	// what came later; below zero, the time since which none of them should have. A signer
+	// that keeps keys by their selectors signs with that key once the slot's next one is
+	// active, so that one waits for SignerHold too. In seconds since 1970.
+	Handed map[string]int64
 	// Jitter spreads the period, -1000 to 1000 thousandths of jitterShare,
 	// derived from the claim's token: JitterOf.
 	Jitter int16

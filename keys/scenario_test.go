@@ -216,6 +216,7 @@ func (s *scenario) recode() error {
 }
 
 func (s *scenario) setPolicy(words []string) error {
+	before := s.policy
 	fields := map[string]*time.Duration{
 		"period": &s.policy.Period, "soak": &s.policy.Soak, "rollback": &s.policy.Rollback,
 		"signer_hold": &s.policy.SignerHold, "drain_floor": &s.policy.DrainFloor, "drain": &s.policy.Drain,
@@ -231,6 +232,9 @@ func (s *scenario) setPolicy(words []string) error {
 			return err
 		}
 		*fields[name] = time.Duration(span) * time.Second
+	}
+	if len(s.ring.Keys) > 0 {
+		s.policy = s.policy.After(before, s.now)
 	}
 	return nil
 }

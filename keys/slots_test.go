@@ -28,6 +28,7 @@ type slotWorld struct {
 	now        int64
 	heldUntil  int64 // a node cannot be asked: nothing is confirmed
 	past       map[string][]slotValue
+	handed     map[string]int64 // until when a node may have handed out the key before in a slot
 	refills    int
 	signed     map[Algorithm]int
 }
@@ -56,7 +57,7 @@ func startSlots(t *testing.T, seed uint64, algorithms []Algorithm) *slotWorld {
 	t.Helper()
 	w := &slotWorld{
 		Rand: rand.New(rand.NewPCG(seed, 4)), policy: DefaultPolicy(), algorithms: algorithms, now: someTime,
-		past: map[string][]slotValue{}, signed: map[Algorithm]int{},
+		past: map[string][]slotValue{}, handed: map[string]int64{}, signed: map[Algorithm]int{},
 	}
 	w.policy.Period = w.policy.DrainCeiling + 24*time.Hour // the shortest that a pool may have in slots
 	var first []Material
@@ -76,7 +77,13 @@ func (w *slotWorld) step(t *testing.T) {
 	t.Helper()
 	switch w.IntN(20) {
 	case 0:
+		before := w.heldUntil
 		w.heldUntil = max(w.heldUntil, w.now+w.Int64N(20*86400))
+		for slot, until := range w.handed {
+			if until == before && w.now < before { // the node that handed it out is still away
+				w.handed[slot] = w.heldUntil
+			}
+		}
 		return
 	case 1, 2:
 		w.now += w.Int64N(2 * 86400)
@@ -161,8 +168,11 @@ func (w *slotWorld) become(t *testing.T, next Ring) {
 		}
 	}
 	for _, k := range next.Keys {
-		if was, _ := w.ring.ByID(k.ID); k.Stage == Active && was.Stage != Active {
+		switch was, _ := w.ring.ByID(k.ID); {
+		case k.Stage == Active && was.Stage != Active:
 			w.signs(t, k)
+		case k.Stage != Active && was.Stage == Active:
+			w.handed[k.Selector] = max(w.now, w.heldUntil)
 		}
 	}
 	w.ring = next
@@ -194,6 +204,10 @@ func (w *slotWorld) signs(t *testing.T, k Key) {
 	w.signed[k.Algorithm]++
 	if w.signed[k.Algorithm] == 1 || k.DrainedAt != 0 {
 		return // the claim's own, and one that signs again
+	}
+	// A signer that keeps keys by their selectors may have the one before.
+	if until, ok := w.handed[k.Selector]; ok && w.now < until+seconds(w.policy.SignerHold) {
+		t.Fatalf("key %d in slot %s signs at %d, though a signer may have the key before until %d", k.ID, k.Selector, w.now, until+seconds(w.policy.SignerHold))
 	}
 	for _, v := range w.past[k.Selector] {
 		if v.payload == k.Payload {

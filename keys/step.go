@@ -134,7 +134,9 @@ func (r Ring) period(p Policy) int64 {
 }
 
 // drainedFrom is when a draining key's last signature may have been made.
-func drainedFrom(k *Key, p Policy) int64 { return k.DrainedAt + seconds(p.SignerHold) }
+func drainedFrom(k *Key, p Policy) int64 {
+	return max(k.DrainedAt+p.holdFrom(k.DrainedAt), k.HeldBefore)
+}
 
 // floorAt is the earliest that a draining key may be revoked as a step.
 func floorAt(k *Key, p Policy) int64 { return drainedFrom(k, p) + seconds(p.DrainFloor) }
@@ -238,7 +240,7 @@ func (r Ring) take(s Step, at int64, p Policy, m *Material) (Ring, error) {
 	}
 	switch s.Kind {
 	case StepConfirm:
-		return r.confirm(i, at)
+		return r.confirm(i, at, p)
 	case StepActivate:
 		return r.activate(i, at, p)
 	case StepRevoke:
@@ -292,15 +294,38 @@ func (r Ring) gap(selector string) int64 {
 	return TTLShort + TTLStretch
 }
 
-func (r Ring) confirm(i int, at int64) (Ring, error) {
+func (r Ring) confirm(i int, at int64, p Policy) (Ring, error) {
 	if k := &r.Keys[i]; k.Stage != Standby {
 		return Ring{}, fmt.Errorf("it is %s, not standby", k.Stage)
 	} else if k.ConfirmedAt != 0 {
 		return Ring{}, errors.New("it is confirmed already")
 	}
 	next := r.clone()
-	next.Keys[i].ConfirmedAt = at
+	k := &next.Keys[i]
+	k.ConfirmedAt = at
+	for slot, since := range r.Handed {
+		if since < 0 && (slot == k.Selector || k.CreatedAt >= -since) {
+			next.Handed[slot] = at // all nodes are past what took the key away
+		}
+	}
+	if last, ok := next.Handed[k.Selector]; ok {
+		k.Gap = max(k.Gap, last+p.holdFrom(last)-at)
+	}
 	return next, nil
+}
+
+// handedUntil is when a key that leaves its slot in a hurry was given to a signer for the
+// last time, for Handed: a key that was published since it signed may have been confirmed.
+func (r Ring) handedUntil(k *Key) int64 {
+	until := -k.DrainedAt
+	for i := range r.Keys {
+		o := &r.Keys[i]
+		since := o.CreatedAt >= k.DrainedAt && o.ActivatedAt != k.DrainedAt && o.ConfirmedAt != 0
+		if since && (until < 0 || o.ConfirmedAt < until) {
+			until = o.ConfirmedAt
+		}
+	}
+	return until
 }
 
 func (r Ring) activate(i int, at int64, p Policy) (Ring, error) {
@@ -347,6 +372,9 @@ func (k *Key) notReady(at int64) error {
 func (r Ring) succeed(i int, at int64) Ring {
 	next := r.clone()
 	k := &next.Keys[i]
+	if k.BroughtBy = 0; r.Urgent[k.Algorithm].Key != 0 {
+		k.BroughtBy = int64(r.Rotation)
+	}
 	delete(next.RolledFrom, k.Algorithm)
 	delete(next.Urgent, k.Algorithm)
 	for j := range next.Keys {
@@ -357,6 +385,7 @@ func (r Ring) succeed(i int, at int64) Ring {
 		}
 	}
 	k.Stage, k.ActivatedAt, k.DrainedAt, k.SwitchBy, k.HeldUntil = Active, at, 0, 0, 0
+	delete(next.Handed, k.Selector)
 	return next
 }
 
@@ -370,6 +399,7 @@ func (r Ring) rollBack(i int, at int64, p Policy) (Ring, error) {
 		return Ring{}, fmt.Errorf("it is draining and its rollback window of %s is over", p.Rollback)
 	}
 	next := r.replace(i, at)
+	next.Keys[i].BroughtBy = 0
 	delete(next.RolledFrom, k.Algorithm) // the newer key drains: no rollback of the rollback
 	return next, nil
 }
@@ -379,10 +409,13 @@ func (r Ring) revoked(i int, at int64) Ring {
 	next := r.clone()
 	k := &next.Keys[i]
 	if next.Mode == Slots {
-		next.Freed[k.Selector] = max(next.Freed[k.Selector], at+k.ttl()+TTLStretch)
+		next.Freed[k.Selector] = max(next.Freed[k.Selector], at+k.ttl()+TTLStretch, k.HeldBefore)
 	}
 	if k.Stage == Active {
 		k.DrainedAt = at
+	}
+	if next.Mode == Slots && k.ActivatedAt != 0 {
+		next.Handed[k.Selector] = r.handedUntil(k)
 	}
 	if next.RolledFrom[k.Algorithm] == k.ID {
 		delete(next.RolledFrom, k.Algorithm)
@@ -414,11 +447,13 @@ func (r Ring) remove(i int, at int64, p Policy) (Ring, error) {
 // clone is a copy that may be changed before it is handed out.
 func (r Ring) clone() Ring {
 	r.Keys = slices.Clone(r.Keys)
-	freed, rolled := r.Freed, r.RolledFrom
+	freed, rolled, handed := r.Freed, r.RolledFrom, r.Handed
 	r.Freed = make(map[string]int64, len(freed)+1)
 	maps.Copy(r.Freed, freed)
 	r.RolledFrom = make(map[Algorithm]uint32, len(rolled)+1)
 	maps.Copy(r.RolledFrom, rolled)
+	r.Handed = make(map[string]int64, len(handed)+1)
+	maps.Copy(r.Handed, handed)
 	r.Urgent = maps.Clone(r.Urgent)
 	return r
 }

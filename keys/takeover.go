@@ -1,5 +1,7 @@
 package keys
 
+import "maps"
+
 // TakeOver is the ring of a backup as it takes the place of another of the same claim,
 // the zero Ring where there is none. Until then the names answer what the other says,
 // which no barrier of the backup's knew: a standby that the other does not publish in the
@@ -11,9 +13,15 @@ func (r Ring) TakeOver(now Ring, at int64) Ring {
 		for slot, until := range now.Freed {
 			next.Freed[slot] = max(next.Freed[slot], until)
 		}
+		maps.Copy(next.Handed, now.Handed)
 		for i := range now.Keys {
-			if k := &now.Keys[i]; !r.publishes(k) {
-				next.Freed[k.Selector] = max(next.Freed[k.Selector], at+k.ttl()+TTLStretch)
+			k := &now.Keys[i]
+			if r.publishes(k) {
+				continue
+			}
+			next.Freed[k.Selector] = max(next.Freed[k.Selector], at+k.ttl()+TTLStretch)
+			if k.ActivatedAt != 0 && k.Stage != Revoked {
+				next.Handed[k.Selector] = -at
 			}
 		}
 	}

@@ -28,8 +28,8 @@ func TestSlotsThatAnotherRingServedAreFilledOnceCachesLetGo(t *testing.T) {
 	const at = someTime + 10_000
 	now := stepped(t, readyPair(t, Slots), at, Step{Kind: StepActivate, Key: 2})
 	ring := backup.TakeOver(now, at)
-	if freed := ring.Freed["k2"]; freed != at+TTLLong+TTLStretch || ring.gap("k2") != TTLLong+TTLStretch {
-		t.Errorf("k2 is free at %d, and its next key waits %d s", freed-at, ring.gap("k2"))
+	if freed := ring.Freed["k2"]; freed != at+TTLLong+TTLStretch || ring.gap("k2") != TTLLong+TTLStretch || ring.Handed["k2"] != -at {
+		t.Errorf("k2, which signed, is free %d s later, its next key waits %d s, handed out %d", freed-at, ring.gap("k2"), ring.Handed["k2"])
 	}
 	if place, err := ring.Place(RSA2048, at); err != nil || place.Selector != "k3" {
 		t.Errorf("the next key goes to %q, %v", place.Selector, err)

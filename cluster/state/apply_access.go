@@ -55,14 +55,22 @@ func (t *tables) checkScope(s Scope) *Refusal {
 	case ScopeAdmin, ScopeSigner, ScopeRead:
 		return nil
 	}
-	id, ok := strings.CutPrefix(string(s), tenantScope)
-	if !ok {
+	if !strings.HasPrefix(string(s), tenantScope) {
 		return invalid("scope", "%s: want admin, signer, read or tenant:ID", quote(string(s)))
 	}
-	if _, ok := t.tenants.Get(id); !ok {
-		return invalid("scope", "%s: no tenant %s", quote(string(s)), quote(id))
+	if _, ok := t.tenants.Get(s.tenant()); !ok {
+		return invalid("scope", "%s: no tenant %s", quote(string(s)), quote(s.tenant()))
 	}
 	return nil
+}
+
+// tenant is whose a scope is; empty: no tenant's.
+func (s Scope) tenant() string {
+	id, ok := strings.CutPrefix(string(s), tenantScope)
+	if !ok {
+		return ""
+	}
+	return id
 }
 
 func checkSubnets(subnets []netip.Prefix) *Refusal {
@@ -83,6 +91,7 @@ func (w *writer) dropAccessToken(c DropAccessToken) Result {
 	if !ok {
 		return refused(notFound("id", "no token %s", quote(c.ID)))
 	}
+	w.about.tenant = a.Scope.tenant()
 	w.dropAccess(c.ID)
 	w.accessHash.Delete(string(a.Hash[:]))
 	return done

@@ -367,6 +367,9 @@ func (w *writer) patchDomain(c PatchDomain) Result {
 	}
 	d.Serial = w.serialFor(old, d.Pool) // also where DNS shows nothing: it is the ETag
 	ring := old.Ring()
+	if d.Pool != old.Pool {
+		ring = ring.Moved(w.policy(old), w.policy(&d), w.time)
+	}
 	branch, err := w.render(&d, ring)
 	if err != nil {
 		return Result{Token: c.Token, Refusal: invalid("dmarc", "%v", err)}
@@ -395,6 +398,7 @@ func (w *writer) patch(d, old *Domain, c PatchDomain) (r *Refusal) {
 				return invalid("pool", "pool %s rotates too fast for mode cname: %s", quote(*c.Pool), r.Message)
 			}
 		}
+		w.moves(d)
 		d.Pool = *c.Pool
 	}
 	if c.Labels != nil {

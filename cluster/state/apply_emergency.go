@@ -28,17 +28,20 @@ func (w *writer) replaceKey(c ReplaceKey) Result {
 	if result.Refusal != nil {
 		return result
 	}
-	emergency := ring.Emergency
+	alone := ring
+	alone.Rotation = 0 // what is asked for alone the way back of a rotation does not undo
+	emergency := alone.Emergency
 	if c.Store {
-		emergency = ring.Burn
+		emergency = alone.Burn
 	}
 	next, err := emergency(c.Algorithm, from.ID, c.Old, w.time)
 	if err != nil {
 		result.Refusal = keyRefusal("key", err)
 		return result
 	}
-	if _, waits := next.Urgent[c.Algorithm]; waits {
-		next.Rotation = 0 // the way back of a rotation does not withdraw what was asked for alone
+	_, waits := next.Urgent[c.Algorithm]
+	if from.ID != 0 && from.Stage != keys.Active || !waits && len(next.Urgent) > 0 {
+		next.Rotation = ring.Rotation // what else waits is part of it still
 	}
 	if bytes.Equal(ring.Append(nil), next.Append(nil)) {
 		return result
@@ -53,7 +56,7 @@ func (w *writer) replaceKey(c ReplaceKey) Result {
 	if from.ID != 0 {
 		w.about.key = d.Selector(from)
 	}
-	if _, waits := next.Urgent[c.Algorithm]; waits {
+	if waits {
 		w.about.step = "; waits for the standby"
 	}
 	result.Changed = true

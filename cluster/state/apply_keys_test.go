@@ -1,10 +1,10 @@
 package state
 
 import (
-	"time"
-
+	"bytes"
 	"fmt"
 	"testing"
+	"time"
 
 	"authd/keys"
 	"authd/zone"
@@ -273,6 +273,58 @@ func TestPolicyOfThePoolReachesItsDomains(t *testing.T) {
 	}
 	if d, _ := next.Domain(tok(1)); d.DueAt != slow {
 		t.Errorf("due at %d, want %d", d.DueAt, slow)
+	}
+}
+
+// TestFloorsCountWithTheHoldThatSignersWereTold, whatever the pool says by now, and in
+// whichever pool the domain is.
+func TestFloorsCountWithTheHoldThatSignersWereTold(t *testing.T) {
+	short := spec()
+	short.Policy.SignerHold = time.Hour
+	long := spec()
+	long.Policy.SignerHold = 5 * 24 * time.Hour
+	other := "short"
+	for what, c := range map[string]struct {
+		shorten Command
+		before  bool // the key drains before that
+		leaves  bool
+	}{
+		"lowered while it drains":  {PutPool{"default", short}, true, false},
+		"lowered before it drains": {PutPool{"default", short}, false, false},
+		"lowered before it leaves": {PutPool{"default", short}, false, true},
+		"moved while it drains":    {PatchDomain{Token: tok(1), Pool: &other}, true, false},
+		"moved before it drains":   {PatchDomain{Token: tok(1), Pool: &other}, false, false},
+		"moved before it leaves":   {PatchDomain{Token: tok(1), Pool: &other}, false, true},
+	} {
+		w := newWorld(t)
+		w.must(PutPool{"default", long})
+		w.must(PutPool{other, short})
+		w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
+		w.prove(tok(1))
+		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
+		drain := Command(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true})
+		if c.leaves {
+			drain = LeaveDomain{Token: tok(1)}
+		}
+		told := w.at + 5*day // what is fetched now is used until then
+		if c.before {
+			w.must(drain)
+			w.must(c.shorten)
+		} else {
+			w.must(c.shorten)
+			w.later(2 * day)
+			w.must(drain)
+		}
+		again, err := ReadImage(bytes.NewReader(image(t, w.m)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.m = again
+		w.at = told + 6*day
+		revoke := StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepRevoke, Algorithm: keys.RSA2048, Key: 1, Evidence: &keys.Evidence{Complete: true}}, Manual: true}
+		if r := w.do(revoke).Refusal; r == nil || r.At != told+7*day {
+			t.Errorf("%s: %+v", what, r)
+		}
 	}
 }
 

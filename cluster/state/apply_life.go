@@ -30,9 +30,8 @@ func (w *writer) leaveDomain(c LeaveDomain) Result {
 	was := old.Ring()
 	ring := was.Retire(w.time)
 	d := *old
-	policy := w.policy(old)
 	d.State, d.LeavingAt = Leaving, w.time
-	d.GoneAt = w.time + max(leavingFor, int64((policy.SignerHold+policy.DrainFloor).Seconds()))
+	d.GoneAt = max(w.time+leavingFor, ring.DrainedBy(w.policy(old)))
 	touched(&d)
 	if r := w.keep(old, &d, was, ring); r != nil {
 		return Result{Token: c.Token, Refusal: r}

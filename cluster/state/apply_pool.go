@@ -26,11 +26,13 @@ func (w *writer) putPool(c PutPool) Result {
 	if !ok {
 		return refused(conflict("pool", nil, "there is no platform zone yet: add one first"))
 	}
+	spec.Policy.Before = keys.Hold{} // it follows from the changes, whoever asks for it
 	next := &poolEntry{Pool: Pool{Number: w.poolNumber + 1, ID: c.ID, Serial: 1, PoolSpec: spec}}
 	if there {
 		if equalSpecs(old.PoolSpec, spec) {
 			return same
 		}
+		next.Policy = spec.Policy.After(old.Policy, w.time)
 		next.Number, next.Serial, next.domains, next.slots = old.Number, old.Serial+1, old.domains, old.slots
 	} else if w.pools.Len() >= MaxPools {
 		return refused(invalid("pool", "%d pools already: at most %d", w.pools.Len(), MaxPools))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"maps"
 	"slices"
-	"strings"
 
 	"authd/keys"
 )
@@ -46,9 +45,22 @@ func (w *writer) startRotation(c StartRotation) Result {
 	w.rotations.Set(w.rotationNumber, &Rotation{
 		ID: c.ID, Number: w.rotationNumber, RotationSpec: spec,
 		Actor: plain(w.entry.Actor, maxActor), Reason: plain(w.entry.Reason, maxReason),
-		StartedAt: w.time, State: RotationRunning,
+		StartedAt: w.time, State: RotationRunning, Tenant: w.scopeTenant(&spec.Scope),
 	})
 	return Result{Token: c.ID, Changed: true}
+}
+
+// scopeTenant is the tenant that all domains of a scope are of, whatever happens to them;
+// empty: there is none.
+func (w *writer) scopeTenant(s *RotationScope) (owner string) {
+	for i, t := range s.Tokens {
+		d, ok := w.find(t)
+		if !ok || i > 0 && d.Tenant != owner {
+			return ""
+		}
+		owner = d.Tenant
+	}
+	return s.Tenant + owner // one of the two is empty
 }
 
 func (w *writer) checkRotation(c StartRotation) *Refusal {
@@ -159,9 +171,7 @@ func (h *held) add(number uint32, r *Rotation) {
 // tenantOf is the tenant whose access token an actor is; empty: it is none's.
 func (t *tables) tenantOf(actor string) string {
 	if a, ok := t.access.Get(actor); ok {
-		if tenant, is := strings.CutPrefix(string(a.Scope), tenantScope); is {
-			return tenant
-		}
+		return a.Scope.tenant()
 	}
 	return ""
 }
@@ -301,7 +311,7 @@ func (w *writer) rotateOne(r *Rotation, old *Domain) {
 	next, told := w.turned(r, old, ring)
 	skipped := true
 	if told != nil {
-		next = next.Part(r.Number)
+		next = next.Part(r.Number, ring)
 		refusal := w.keepRotated(r, old, ring, next, told)
 		skipped = refusal != nil || next.Rotation == 0 // nothing signs, and the next key does already all it can
 	}
@@ -403,8 +413,8 @@ func (w *writer) returnOne(r *Rotation, old *Domain) {
 			continue
 		}
 		active, ok := next.Active(a)
-		if !ok || active.ActivatedAt < r.StartedAt {
-			continue
+		if !ok || active.BroughtBy != int64(r.Number) {
+			continue // it never switched, or another key came since, which is not ours to undo
 		}
 		step := keys.Step{Kind: keys.StepActivate, Algorithm: a, Key: next.RolledFrom[a]}
 		after, err := next.Take(step, w.time, w.policy(old), nil)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -284,6 +285,114 @@ func TestRollbackOfAFleetAfterTheWindowKeepsTheNewKeys(t *testing.T) {
 	if r := w.advance(); r.Kept != 3 || r.Returned != 0 || r.State != RotationDone {
 		t.Errorf("%+v", r)
 	}
+}
+
+// outcomeOf is what a rotation came to for one claim.
+func (w *world) outcomeOf(t Token) string {
+	w.t.Helper()
+	return w.m.RotationOutcome(w.rotation(), w.domain(t))
+}
+
+// TestRollbackOfAFleetLeavesDomainsThatWereRotatedSince, as what it brought signs no more.
+func TestRollbackOfAFleetLeavesDomainsThatWereRotatedSince(t *testing.T) {
+	w := manyOf(t, 3)
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Total: 3}))
+	w.advance()
+	w.refill()
+	w.later(3 * 3600)
+	w.must(ReplaceKey{Token: tok(1), Algorithm: keys.RSA2048, Old: keys.FateDrain})
+	if w.stageOf(tok(1), 3) != keys.Active || w.outcomeOf(tok(1)) != OutcomeSwitched {
+		t.Fatalf("the emergency did not switch: %s, %s", w.stageOf(tok(1), 3), w.outcomeOf(tok(1)))
+	}
+	w.must(ControlRotation{tok(99), RotationRollback})
+	if r := w.advance(); r.State != RotationDone || r.Returned != 2 || r.Kept != 1 {
+		t.Errorf("%+v", r)
+	}
+	if w.stageOf(tok(1), 3) != keys.Active || w.outcomeOf(tok(1)) != OutcomeReplaced || w.outcomeOf(tok(2)) != OutcomeReturned {
+		t.Errorf("the key of the later emergency is %s; outcomes %s and %s", w.stageOf(tok(1), 3), w.outcomeOf(tok(1)), w.outcomeOf(tok(2)))
+	}
+	w.checkIndexes()
+}
+
+// TestEmergencyOfOneAlgorithmIsNoPartOfTheRotationThatTheOtherWaitsIn.
+func TestEmergencyOfOneAlgorithmIsNoPartOfTheRotationThatTheOtherWaitsIn(t *testing.T) {
+	w := newWorld(t)
+	two := spec()
+	two.Policy.Algorithms = []keys.Algorithm{keys.RSA2048, keys.Ed25519}
+	w.must(PutPool{ID: "default", Spec: two})
+	c := claimOf(tok(1), "send.customer.test", zone.Delegated, "acme")
+	ed := func(id uint32, selector string) keys.Material {
+		m := material(id, selector, fmt.Sprintf("E%d", id))
+		m.Algorithm, m.Payload = keys.Ed25519, fmt.Sprintf("v=DKIM1; k=ed25519; p=E%d", id)
+		return m
+	}
+	c.Active = append(c.Active, ed(2, "2601-cccccc"))
+	c.Standby = []keys.Material{ed(3, "2601-dddddd")}
+	w.must(c)
+	w.prove(tok(1))
+	step := func(kind keys.StepKind, id uint32) StepKey {
+		return StepKey{Token: tok(1), Step: keys.Step{Kind: kind, Algorithm: keys.Ed25519, Key: id}}
+	}
+	w.must(step(keys.StepConfirm, 3))
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Total: 1}))
+	if r := w.advance(); r.Waiting != 1 || w.stageOf(tok(1), 3) != keys.Active {
+		t.Fatalf("%+v", r)
+	}
+	publish, m := step(keys.StepPublish, 0), ed(4, "2601-eeeeee")
+	publish.Material = &m
+	w.must(publish)
+	w.must(step(keys.StepConfirm, 4))
+	w.later(keys.GapMinted)
+	w.must(ReplaceKey{Token: tok(1), Algorithm: keys.Ed25519, Old: keys.FateDrain})
+	if r := w.rotation(); r.Waiting != 1 || w.stageOf(tok(1), 4) != keys.Active {
+		t.Fatalf("the other algorithm left the rotation: %+v", r)
+	}
+	w.must(ControlRotation{tok(99), RotationRollback})
+	w.advance()
+	if ring := w.domain(tok(1)).Ring(); len(ring.Urgent) != 0 || w.stageOf(tok(1), 4) != keys.Active {
+		t.Errorf("wishes %v, and the key of the emergency is %s", ring.Urgent, w.stageOf(tok(1), 4))
+	}
+}
+
+// TestDomainsStayInTheRotationOfThePoolThatTheyLeave, before their turn and after, and those
+// that come to the pool meanwhile have no part in it.
+func TestDomainsStayInTheRotationOfThePoolThatTheyLeave(t *testing.T) {
+	w := manyOf(t, 6)
+	w.must(PutPool{ID: "other", Spec: spec()})
+	move := func(n uint64, pool string) { w.must(PatchDomain{Token: tok(n), Pool: &pool}) }
+	move(6, "other")
+	w.later(60)
+	w.must(start1(RotationSpec{Scope: RotationScope{Pool: "default"}, Emergency: true, Canary: []uint8{20, 100}, Total: 5}))
+	w.advance()
+	w.later(60)
+	move(6, "default")
+	for n := range uint64(4) { // one has had its turn at most
+		move(n+1, "other")
+	}
+	move(4, "default") // and comes back
+	again, err := ReadImage(bytes.NewReader(image(t, w.m)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.m = again
+	w.must(ControlRotation{tok(99), RotationResume})
+	if r := w.advance(); r.State != RotationDone || r.Switched != 5 || r.Begun != 5 {
+		t.Errorf("%+v", r)
+	}
+	looked := 0
+	for d := range w.m.InRotation(w.rotation(), Token{}, &looked) {
+		if d.Token == tok(6) || w.outcomeOf(d.Token) != OutcomeSwitched {
+			t.Errorf("%s: %s", d.Name.Host(), w.outcomeOf(d.Token))
+		}
+	}
+	if w.stageOf(tok(6), 1) != keys.Active {
+		t.Error("a domain that came later was rotated")
+	}
+	w.must(ControlRotation{tok(99), RotationRollback})
+	if r := w.advance(); r.Returned != 5 || r.Kept != 0 {
+		t.Errorf("taken back: %+v", r)
+	}
+	w.checkIndexes()
 }
 
 func TestRotationsThatCannotBeAreRefused(t *testing.T) {

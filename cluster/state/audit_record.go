@@ -20,7 +20,8 @@ type about struct {
 	domains []*Domain // that it stored or removed
 	key     string    // selector
 	step    string
-	told    bool // it made its own entries, or needs none
+	tenant  string // of an access token that is gone
+	told    bool   // it made its own entries, or needs none
 }
 
 // sawDomain notes a claim that was stored or removed. Commands that touch many
@@ -115,17 +116,16 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		a.Tenant = c.ID
 	case StartRotation:
 		on("rotation", c.ID.String(), "%s", describeRotation(c))
-		a.Tenant = c.Scope.Tenant
+		a.Tenant = w.tenantOfRotation(c.ID)
 	case ControlRotation:
 		on("rotation", c.ID.String(), "%s", rotationVerb(c.Verb))
+		a.Tenant = w.tenantOfRotation(c.ID)
 	case AddAccessToken:
 		on("token", c.Access.ID, "scope %s, note %s", c.Access.Scope, quote(c.Access.Note))
-		a.Tenant, _ = strings.CutPrefix(string(c.Access.Scope), tenantScope)
-		if a.Tenant == string(c.Access.Scope) {
-			a.Tenant = ""
-		}
+		a.Tenant = c.Access.Scope.tenant()
 	case DropAccessToken:
 		on("token", c.ID, "revoked")
+		a.Tenant = w.about.tenant
 	case Reschedule:
 		on("cluster", w.settings.ClusterID, "due times follow changed policies")
 	case Note:
@@ -198,6 +198,13 @@ func describeRotation(c StartRotation) string {
 		kind = "drill of "
 	}
 	return kind + scope + either(c.Store, ", sealed store leaked", "") + ", old keys: " + c.Old.String()
+}
+
+func (w *writer) tenantOfRotation(id Token) string {
+	if r, ok := w.rotation(id); ok {
+		return r.Tenant
+	}
+	return ""
 }
 
 func rotationVerb(verb uint8) string {

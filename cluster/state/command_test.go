@@ -39,7 +39,7 @@ func examples() []Command {
 		PutNameServer{"ns1", addresses},
 		PutPool{"default", PoolSpec{
 			SPF: []string{"ip4:192.0.2.0/24"}, SPFAll: "~all", MX: []zone.MX{{Preference: 10, Host: name("mx1.p-dns.test")}},
-			ClickA: addresses, ClickCNAME: name("edge.example"), DMARC: "v=DMARC1; p=none", Labels: labels, Policy: keys.DefaultPolicy(),
+			ClickA: addresses, ClickCNAME: name("edge.example"), DMARC: "v=DMARC1; p=none", Labels: labels, Policy: keys.DefaultPolicy().After(keys.Policy{SignerHold: 2 * keys.DefaultPolicy().SignerHold}, start),
 		}},
 		AddTenant{"acme", "Acmé"},
 		SuspendTenant{"acme", true},

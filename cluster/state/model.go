@@ -106,7 +106,11 @@ type Domain struct {
 	LeavingAt  int64
 	GoneAt     int64 // when a leaving or pending claim becomes a tombstone
 	DueAt      int64 // when its ring's next step is due; 0: none
-	Branch     zone.Branch
+	// MovedAt is when it last changed its pool; 0: never. Parts are the numbers of the
+	// rotations of pools that it left and is in all the same, rising.
+	MovedAt int64
+	Parts   []uint32
+	Branch  zone.Branch
 }
 
 // Scope is what an API token may do.

@@ -51,6 +51,7 @@ func appendMeta(b []byte, d *Domain) []byte {
 	for _, at := range [...]int64{d.CreatedAt, d.ProvenAt, d.LeavingAt, d.GoneAt, d.DueAt} {
 		b = binary.AppendUvarint(b, uint64(at))
 	}
+	b = appendMoves(b, d)
 	b = appendLabels(b, d.Labels)
 	b = appendNames(b, d.SignsFor)
 	b = binary.AppendUvarint(b, uint64(len(d.Algorithms)))
@@ -136,6 +137,19 @@ func appendNames(b []byte, names []zone.Name) []byte {
 	b = binary.AppendUvarint(b, uint64(len(names)))
 	for _, n := range names {
 		b = appendText(b, string(n))
+	}
+	return b
+}
+
+// appendMoves takes one octet where a claim never changed its pool.
+func appendMoves(b []byte, d *Domain) []byte {
+	b = binary.AppendUvarint(b, uint64(d.MovedAt))
+	if d.MovedAt == 0 {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(d.Parts)))
+	for _, number := range d.Parts {
+		b = binary.AppendUvarint(b, uint64(number))
 	}
 	return b
 }
@@ -285,6 +299,20 @@ func (r *decoder) labels() map[string]string {
 	return labels
 }
 
+func (r *decoder) moves(d *Domain) {
+	if d.MovedAt = r.time(); d.MovedAt == 0 {
+		return
+	}
+	n := r.count()
+	if n > MaxRotations {
+		r.fail()
+		return
+	}
+	for range n {
+		d.Parts = append(d.Parts, r.uint32())
+	}
+}
+
 func (r *decoder) rrsets() []zone.RRset {
 	n := r.count()
 	if n == 0 {
@@ -362,6 +390,7 @@ func (d *Domain) decode(meta string, p apexes) error {
 	for _, at := range [...]*int64{&d.CreatedAt, &d.ProvenAt, &d.LeavingAt, &d.GoneAt, &d.DueAt} {
 		*at = r.time()
 	}
+	r.moves(d)
 	d.Labels = r.labels()
 	d.SignsFor = r.names()
 	if n := r.count(); n > 0 {

@@ -69,6 +69,8 @@ type Rotation struct {
 	ForSlot uint32 `cbor:"41,keyasint"`
 	// Oldest is when the oldest of the claims that it began with was added.
 	Oldest int64 `cbor:"42,keyasint"`
+	// Tenant is whose it is: all its domains are of that tenant. Empty: the platform's.
+	Tenant string `cbor:"48,keyasint"`
 }
 
 // RotationSpec is what a rotation is to do.
@@ -113,18 +115,36 @@ type RotationScope struct {
 	All    bool    `cbor:"4,keyasint,omitempty"`
 }
 
-// Has says whether a claim is in the scope.
-func (s *RotationScope) Has(d *Domain) bool {
-	switch {
+// Has says whether a claim is in a rotation: that is settled when it begins. So a domain
+// that changes its pool takes its part with it, as what leaked there leaked, and one that
+// comes has none.
+func (r *Rotation) Has(d *Domain) bool {
+	if d.CreatedAt > r.StartedAt {
+		return false
+	}
+	switch s := &r.Scope; {
 	case s.Tenant != "":
 		return d.Tenant == s.Tenant
 	case s.Pool != "":
-		return d.Pool == s.Pool
+		return d.Pool == s.Pool && d.MovedAt <= r.StartedAt || slices.Contains(d.Parts, r.Number)
 	case s.All:
 		return true
 	}
-	_, ok := slices.BinarySearchFunc(s.Tokens, d.Token.key(), compareTokenKey)
+	_, ok := slices.BinarySearchFunc(r.Scope.Tokens, d.Token.key(), compareTokenKey)
 	return ok
+}
+
+// moves notes that a claim changes its pool, and in which rotations it stays. Of those
+// that are kept no more nothing is remembered, so there are at most MaxRotations.
+func (w *writer) moves(d *Domain) {
+	var parts []uint32
+	w.rotations.Scan(func(number uint32, r *Rotation) bool {
+		if r.Scope.Pool != "" && r.Has(d) {
+			parts = append(parts, number)
+		}
+		return true
+	})
+	d.Parts, d.MovedAt = parts, w.time
 }
 
 func compareTokenKey(t Token, key string) int { return strings.Compare(t.key(), key) }
@@ -240,7 +260,7 @@ func (t *tables) inRotation(r *Rotation, from string, each func(d *Domain, in bo
 	}
 	t.domains.Ascend(from, func(_ string, rec record) bool {
 		d := t.domain(rec)
-		return each(d, d.CreatedAt <= r.StartedAt && r.Scope.Has(d))
+		return each(d, r.Has(d))
 	})
 }
 
@@ -251,6 +271,9 @@ const (
 	OutcomeSwitched    = "switched"
 	OutcomeSkipped     = "skipped"
 	OutcomeReturned    = "rolled_back"
+	// OutcomeReplaced: the rotation is rolled back, but another key had replaced the
+	// one that it brought.
+	OutcomeReplaced = "replaced_since"
 )
 
 // RotationOutcome is what became of a claim in a rotation, as its ring tells.
@@ -262,8 +285,10 @@ func (m Machine) RotationOutcome(r *Rotation, d *Domain) string {
 		return OutcomeOutstanding
 	case ring.Rotation == r.Number && len(ring.Urgent) > 0:
 		return OutcomeWaiting
-	case r.Back && wentBack(ring, r.StartedAt):
+	case r.Back && wentBack(ring, r.Number):
 		return OutcomeReturned
+	case r.Back && broughtBefore(ring, r.Number):
+		return OutcomeReplaced
 	case begun && signsSince(ring, r.StartedAt):
 		return OutcomeSwitched
 	case !begun:
@@ -277,7 +302,7 @@ func (m Machine) RotationOutcome(r *Rotation, d *Domain) string {
 // Replaced are the keys of a claim, whose ring is given, that a rotation replaced
 // or is to replace.
 func (m Machine) Replaced(r *Rotation, d *Domain, ring keys.Ring) (list []keys.Key) {
-	if d.CreatedAt > r.StartedAt || !r.Scope.Has(d) {
+	if !r.Has(d) {
 		return nil
 	}
 	outstanding := !r.Ended() && m.RotationOutcome(r, d) == OutcomeOutstanding
@@ -314,18 +339,17 @@ func replacedAt(ring keys.Ring, a keys.Algorithm, at int64) bool {
 	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool { return k.Algorithm == a && k.DrainedAt == at })
 }
 
-// wentBack says whether an older key signs again since a time.
-func wentBack(ring keys.Ring, since int64) bool {
-	for i := range ring.Keys {
-		active := &ring.Keys[i]
-		if active.Stage != keys.Active || active.ActivatedAt < since {
-			continue
-		}
-		for j := range ring.Keys {
-			if k := &ring.Keys[j]; k.Algorithm == active.Algorithm && k.ID > active.ID && k.ActivatedAt != 0 && k.DrainedAt >= since {
-				return true
-			}
-		}
-	}
-	return false
+// broughtBefore says whether a rotation brought a key which another has replaced since.
+func broughtBefore(ring keys.Ring, number uint32) bool {
+	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool {
+		return k.BroughtBy == int64(number) && k.Stage != keys.Active && ring.RetiredAt == 0
+	})
+}
+
+// wentBack says whether an older key signs again than the one that a rotation brought.
+func wentBack(ring keys.Ring, number uint32) bool {
+	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool {
+		active, ok := ring.Active(k.Algorithm)
+		return ok && k.BroughtBy == int64(number) && active.ID < k.ID
+	})
 }

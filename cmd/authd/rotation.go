@@ -158,7 +158,7 @@ type rotationShowCmd struct {
 	ID      string `arg:"" help:"Rotation."`
 	Follow  bool   `short:"f" help:"Show progress until it ends or holds."`
 	Domains bool   `help:"List what became of each domain."`
-	Outcome string `placeholder:"OUTCOME" help:"With --domains: outstanding, waiting, switched, skipped or rolled_back alone."`
+	Outcome string `placeholder:"OUTCOME" help:"With --domains: outstanding, waiting, switched, skipped, rolled_back or replaced_since alone."`
 }
 
 func (rotationShowCmd) Help() string {
