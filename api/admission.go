@@ -53,9 +53,9 @@ func (a *admission) enter(payer string, octets int64) (leave func(), full string
 	}, ""
 }
 
-// room is something of which there is so much. Nobody gets more than is left for
-// others at that moment: one payer alone half of it, two a third each, so that
-// whoever floods it there is room for the next to come.
+// room is a bounded amount of something. Nobody gets more of it than is left for others
+// at that moment: one payer alone half, two a third each, so that behind any flood there
+// is room for the next to come.
 type room struct {
 	limit, used int64
 	by          map[string]int64
@@ -83,7 +83,7 @@ func (r *room) give(payer string, n int64) {
 	}
 }
 
-// payer is whose share a request is of: all tokens of a tenant have one.
+// payer says whose share a request uses: all tokens of a tenant have one share.
 func (i identity) payer() string {
 	if i.tenant != "" {
 		return tenantScope + i.tenant

@@ -47,7 +47,7 @@ type identity struct {
 
 func (i identity) admin() bool { return i.scope == state.ScopeAdmin }
 
-// sees says whether things of a tenant exist for this identity.
+// sees says whether this identity may know of a tenant's things.
 func (i identity) sees(tenant string) bool { return i.tenant == "" || i.tenant == tenant }
 
 const tenantScope = "tenant:"
@@ -87,8 +87,8 @@ func identify(m state.Machine, r *http.Request, at time.Time) (identity, *Proble
 	return who, nil
 }
 
-// unfounded says whether there is no token at all yet: the first comes with the
-// founding of the cluster.
+// unfounded says whether the machine has no token at all yet: the first comes when the
+// cluster is founded.
 func unfounded(m state.Machine) bool {
 	for range m.AccessTokens() {
 		return false

@@ -20,8 +20,8 @@ type BroughtKey struct {
 	Reason     string      `json:"reason,omitempty" maxLength:"500" doc:"Why, for the audit."`
 }
 
-// bringTries bounds how often a key is sealed anew because a step of the ring
-// took the place that it was sealed for.
+// bringTries bounds how often a key is sealed anew because a step of the ring took its
+// place meanwhile.
 const bringTries = 3
 
 func (h *Handler) registerBring() {

@@ -21,7 +21,7 @@ type CheckedRecord struct {
 	Hint   string   `json:"hint,omitempty" doc:"The mistake, where it is one that many make, and what to do."`
 }
 
-// checkup holds what is expected of a customer's DNS against what is seen there.
+// checkup compares what a customer's DNS should have with what it has.
 type checkup struct {
 	domain *state.Domain
 	zone   zone.Name // above the domain, or where its records are
@@ -104,7 +104,7 @@ func (c *checkup) questions() []probe.Question {
 	return list
 }
 
-// doubts are asked about records that were not found.
+// doubts are the questions about records that were not found: usual mistakes.
 func (c *checkup) doubts() []probe.Question {
 	var list []probe.Question
 	for _, r := range c.domain.CustomerRecords() {
@@ -124,7 +124,7 @@ func (c *checkup) doubts() []probe.Question {
 	return list
 }
 
-// maxDoubts is what one look takes.
+// maxDoubts bounds the doubts of one look.
 const maxDoubts = 32
 
 // organisation is the registrable domain, or what is nearest to it.
@@ -249,7 +249,7 @@ func (c *checkup) mistake(want state.Record, there []probe.Record) (status, hint
 	return "missing", fmt.Sprintf("add a CNAME named %q in the zone %s", short, c.zone.Host())
 }
 
-// strangers tells of name servers beside ours: what they are asked is lost.
+// strangers tells of name servers beside ours: questions that they get are lost.
 func (c *checkup) strangers() {
 	var ours []string
 	for _, r := range c.domain.CustomerRecords() {
@@ -319,7 +319,7 @@ func (c *checkup) complete() bool {
 	return !slices.ContainsFunc(c.records, func(r CheckedRecord) bool { return r.Status != "found" })
 }
 
-// short is a name as panels want it: without the zone.
+// short is a name relative to the zone, as panels want it.
 func (c *checkup) short(n zone.Name) string {
 	return strings.TrimSuffix(strings.TrimSuffix(n.Host(), c.zone.Host()), ".")
 }

@@ -136,8 +136,7 @@ func (c *claim) selectorFor(given string, a keys.Algorithm) (string, error) {
 	return given, keys.CheckSelector(given)
 }
 
-// keyed draws the token and makes or seals the keys. It is the part of a claim
-// that needs the outside.
+// keyed draws the token and makes or seals the keys: what in a claim needs entropy.
 func (h *Handler) keyed(ctx context.Context, c claim) (state.AddDomain, error) {
 	command := c.AddDomain
 	var err error
@@ -161,7 +160,7 @@ func (h *Handler) keyed(ctx context.Context, c claim) (state.AddDomain, error) {
 	return command, nil
 }
 
-// keyless says that there was no key in time: nothing has happened then.
+// keyless is the reply where no key was made in time: nothing has happened.
 func keyless(n zone.Name, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return problem(http.StatusServiceUnavailable, codeNoKeys, "",

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// connections are those that are open, over all sockets. Where there are too many, one
-// that nobody has vouched for makes room, so that clients without a token, however slow
-// they are, keep nobody with one away.
+// connections are the open ones of all sockets. Where there are too many, one without a
+// request that showed a token makes room, so that clients without a token, however slow,
+// keep nobody with one away.
 type connections struct {
 	limits  Limits
 	refused func(reason string)

@@ -143,7 +143,7 @@ func (h *Handler) signingKey(req *request, d *state.Domain, k keys.Key) (release
 	return released{one, pem}, nil
 }
 
-// unreadable answers where no key could be given.
+// unreadable is the reply where there are keys and none could be given.
 func (h *Handler) unreadable(w http.ResponseWriter, err error) {
 	if errors.Is(err, cluster.ErrJournal) {
 		w.Header().Set("Retry-After", "5")

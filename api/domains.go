@@ -274,7 +274,7 @@ func (h *Handler) leaveDomain(ctx context.Context, in *struct {
 	return h.left(d.Token, err)
 }
 
-// left is the reply to a domain's end: nothing where it came at once.
+// left is the reply to a domain's removal: without a body where it is gone at once.
 func (h *Handler) left(t state.Token, err error) (*leaveReply, error) {
 	if err != nil {
 		return nil, err
@@ -357,7 +357,7 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	for _, t := range seen {
 		out.Seen = append(out.Seen, t.String())
 	}
-	// Beside the proof, what keeps it from coming or from being of use.
+	// Beside the proof: what keeps it from coming, or from being of use.
 	if c, _, err := h.checkDomain(bounded, d); err == nil {
 		out.take(c)
 	} else {

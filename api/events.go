@@ -16,9 +16,9 @@ import (
 const (
 	maxStreams      = 64 // at once
 	maxTokenStreams = 8  // of them with one token
-	// heartbeat is how often a stream without news says that it lives.
+	// heartbeat is how often a stream without changes sends a sign of life.
 	heartbeat = 15 * time.Second
-	// streamWrite is how long a client may take to take what is written.
+	// streamWrite is how long a client may take to read what is written.
 	streamWrite = 30 * time.Second
 	// behindTime is how long a stream waits for a node that has not applied yet
 	// what the client has seen on another.

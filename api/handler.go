@@ -105,7 +105,7 @@ type Config struct {
 	// BodyTime is how long a body may take that is not an import or a snapshot; 0
 	// means the Read of DefaultLimits.
 	BodyTime time.Duration
-	// Heartbeat is how often a change stream without news says that it lives; 0
+	// Heartbeat is how often a change stream without changes sends a sign of life; 0
 	// means 15 s.
 	Heartbeat time.Duration
 }
@@ -235,8 +235,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("Cache-Control", "no-store")
 	head.Set("X-Content-Type-Options", "nosniff")
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		// The server reads what is left of a body before it replies, and would wait for
-		// anybody who does not send it.
+		// Before it replies the server reads the rest of a body, and would wait for a
+		// client that does not send it.
 		head.Set("Connection", "close")
 	}
 	pattern := "none"
@@ -250,7 +250,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(out)
 		return
 	}
-	path, asked := *r.URL, *r // changed in what follows: not the server's own
+	path, asked := *r.URL, *r // copies, since what follows changes them
 	asked.URL = &path
 	r = &asked
 	if !clean(r.URL) {
@@ -292,7 +292,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)))
 }
 
-// vet refuses what no route takes.
+// vet refuses what no route accepts.
 func vet(r *http.Request) *Problem {
 	if len(r.RequestURI) > maxURI {
 		return problem(http.StatusRequestURITooLong, codeTooLarge, "", "the URI is longer than %d octets", maxURI)
@@ -386,8 +386,8 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, to route, who id
 	return nil
 }
 
-// admit finds a request its place among those under way. What asks for no token
-// needs none: it must say how the node is also when it is flooded.
+// admit finds a request its place among those under way. A route that asks for no token
+// needs no place: it must say how the node is also in a flood.
 func (h *Handler) admit(r *http.Request, to route, who identity) (leave func(), p *Problem) {
 	if to.need&anyone != 0 {
 		return func() {}, nil

@@ -244,11 +244,11 @@ func (r *importRun) settleAll(owners []*planned, commands []state.Command, resul
 	}
 }
 
-// settle says what became of an item that was proposed.
+// settle notes what became of an item that was proposed.
 func (r *importRun) settle(p *planned, result state.Result) {
 	switch {
 	case result.Refusal == nil && r.dry != nil:
-		r.done(p.at, p.item, "added", state.Token{}) // which was drawn for nothing
+		r.done(p.at, p.item, "added", state.Token{}) // a dry run's token means nothing
 		return
 	case result.Refusal == nil:
 		r.done(p.at, p.item, "added", p.command.Token)

@@ -148,7 +148,7 @@ func viewUse(u *cluster.KeyUse) KeyUse {
 	return out
 }
 
-// safeToRevoke says whether revoking a key breaks mail, as far as is known.
+// safeToRevoke says whether a key can be revoked without breaking mail, as far as is known.
 func safeToRevoke(r keys.Ring, k keys.Key, p keys.Policy, now int64, e *keys.Evidence, u *cluster.KeyUse) (bool, string) {
 	switch k.Stage {
 	case keys.Revoked:

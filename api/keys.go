@@ -77,7 +77,7 @@ func (h *Handler) rotate(ctx context.Context, in *struct {
 	return h.rotatedAfter(d.Token, err)
 }
 
-// steps is how many commands a manual rotation comes to.
+// steps is how many commands a manual rotation takes.
 func steps(d *state.Domain, seen string) int {
 	if seen != "" {
 		return 1

@@ -81,34 +81,12 @@ func Listen(c ListenConfig) (*Server, error) {
 	if c.Limits == (Limits{}) {
 		c.Limits = DefaultLimits()
 	}
-	l := c.Limits
 	s := &Server{}
-	s.http = http.Server{
-		Handler: c.Handler, ReadHeaderTimeout: l.Header, ReadTimeout: l.Read, WriteTimeout: l.Write, IdleTimeout: l.Idle,
-		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: l.Streams, MaxReadFrameSize: frameOctets,
-			MaxReceiveBufferPerStream: streamOctets, MaxReceiveBufferPerConnection: unreadOctets,
-			// Write bounds a request's time, not that of a connection whose other end
-			// takes nothing more; a ping tells whether one is there at all.
-			WriteByteTimeout: l.Write, SendPingTimeout: l.Idle,
-		},
-		ConnContext: vouchable, ConnState: noteIdle,
-		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
-	}
-	if h, ok := c.Handler.(interface{ EndStreams() }); ok {
-		s.http.RegisterOnShutdown(h.EndStreams)
-	}
+	s.configure(c)
 	secure := c.CertFile != "" || c.KeyFile != ""
 	if secure {
-		cert, err := loadCertificate(c.CertFile, c.KeyFile, c.Logger)
-		if err != nil {
+		if err := s.secure(c); err != nil {
 			return nil, err
-		}
-		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
-		if c.Certificate != nil {
-			s.http.TLSConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
-		} else if h, ok := c.Handler.(*Handler); ok {
-			h.certificate.Store(cert) // /ready watches it
 		}
 	}
 	for _, addr := range c.Listen {
@@ -122,7 +100,7 @@ func Listen(c ListenConfig) (*Server, error) {
 		s.sockets = append(s.sockets, socket)
 	}
 	s.serveLocal(c)
-	shared := &connections{limits: l, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}, refused: func(string) {}}
+	shared := &connections{limits: c.Limits, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}, refused: func(string) {}}
 	if h, ok := c.Handler.(interface{ Refused(reason string) }); ok {
 		shared.refused = h.Refused
 	}
@@ -140,6 +118,41 @@ func Listen(c ListenConfig) (*Server, error) {
 		})
 	}
 	return s, nil
+}
+
+// configure sets up HTTP within the limits.
+func (s *Server) configure(c ListenConfig) {
+	l := c.Limits
+	s.http = http.Server{
+		Handler: c.Handler, ReadHeaderTimeout: l.Header, ReadTimeout: l.Read, WriteTimeout: l.Write, IdleTimeout: l.Idle,
+		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: l.Streams, MaxReadFrameSize: frameOctets,
+			MaxReceiveBufferPerStream: streamOctets, MaxReceiveBufferPerConnection: unreadOctets,
+			// Write bounds a request's time, not that of a connection whose other end
+			// takes nothing more; a ping tells whether one is there at all.
+			WriteByteTimeout: l.Write, SendPingTimeout: l.Idle,
+		},
+		ConnContext: vouchable, ConnState: noteIdle,
+		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
+	}
+	if h, ok := c.Handler.(interface{ EndStreams() }); ok {
+		s.http.RegisterOnShutdown(h.EndStreams)
+	}
+}
+
+// secure sets up TLS with the certificate of the files, or the one given in its place.
+func (s *Server) secure(c ListenConfig) error {
+	cert, err := loadCertificate(c.CertFile, c.KeyFile, c.Logger)
+	if err != nil {
+		return err
+	}
+	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	if c.Certificate != nil {
+		s.http.TLSConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
+	} else if h, ok := c.Handler.(*Handler); ok {
+		h.certificate.Store(cert) // /ready watches it
+	}
+	return nil
 }
 
 func (s *Server) serveLocal(c ListenConfig) {
