@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,9 @@ func (a *app) run(args []string) int {
 	if helped {
 		return exitDone
 	}
+	command := ""
 	if err == nil {
+		command = parsed.Selected().FullPath()
 		err = parsed.Run()
 	} else if _, ok := errors.AsType[*kong.ParseError](err); ok {
 		err = usageError{err}
@@ -78,11 +81,11 @@ func (a *app) run(args []string) int {
 	if err == nil {
 		return exitDone
 	}
-	return a.fail(err)
+	return a.fail(command, err)
 }
 
-// fail prints an error as people need it, and says how to exit.
-func (a *app) fail(err error) int {
+// fail prints an error as people need it, and says how to exit. command is what ran.
+func (a *app) fail(command string, err error) int {
 	fmt.Fprintf(a.stderr, "authd: %v\n", err)
 	if hint := remedy(err); hint != "" {
 		fmt.Fprintf(a.stderr, "  %s\n", hint)
@@ -90,11 +93,10 @@ func (a *app) fail(err error) int {
 	if usage, ok := errors.AsType[usageError](err); ok {
 		if parse, ok := errors.AsType[*kong.ParseError](usage.error); ok && parse.Context != nil {
 			if node := parse.Context.Selected(); node != nil {
-				fmt.Fprintf(a.stderr, "  try: authd %s --help\n", node.Path())
-				return exitUsage
+				command = "authd " + node.Path()
 			}
 		}
-		fmt.Fprintln(a.stderr, "  try: authd --help")
+		fmt.Fprintf(a.stderr, "  try: %s --help\n", cmp.Or(command, "authd"))
 		return exitUsage
 	}
 	return exitRefused

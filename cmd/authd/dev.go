@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -81,11 +82,15 @@ func (c *devCmd) Run(a *app) error {
 	if err := d.settle(c); err != nil {
 		return err
 	}
-	if err := d.prepare(); err != nil {
-		return fmt.Errorf("preparing %s: %w", d.dir, err)
-	}
 	if d.fleet, err = newFleet(d); err != nil {
 		return fmt.Errorf("starting cluster: %w", err)
+	}
+	// Before anything is written, since a directory keeps its ports.
+	if err := d.portsFree(); err != nil {
+		return err
+	}
+	if err := d.prepare(); err != nil {
+		return fmt.Errorf("preparing %s: %w", d.dir, err)
 	}
 	err = d.up(!c.Empty)
 	if err == nil {
@@ -156,6 +161,40 @@ func (d *devCluster) settle(c *devCmd) error {
 		return usagef("--dns-port, --api-port: no room for %d nodes and their links (%d above the DNS ports)", d.nodes, devLinkAbove)
 	}
 	return nil
+}
+
+// portsFree says which port another program has, and what to do.
+func (d *devCluster) portsFree() error {
+	for i := 1; i <= d.nodes; i++ {
+		for _, p := range []struct{ network, address, flag string }{
+			{"udp", d.dns(i), "--dns-port"}, {"tcp", d.dns(i), "--dns-port"}, {"tcp", d.link(i), "--dns-port"}, {"tcp", d.api(i), "--api-port"},
+		} {
+			err := portFree(p.network, p.address)
+			if err == nil {
+				continue
+			}
+			if _, made := os.Stat(d.path("node-1.toml")); made == nil {
+				return fmt.Errorf("%s: %s was made with this port: end what has it, or give another directory with --data, and other ports", err, d.shown())
+			}
+			return fmt.Errorf("%s: give others with %s", err, p.flag)
+		}
+	}
+	return nil
+}
+
+func portFree(network, address string) error {
+	if network == "udp" {
+		c, err := net.ListenPacket(network, address)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func (d *devCluster) path(elements ...string) string {
