@@ -296,20 +296,29 @@ func (c *testCluster) follower() *Node {
 // write adds a tenant through a node and returns the index.
 func write(t testing.TB, n *Node, id string) uint64 {
 	t.Helper()
-	var results []state.Result
-	var index uint64
-	var err error
-	for range 5 { // the command is idempotent; on a busy machine a leader may fall
-		results, index, err = n.Propose(within(t, 20*time.Second), Actor{ID: "test"}, state.AddTenant{ID: id, Name: id})
-		if err == nil {
+	_, index := settle(t, n, state.AddTenant{ID: id, Name: id})
+	return index
+}
+
+// settle proposes commands until it is known what they came to, and none is refused: on
+// a busy machine a leader may fall meanwhile. Each is done once.
+func settle(t testing.TB, n *Node, commands ...state.Command) (results []state.Result, index uint64) {
+	t.Helper()
+	request, err := n.NewToken()
+	must(t, err)
+	who := Actor{ID: "test", Once: state.MakeOnce("test", request.String())}
+	for range 5 {
+		if results, index, err = n.Propose(within(t, 20*time.Second), who, commands...); err == nil {
 			break
 		}
 	}
 	must(t, err)
-	if r := results[0].Refusal; r != nil {
-		t.Fatalf("adding tenant %s: %v", id, r)
+	for i, r := range results {
+		if r.Refusal != nil {
+			t.Fatalf("%T: %v", commands[i], r.Refusal)
+		}
 	}
-	return index
+	return results, index
 }
 
 func (c *testCluster) waitAll(index uint64) {
@@ -379,13 +388,7 @@ func seed(t testing.TB, n *Node) {
 		}},
 		state.AddTenant{ID: "acme", Name: "Acme"},
 	}
-	results, _, err := n.Propose(within(t, 20*time.Second), Actor{ID: "test"}, commands...)
-	must(t, err)
-	for i, r := range results {
-		if r.Refusal != nil {
-			t.Fatalf("%T: %v", commands[i], r.Refusal)
-		}
-	}
+	settle(t, n, commands...)
 }
 
 // claim adds a delegated domain and returns its token.
@@ -401,13 +404,9 @@ func claimFor(t testing.TB, n *Node, tenant, name string) state.Token {
 	must(t, err)
 	active, standby, err := n.ClaimKeys(ctx, token, keys.Minted, []keys.Algorithm{keys.RSA2048})
 	must(t, err)
-	results, _, err := n.Propose(ctx, Actor{ID: "test"}, state.AddDomain{
+	settle(t, n, state.AddDomain{
 		Token: token, Name: parseName(t, name), Mode: zone.Delegated, Tenant: tenant, Pool: "default",
 		Registrable: parseName(t, "customer.test."), Active: active, Standby: standby,
 	})
-	must(t, err)
-	if r := results[0].Refusal; r != nil {
-		t.Fatalf("claiming %s: %v", name, r)
-	}
 	return token
 }

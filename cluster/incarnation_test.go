@@ -20,7 +20,7 @@ func recovered(t *testing.T) *testCluster {
 	c.startAll()
 	c.withAuthority()
 	index := write(t, c.leader(), "acme")
-	must(t, c.leader().WaitServed(within(t, 10*time.Second), index))
+	must(t, c.leader().WaitServed(within(t, 20*time.Second), index))
 	c.kill("node-3")
 	c.waitAll(write(t, c.leader(), "without-3"))
 	c.kill("node-1")
@@ -45,10 +45,16 @@ func TestOldMembersCannotFormTheirClusterAgain(t *testing.T) {
 	c := recovered(t)
 	survivor := c.nodes["node-3"]
 	index := write(t, survivor, "after")
+	// They meet the recovered node before they elect one of theirs, also where nothing
+	// else has a processor: who led by then would be told of two clusters, and go on.
+	c.tuning.heartbeat, c.tuning.election = 30*time.Second, 30*time.Second
 	c.start("node-1", "node-2")
 	for _, id := range []string{"node-1", "node-2"} {
 		n := c.nodes[id]
-		eventually(t, id+" to stand down", func() bool { return n.fence.err() != nil })
+		eventually(t, id+" to stand down", func() bool {
+			n.AskPeers(within(t, 5*time.Second)) // as a process does when it starts
+			return n.fence.err() != nil
+		})
 		if err := n.fence.err().Error(); !strings.Contains(err, "epoch 1, here 0") || !strings.Contains(err, "delete its data directory") {
 			t.Errorf("%s: %s", id, err)
 		}

@@ -22,11 +22,7 @@ func (c *testCluster) withAuthority() {
 	c.t.Helper()
 	a, err := SealAuthority(c.keeper, c.leader().wrapVersion(), c.ca.cert, c.ca.key)
 	must(c.t, err)
-	results, _, err := c.leader().Propose(within(c.t, 10*time.Second), Actor{ID: "test"}, state.SetAuthority{Authority: a})
-	must(c.t, err)
-	if results[0].Refusal != nil {
-		c.t.Fatal(results[0].Refusal)
-	}
+	settle(c.t, c.leader(), state.SetAuthority{Authority: a})
 }
 
 // request is a new key and a request for its certificate.
