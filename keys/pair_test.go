@@ -410,3 +410,27 @@ func TestPairOfAnotherNodeIsAdmittedOnlyWhole(t *testing.T) {
 		}
 	}
 }
+
+func TestKeysOfManyPrimesAndHugeExponentsAreRefused(t *testing.T) {
+	var key pkcs1Key
+	block, _ := pem.Decode(fromPrimes(t, big.NewInt(65539), big.NewInt(65543)))
+	if err := unmarshalAll(block.Bytes, &key); err != nil {
+		t.Fatal(err)
+	}
+	key.Version = 1
+	der, err := asn1.Marshal(struct {
+		Version                   int
+		N, E, D, P, Q, DP, DQ, QI *big.Int
+	}{1, key.N, key.E, key.D, key.P, key.Q, key.DP, key.DQ, key.Coefficient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: der})
+	if _, err := ParsePEM(text); err == nil || !strings.Contains(err.Error(), "more than two primes") {
+		t.Errorf("%v", err)
+	}
+	n := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 2048), big.NewInt(1))
+	if err := checkRSAPublic(n, big.NewInt(maxRSAExponent+2)); err == nil || !strings.Contains(err.Error(), "exponent") {
+		t.Errorf("%v", err)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -38,48 +37,6 @@ func payloads(r Ring) func(string) string {
 	return func(selector string) string {
 		k, _ := r.BySelector(selector)
 		return k.Payload
-	}
-}
-
-func TestEncodedRingDecodesToTheSameRing(t *testing.T) {
-	for _, mode := range []RingMode{Minted, Slots} {
-		r := testRing(t, mode)
-		encoded := r.Append(nil)
-		again, err := DecodeRing(string(encoded), payloads(r))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !reflect.DeepEqual(r, again) {
-			t.Errorf("%s: %+v became %+v", mode, r, again)
-		}
-	}
-}
-
-func TestEncodedRingIsSmall(t *testing.T) {
-	for mode, most := range map[RingMode]int{Minted: 88, Slots: 48} {
-		r := testRing(t, mode)
-		length := len(r.Append(nil))
-		for _, k := range r.Keys {
-			length -= len(k.Sealed)
-		}
-		if length > most {
-			t.Errorf("%s: four keys take %d octets besides the sealed halves, want at most %d", mode, length, most)
-		}
-	}
-}
-
-func TestEqualRingsEncodeToEqualBytes(t *testing.T) {
-	a, b := testRing(t, Minted), testRing(t, Minted)
-	b.Freed, b.RolledFrom = map[string]int64{}, map[Algorithm]uint32{}
-	if !bytes.Equal(a.Append(nil), b.Append(nil)) {
-		t.Error("nil and empty maps encode differently")
-	}
-	a.Freed = map[string]int64{"a": 1, "b": 2, "c": 3, "d": 4}
-	want := a.Append(nil)
-	for range 20 {
-		if !bytes.Equal(a.Append(nil), want) {
-			t.Fatal("the order of a map shows in the bytes")
-		}
 	}
 }
 
@@ -427,5 +384,33 @@ func TestPolicyErrorsNameTheField(t *testing.T) {
 	}
 	if err := (Policy{}).Check(false); err == nil {
 		t.Error("the zero policy passes")
+	}
+}
+
+// A selector is remembered through the second month after its own.
+func TestSelectorsAreForgottenWhenTheirMonthsAreOver(t *testing.T) {
+	for moment, want := range map[string]bool{"2026-11-30": false, "2027-01-31": false, "2027-02-01": true, "2031-01-01": true} {
+		at, err := time.Parse(time.DateOnly, moment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := forgotten("2611-aaaaaa", at.Unix()); got != want {
+			t.Errorf("%s: forgotten %v", moment, got)
+		}
+	}
+	if month, ok := mintedMonth("7001-aaaaaa"); !ok || month != 2070*12 {
+		t.Errorf("a selector of January 2070 is of month %d, %v", month, ok)
+	}
+}
+
+// Of what a domain that comes back is brought, only what it lacks is taken.
+func TestRevivalIgnoresMaterialBeyondItsNeeds(t *testing.T) {
+	r := testRing(t, Minted).Retire(someTime + 100)
+	back, err := r.Revive(someTime+200, []Algorithm{RSA2048, Ed25519}, []Material{testMaterial(5, RSA2048, "2611-eeeeee")})
+	if err != nil || len(back.Keys) != len(r.Keys) {
+		t.Errorf("%d keys became %d: %v", len(r.Keys), len(back.Keys), err)
+	}
+	if needs := back.ReviveNeeds([]Algorithm{RSA2048, Ed25519}); len(needs) > 0 {
+		t.Errorf("a ring that signs needs %v", needs)
 	}
 }

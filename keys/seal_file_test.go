@@ -68,3 +68,31 @@ func TestKeeperSeesVersionsAddedToItsFile(t *testing.T) {
 		}
 	}
 }
+
+// A credentials directory speaks for what is in it, and for nothing else.
+func TestCredentialsDirectorySpeaksForItsOwnFilesAlone(t *testing.T) {
+	path := writeKeeper(t, wrapKeyLine("1", 'a'), 0o440)
+	t.Setenv("CREDENTIALS_DIRECTORY", t.TempDir())
+	if _, err := OpenKeeper(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a file outside that its group may read: %v", err)
+	}
+}
+
+// A file whose last line an editor left open gets its version on a line of its own.
+func TestVersionIsAddedBehindALineWithoutAnEnd(t *testing.T) {
+	path := writeKeeper(t, strings.TrimSuffix(wrapKeyLine("7", 'a'), "\n"), 0o600)
+	version, err := AddKeeperVersion(path)
+	if err != nil || version != 8 {
+		t.Fatalf("version %d, %v", version, err)
+	}
+	keeper, err := OpenKeeper(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sealed, err := keeper.Seal(rand.Reader, Binding{"token", "s1", 1}, []byte("half")); err != nil || SealedVersion(sealed) != 8 || !slices.Equal(keeper.Versions(), []uint16{7, 8}) {
+		t.Errorf("%v, %v", keeper.Versions(), err)
+	}
+	if text, err := os.ReadFile(path); err != nil || strings.Count(string(text), "\n") != 2 {
+		t.Errorf("%d lines, %v", strings.Count(string(text), "\n"), err)
+	}
+}
