@@ -6,9 +6,7 @@ import (
 
 // Delta is what one or several Apply calls changed, for Publish. It says where
 // to look, not what is there: that is in the machines before and after.
-type Delta struct{ delta }
-
-type delta struct {
+type Delta struct {
 	domains   map[Token]struct{}
 	pools     map[uint32]string // number to id
 	platforms map[uint32]bool   // true: more than the serial
