@@ -24,7 +24,7 @@ import (
 
 // clientFlags are the flags of every command that speaks to the API.
 type clientFlags struct {
-	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API, or unix:DATA_DIR/api.sock on its machine, which needs no token (default ${default})."`
+	Addr   string `env:"AUTHD_ADDR" default:"http://127.0.0.1:8301" group:"api" placeholder:"URL" help:"Any node's API, or unix:DATA_DIR/api.sock on its machine, which needs no token; without a scheme over TLS, loopback aside (default ${default})."`
 	Token  string `env:"AUTHD_TOKEN" group:"api" help:"API token."`
 	CA     string `name:"ca" env:"AUTHD_CA" type:"existingfile" group:"api" placeholder:"FILE" help:"CA certificates that vouch for the node, in PEM (default: the system's)."`
 	Wait   bool   `group:"api" help:"After a change, return only once every serving node answers with it."`
