@@ -33,8 +33,8 @@
 //   - Proof of what nodes answer and gave out: barrier.go, served.go, evidence*.go
 //     and testimony.go.
 //   - Files beside the log: audit.go (changes), reads*.go (who was given a key).
-//   - Agreement: check.go and recount.go compare machines; figures.go has what
-//     health and metrics say.
+//   - Agreement: check.go and recount.go compare machines, diverged.go gives up one that
+//     is wrong; figures.go has what health and metrics say.
 //
 // Read cluster/state for what is replicated, api for its caller.
 package cluster
