@@ -335,18 +335,19 @@ func (r *replica) SaveSnapshot(_ context.Context, w io.Writer) (uint64, error) {
 	return 1, r.Machine().WriteImage(w)
 }
 
-func (r *replica) RestoreSnapshot(_ context.Context, in io.Reader, withoutKeys bool) error {
+func (r *replica) RestoreSnapshot(_ context.Context, who cluster.Actor, in io.Reader, withoutKeys bool) (uint64, error) {
 	if r.follows {
-		return cluster.ErrNoLeader
+		return 0, cluster.ErrNoLeader
 	}
 	m, err := state.ReadImage(in)
 	if err != nil {
-		return fmt.Errorf("%w: %w", cluster.ErrNotCommitted, err)
+		return 0, fmt.Errorf("%w: %w", cluster.ErrNotCommitted, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.machine = m
-	return nil
+	note := state.Note{Kind: "cluster", Subject: m.Settings().ClusterID, Text: "replaced by a backup"}
+	r.machine, _, _ = m.Apply(m.Index()+1, []state.Entry{{At: r.at, Actor: who.ID, Source: who.Source, Command: note}})
+	return r.machine.Index(), nil
 }
 
 // parent is a Prober that says what a test wants.

@@ -62,7 +62,7 @@ type Replica interface {
 	RemovePeer(ctx context.Context, id string) error
 	TransferLeader(ctx context.Context, id string) error
 	SaveSnapshot(ctx context.Context, w io.Writer) (index uint64, err error)
-	RestoreSnapshot(ctx context.Context, r io.Reader, withoutKeys bool) error
+	RestoreSnapshot(ctx context.Context, who cluster.Actor, r io.Reader, withoutKeys bool) (index uint64, err error)
 	CheckState(ctx context.Context) (cluster.CheckReport, error)
 }
 

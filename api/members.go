@@ -317,18 +317,19 @@ func (h *Handler) saveSnapshot(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
+	req := from(r.Context())
 	err := h.lead(r.Context())
+	var index uint64
 	if err == nil {
-		err = h.replica.RestoreSnapshot(r.Context(), http.MaxBytesReader(w, r.Body, MaxSnapshot), r.URL.Query().Get("without_keys") == "true")
+		who := cluster.Actor{ID: req.who.id, Source: req.who.source}
+		index, err = h.replica.RestoreSnapshot(r.Context(), who, http.MaxBytesReader(w, r.Body, MaxSnapshot), r.URL.Query().Get("without_keys") == "true")
 	}
 	if err != nil {
 		h.logger.Error("a snapshot was not restored", "error", err)
 		h.failed(w, unrestored(err))
 		return
 	}
-	h.note(r.Context(), "", "cluster", h.replica.Machine().Settings().ClusterID, "the whole state was replaced by a backup")
-	req := from(r.Context())
-	req.index(h.replica.Machine().Index())
+	req.index(index)
 	writeJSON(w, http.StatusOK, h.viewCluster(r.Context()).Body)
 }
 

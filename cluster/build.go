@@ -28,6 +28,10 @@ type start struct {
 	tailEntries int
 	tailOctets  int64
 	took        time.Duration
+	// open is the restore that is open in the log there; restored: one came to be in the
+	// tail.
+	open     *opened
+	restored bool
 }
 
 // replaceNode is the remedy for a disk that cannot be read.
@@ -90,11 +94,7 @@ func (b *builder) build() (start, error) {
 	}
 	s.need = b.missing(s, found, at.Index)
 	if found {
-		var since uint64
-		if at.Index == at.Base && at.Base == meta.Index {
-			since = meta.Term // it came from elsewhere, and nothing followed that would prove it
-		}
-		b.store.continues(meta.Index, meta.Term, since)
+		b.store.continues(meta.Index, meta.Term)
 	}
 	return s, nil
 }
@@ -127,8 +127,8 @@ func (b *builder) bounds() error {
 	return nil
 }
 
-// void clears a log that a run-time restore superseded where the process died before
-// Raft did so: a log that Raft wrote afterwards begins after the restore's index.
+// void clears a log that a snapshot superseded at run time where the process died before
+// Raft did so: a log that Raft wrote afterwards begins after the snapshot's index.
 func (b *builder) void() error {
 	base := b.mark.get().Base
 	if err := b.bounds(); err != nil {
@@ -144,12 +144,16 @@ func (b *builder) void() error {
 // replayed is an entry on its way to the machine.
 type replayed struct {
 	raft.Log
-	commands []state.Entry
-	err      error // of reading it; the last one
+	content
+	err error // of reading it; the last one
 }
 
-// replayBatch is how many entries change hands at a time.
-const replayBatch = 64
+// replayBatch is how many entries change hands at a time, and replayOctets how long
+// they are about at most.
+const (
+	replayBatch  = 64
+	replayOctets = 1 << 20
+)
 
 // replay applies the log up to the mark and reads the rest for the members it
 // names. It stops at the first hole and says whether there was none. One core
@@ -158,9 +162,10 @@ const replayBatch = 64
 func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 	began := time.Now()
 	batches, done := make(chan []replayed, 4), make(chan struct{})
-	machine := s.machine.Applier()
+	c := course{log: b.store}
+	c.begin(s.machine)
 	defer func() {
-		s.machine, _ = machine.Machine()
+		s.machine, s.open, s.restored = c.end(), c.open, c.replaced
 		close(done)
 		for range batches { // until the reader has left the store
 		}
@@ -190,7 +195,9 @@ func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 				s.members = raft.DecodeConfiguration(e.Data)
 			}
 			if e.Index <= until && (e.Type == raft.LogCommand || e.Type == raft.LogConfiguration) {
-				machine.Apply(e.Index, e.commands)
+				if _, err := c.take(&e.Log, e.content); err != nil {
+					return false, fmt.Errorf("%w; %s", err, replaceNode)
+				}
 			}
 		}
 	}
@@ -200,7 +207,7 @@ func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 // readLog reads the entries after the snapshot and decodes those up to the mark,
 // until the first that it cannot read.
 func (b *builder) readLog(batches chan<- []replayed, done <-chan struct{}, until uint64) {
-	batch := make([]replayed, 0, replayBatch)
+	batch, octets := make([]replayed, 0, replayBatch), 0
 	for index := b.snapshot + 1; index <= b.last; index++ {
 		var e replayed
 		e.Index = index
@@ -209,10 +216,10 @@ func (b *builder) readLog(batches chan<- []replayed, done <-chan struct{}, until
 		} else if err != nil {
 			e.err = fmt.Errorf("entry %d: %w; %s", index, err, replaceNode)
 		} else if index <= until {
-			e.commands, e.err = decode(&e.Log)
+			e.content, e.err = decode(&e.Log)
 		}
-		batch = append(batch, e)
-		if len(batch) < replayBatch && index < b.last && e.err == nil {
+		batch, octets = append(batch, e), octets+len(e.Data)
+		if len(batch) < replayBatch && octets < replayOctets && index < b.last && e.err == nil {
 			continue
 		}
 		select {
@@ -223,7 +230,7 @@ func (b *builder) readLog(batches chan<- []replayed, done <-chan struct{}, until
 		if e.err != nil {
 			return
 		}
-		batch = make([]replayed, 0, replayBatch)
+		batch, octets = make([]replayed, 0, replayBatch), 0
 	}
 }
 

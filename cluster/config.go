@@ -117,6 +117,8 @@ type tuning struct {
 	patience time.Duration
 	// trailing is the fewest entries kept behind a snapshot.
 	trailing uint64
+	// piece is how much of a restored image one entry holds.
+	piece int
 	// rotate is the longest sleep of the rotator.
 	rotate time.Duration
 	// certificates is how often the certificate is looked at, promoteEvery how often
@@ -154,6 +156,7 @@ func defaultTuning() tuning {
 		commit:   50 * time.Millisecond,
 		patience: time.Second,
 		trailing: minTrailing,
+		piece:    pieceSize,
 		rotate:   10 * time.Second,
 		check:    time.Hour, recheck: time.Minute, checkWait: 5 * time.Second, recount: recountEvery,
 		stall: 3 * time.Second,

@@ -208,6 +208,16 @@ func (d *disk) roomFor(size int64) string {
 	return ""
 }
 
+// room is what is free beside the reserve, in octets; 0: not known, or nothing.
+func (d *disk) room() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed != nil || d.now.Free < d.now.Reserve {
+		return 0
+	}
+	return d.now.Free - d.now.Reserve
+}
+
 // Disk is the space for the data directory, as last looked at.
 func (n *Node) Disk() DiskState {
 	n.disk.mu.Lock()

@@ -230,7 +230,7 @@ func TestARestoreWithoutRoomChangesNothing(t *testing.T) {
 	write(t, n, "since")
 	d.set(n.c.DataDir, 1)
 	eventually(t, "the disk", func() bool { return n.Disk().Short })
-	err = n.RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image.Bytes()), false)
+	_, err = n.RestoreSnapshot(within(t, 10*time.Second), Actor{}, bytes.NewReader(image.Bytes()), false)
 	if !errors.Is(err, ErrNotCommitted) || !strings.Contains(err.Error(), "free") {
 		t.Errorf("%v", err)
 	}
@@ -239,7 +239,7 @@ func TestARestoreWithoutRoomChangesNothing(t *testing.T) {
 	}
 	d.set(n.c.DataDir, 10<<30)
 	eventually(t, "room", func() bool { return !n.Disk().Short })
-	must(t, n.RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image.Bytes()), false))
+	restore(t, n, image.Bytes())
 	if has(n, "since") {
 		t.Error("not restored")
 	}

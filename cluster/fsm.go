@@ -23,8 +23,9 @@ type fsm struct {
 	mark   *mark
 	fence  *fence
 	logger *slog.Logger
-	// adopted is told of a snapshot that replaced the machine.
-	adopted func(*raft.SnapshotMeta) error
+	// adopted is told of a snapshot that replaced the machine, replaced of anything that did.
+	adopted  func(*raft.SnapshotMeta) error
+	replaced func()
 	// void notes that what this node has on disk is to be given up.
 	void func(why string) error
 	// committed is called when entries are known to be committed, before they are applied.
@@ -33,12 +34,12 @@ type fsm struct {
 	checks func(state.Machine)
 
 	machine atomic.Pointer[state.Machine]
-	// restoring: a snapshot is being read in.
+	// restoring: a whole state is being read in.
 	restoring atomic.Bool
-	// forced: an operator's restore is under way.
-	forced atomic.Bool
-	// restores counts the snapshots that replaced the machine.
-	restores atomic.Uint64
+	// open: an operator's restore is open in the log, see course.
+	open atomic.Bool
+	// installed counts the snapshots that replaced the machine.
+	installed atomic.Uint64
 
 	// Of Raft's goroutine alone.
 	//
@@ -48,6 +49,7 @@ type fsm struct {
 	startedAt uint64
 	fed       uint64 // the last entry that Raft fed
 	installs  int    // snapshots that replaced the machine, with no entry applied between
+	course    course
 
 	// spent is told what applying cost, for the snapshot policy.
 	spent func(time.Duration)
@@ -57,15 +59,19 @@ type fsm struct {
 	changed chan struct{}
 }
 
-func newFSM(m state.Machine, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
+// newFSM goes on from what the dark start built.
+func newFSM(built start, log entryReader, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
 		adopted: func(*raft.SnapshotMeta) error { return nil }, void: func(string) error { return nil },
+		replaced:  func() {},
 		committed: func(uint64) {}, checks: func(state.Machine) {}, spent: func(time.Duration) {},
-		startedAt: m.Index(),
+		startedAt: built.machine.Index(),
+		course:    course{log: log, open: built.open},
 		changed:   make(chan struct{}),
 	}
-	s.machine.Store(&m)
+	s.machine.Store(&built.machine)
+	s.open.Store(built.open != nil)
 	return s
 }
 
@@ -99,47 +105,68 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 			err = fmt.Errorf("panic between %d and %d: %v", logs[0].Index, logs[len(logs)-1].Index, r)
 		}
 	}()
-	old := s.current()
-	var changes state.Delta
-	a := old.Applier()
-	end := func() (m state.Machine) {
-		m, delta := a.Machine()
-		changes.Merge(delta)
-		return m
-	}
+	old, c := s.current(), &s.course
+	c.begin(old)
 	responses = make([]any, len(logs))
 	for i, l := range logs {
 		s.fed = l.Index
 		if l.Index <= s.startedAt {
 			continue
 		}
-		if l.Index <= a.Index() {
-			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, a.Index())
+		if l.Index <= c.machine.Index() {
+			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, c.machine.Index())
 		}
-		entries, err := decode(l)
+		e, err := decode(l)
 		if err != nil {
 			return nil, err
 		}
-		responses[i] = applied{index: l.Index, results: a.Apply(l.Index, entries)}
-		if a.Checks() { // the machine at this very place is compared
-			m := end()
+		s.restoring.Store(e.step.ends())
+		if responses[i], err = c.take(l, e); err != nil {
+			return nil, err
+		}
+		if c.machine.Checks() { // the machine at this very place is compared
+			m := c.end()
 			s.checks(m)
-			a = m.Applier()
+			c.machine = m.Applier()
 		}
 	}
-	m := end()
+	s.restoring.Store(false)
+	s.open.Store(c.open != nil)
+	return responses, s.publish(old)
+}
+
+// publish shows what the course came to: first what is durable, then the answers, last
+// the machine.
+func (s *fsm) publish(old state.Machine) error {
+	m := s.course.end()
 	if m.Index() == old.Index() {
-		return responses, nil
+		return nil
 	}
 	s.installs = 0
 	if err := s.mark.apply(m.Index()); err != nil {
-		return nil, err
+		return err
 	}
 	e := s.tree.Edit()
-	m.Publish(e, old, changes)
+	if s.course.replaced {
+		m.Replace(e, old)
+	} else {
+		m.Publish(e, old, s.course.changes)
+	}
 	e.Commit()
 	s.shown(m)
-	return responses, nil
+	if s.course.replaced {
+		s.tidy("a restore", m, old)
+	}
+	return nil
+}
+
+// tidy follows a machine that took the place of one with which it need have nothing in
+// common.
+func (s *fsm) tidy(by string, m, old state.Machine) {
+	s.replaced()
+	// What was replaced is garbage the size of the state, which an idle node would keep.
+	go debug.FreeOSMemory()
+	s.logger.Info("state replaced by "+by, "index", m.Index(), "was", old.Index())
 }
 
 // shown makes a machine the current one. It comes last: who finds its index there takes
@@ -147,19 +174,6 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 func (s *fsm) shown(m state.Machine) {
 	s.machine.Store(&m)
 	s.announce()
-}
-
-// decode reads the commands of an entry. Entries that are no commands have none, and
-// move the index alone.
-func decode(l *raft.Log) ([]state.Entry, error) {
-	if l.Type != raft.LogCommand || len(l.Data) == 0 {
-		return nil, nil
-	}
-	entries, err := state.DecodeBatch(l.Data)
-	if err != nil {
-		return nil, fmt.Errorf("reading entry %d: %w; this node is older than the cluster, upgrade it", l.Index, err)
-	}
-	return entries, nil
 }
 
 // current is the machine as published.
@@ -180,7 +194,10 @@ func (s *fsm) next() <-chan struct{} {
 	return s.changed
 }
 
-var errNotFed = errors.New("the log was not fed past the index this node started at; try again later")
+var (
+	errNotFed = errors.New("the log was not fed past the index this node started at; try again later")
+	errOpen   = errors.New("a restore is under way, whose image is in the log alone; try again later")
+)
 
 // Snapshot implements raft.FSM: a copy of a small struct. Until Raft has fed past
 // the machine of the dark start it would label the image with a lower index, and
@@ -189,29 +206,26 @@ func (s *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if s.fed < s.startedAt {
 		return nil, errNotFed
 	}
-	return &image{machine: s.current(), fsm: s, restores: s.restores.Load()}, nil
+	if s.course.open != nil {
+		return nil, errOpen
+	}
+	return &image{machine: s.current(), fsm: s, installed: s.installed.Load()}, nil
 }
 
 // Restore implements raft.FSM: it replaces the machine, whatever its index was.
 func (s *fsm) Restore(r io.ReadCloser) error {
 	s.restoring.Store(true)
-	s.restores.Add(1)
+	s.installed.Add(1)
 	defer s.restoring.Store(false)
 	meta, ok := metaOf(r)
 	if !ok {
 		return errors.New("restoring snapshot: its metadata is not known")
 	}
 	m, err := loadImage(r, meta.Index, s.current())
-	if err != nil && s.forced.Load() {
-		// The library panics where an operator's restore fails half-way.
-		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)
-	}
 	if err != nil {
 		return fmt.Errorf("restoring snapshot %s: %w", meta.ID, err)
 	}
-	if !s.forced.Load() {
-		s.installs++
-	}
+	s.installs++
 	if s.installs > maxInstalls {
 		s.livelocked(meta)
 	}
@@ -226,13 +240,13 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	}
 	old := s.current()
 	s.startedAt, s.fed = 0, meta.Index
+	s.course.open = nil // no snapshot is of a place where one is
+	s.open.Store(false)
 	e := s.tree.Edit()
 	m.Replace(e, old)
 	e.Commit()
 	s.shown(m)
-	// What was replaced is garbage the size of the state, which an idle node would keep.
-	go debug.FreeOSMemory()
-	s.logger.Info("state replaced by a snapshot", "id", meta.ID, "index", meta.Index, "was", old.Index())
+	s.tidy("a snapshot", m, old)
 	return nil
 }
 
@@ -254,9 +268,9 @@ func (s *fsm) livelocked(meta *raft.SnapshotMeta) {
 
 // image is a machine on its way into a snapshot.
 type image struct {
-	machine  state.Machine
-	fsm      *fsm
-	restores uint64 // the machine's, when it was taken
+	machine   state.Machine
+	fsm       *fsm
+	installed uint64 // the fsm's, when it was taken
 }
 
 // Persist implements raft.FSMSnapshot.
@@ -272,7 +286,7 @@ func (i *image) Persist(sink raft.SnapshotSink) error {
 	}
 	// Raft would take its last snapshot to be this one, and its log, which begins behind
 	// the other, to have a hole: it would send followers the other for ever.
-	if i.fsm.restores.Load() != i.restores {
+	if i.fsm.installed.Load() != i.installed {
 		return fmt.Errorf("writing snapshot %d: another has replaced the state meanwhile", i.machine.Index())
 	}
 	// A snapshot beyond the durable mark would not be trusted at the next start.

@@ -96,6 +96,7 @@ func quick() tuning {
 	t.disk = 20 * time.Millisecond
 	t.certificates, t.promoteEvery, t.promoteAfter = 50*time.Millisecond, 50*time.Millisecond, 200*time.Millisecond
 	t.recheck, t.checkWait = 200*time.Millisecond, time.Second
+	t.piece = 1 << 10 // images of tests are small
 	return t
 }
 

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"sort"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -266,8 +265,7 @@ func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool)
 		count = 60
 	}
 	_, before := writeMany(t, leader, "gone", count)
-	must(t, leader.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image), false))
-	restored := leader.Machine().Index()
+	restored := restore(t, leader, image)
 	if restored <= before {
 		t.Fatalf("index %d after the restore, %d before: it must not go back", restored, before)
 	}
@@ -282,8 +280,8 @@ func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool)
 		n := c.open(m.ID)
 		wantTenants(t, n, want...)
 		wantNoDiff(t, n)
-		if n.Machine().Index() < index {
-			t.Errorf("%s starts at %d, want %d", m.ID, n.Machine().Index(), index)
+		if n.Machine().Index() < index || !n.start.restored {
+			t.Errorf("%s starts at %d, want %d, restored on the way: %v", m.ID, n.Machine().Index(), index, n.start.restored)
 		}
 		must(t, n.Start())
 	}
@@ -315,33 +313,6 @@ func TestUserRestoreIntoAnOlderCluster(t *testing.T) {
 	restoreInto(t, image, tenants, true)
 }
 
-// Between the restore and the clearing of its log the leader's log lacks one entry,
-// whose place is the snapshot's: its followers are sent that, not what stands for it.
-func TestUserRestoreLeavesNothingToFollowersButTheSnapshot(t *testing.T) {
-	image, tenants := imageAfter(t, 2)
-	c := newTestCluster(t, 3)
-	c.tuning.commit = 10 * time.Millisecond // how often the library looks for what to send
-	c.startAll()
-	leader := c.leader()
-	_, before := writeMany(t, leader, "gone", 20)
-	c.waitAll(before)
-	var cleared atomic.Bool
-	slow := func() error {
-		if calledBy("removeOldLogs") && cleared.CompareAndSwap(false, true) {
-			time.Sleep(300 * time.Millisecond) // of the library's main goroutine: replication goes on
-		}
-		return nil
-	}
-	leader.store.fault.Store(&slow)
-	must(t, leader.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image), false))
-	leader.store.fault.Store(nil)
-	after, index := writeMany(t, leader, "after", 1)
-	if !cleared.Load() {
-		t.Fatal("the log was not cleared: the test shows nothing")
-	}
-	c.wantEverywhere(index, sorted(tenants, after)...)
-}
-
 // calledBy says whether a function is among the callers.
 func calledBy(name string) bool {
 	var at [64]uintptr
@@ -363,7 +334,7 @@ func TestDamagedImageIsNotRestored(t *testing.T) {
 	c := newTestCluster(t, 1)
 	c.startAll()
 	write(t, c.leader(), "kept")
-	err := c.leader().RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image), false)
+	_, err := c.leader().RestoreSnapshot(within(t, 10*time.Second), Actor{}, bytes.NewReader(image), false)
 	if !errors.Is(err, ErrNotCommitted) {
 		t.Fatalf("restoring a damaged image: %v, want it not committed", err)
 	}

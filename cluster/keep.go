@@ -130,7 +130,7 @@ func (n *Node) keepSnapshots() {
 		case <-n.ctx.Done():
 			return
 		}
-		if n.tail.due(time.Now(), n.before()) && n.disk.roomFor(n.snaps.lastSize()) == "" {
+		if n.tail.due(time.Now(), n.before()) && !n.fsm.open.Load() && n.disk.roomFor(n.snaps.lastSize()) == "" {
 			n.snapshot()
 		}
 	}

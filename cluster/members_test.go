@@ -243,7 +243,7 @@ func TestRestoreDoesNotTurnSerialsBack(t *testing.T) {
 		return p.Serial
 	}
 	before, beforePlatform := serial(), platform()
-	must(t, n.RestoreSnapshot(within(t, 10*time.Second), bytes.NewReader(image.Bytes()), false))
+	restore(t, n, image.Bytes())
 	if int32(serial()-before) <= 0 {
 		t.Errorf("zone serial went from %d to %d", before, serial())
 	}
@@ -256,7 +256,7 @@ func TestRestoreDoesNotTurnSerialsBack(t *testing.T) {
 func TestRestoreIsForTheLeader(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
-	err := c.follower().RestoreSnapshot(within(t, 5*time.Second), bytes.NewReader(nil), false)
+	_, err := c.follower().RestoreSnapshot(within(t, 5*time.Second), Actor{}, bytes.NewReader(nil), false)
 	if !errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), c.leader().c.ID) {
 		t.Errorf("%v, want the leader named", err)
 	}

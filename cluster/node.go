@@ -60,6 +60,7 @@ type Node struct {
 
 	serving  atomic.Bool
 	joined   atomic.Bool // a node that joined has learnt how far it must get
+	restores atomic.Bool // a restore that was asked of this node is under way
 	tail     tail
 	met      *met
 	rival    rival
@@ -103,7 +104,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
 	}
 	tree := n.buildTree()
-	n.fsm = newFSM(n.start.machine, tree, n.mark, n.fence, n.logger)
+	n.fsm = newFSM(n.start, n.store, tree, n.mark, n.fence, n.logger)
 	n.openParts(tree)
 	n.connectMachine()
 	if n.start.need > 0 {
@@ -163,6 +164,7 @@ func (n *Node) openParts(tree *zone.Tree) {
 		n.logger.Error("evidence of keys in use is not written down", "error", err)
 	}
 	n.trail = newTrail(n.c.DataDir)
+	n.trail.restored.Store(n.start.restored)
 	n.checker = newChecker(n)
 	n.disk = &disk{node: n}
 	n.journal = newJournal(n.c.DataDir, n.c.ID, n.c.Now, func() (state.ReadsHead, bool) { return n.Machine().ReadsHead(n.c.ID) })
@@ -175,14 +177,10 @@ func (n *Node) connectMachine() {
 	n.fsm.void = func(why string) error { return markDiverged(n.c.DataDir, why) }
 	n.fsm.adopted = func(meta *raft.SnapshotMeta) error {
 		n.snaps.adopt(meta.ID)
-		n.trail.restored.Store(true)
-		since := meta.Term
-		if r := n.raft(); r != nil {
-			since = max(since, r.CurrentTerm())
-		}
-		return n.store.superseded(meta.Index, meta.Term, since)
+		return n.store.superseded(meta.Index, meta.Term)
 	}
-	n.snaps.written = func(index, term uint64) { n.store.continues(index, term, 0) }
+	n.fsm.replaced = func() { n.trail.restored.Store(true) }
+	n.snaps.written = n.store.continues
 	n.snaps.rests, n.snaps.room = n.tail.rests, n.disk.roomFor
 }
 

@@ -137,6 +137,8 @@ type statusReply struct {
 	Wraps []uint16 `cbor:"43,keyasint,omitempty"`
 	// DiskShort: it has no room, and had better not lead.
 	DiskShort bool `cbor:"60,keyasint,omitempty"`
+	// DiskRoom is what is free beside its reserve, in octets; 0: not known.
+	DiskRoom uint64 `cbor:"61,keyasint,omitempty"`
 	// Ready are the RSA keys that it has ready, and Pace how long each further one
 	// takes; 0: not known.
 	Ready int           `cbor:"44,keyasint,omitempty"`
@@ -171,6 +173,7 @@ func (n *Node) status(peer string) statusReply {
 		Fenced:    n.fence.err() != nil,
 		Wraps:     n.c.Keeper.Versions(),
 		DiskShort: n.disk.isShort(),
+		DiskRoom:  n.disk.room(),
 		Problems:  n.told(),
 	}
 	r.Ready, r.Pace, r.Mill = n.mills.status()

@@ -255,11 +255,10 @@ type batcher struct {
 	landed chan struct{}                 // an entry is no longer under way
 	flying atomic.Int32                  // entries under way; of run alone but for figures
 	hung   atomic.Pointer[chan struct{}] // closed when this leader's disk is given up
-	turn   chan struct{}                 // full while an entry is handed over, or none may be
 }
 
 func newBatcher(n *Node) *batcher {
-	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), landed: make(chan struct{}, maxFlight), turn: make(chan struct{}, 1)}
+	b := &batcher{node: n, queue: make(chan *proposal, maxQueue), landed: make(chan struct{}, maxFlight)}
 	b.giveUp()
 	return b
 }
@@ -271,20 +270,6 @@ func (b *batcher) giveUp() {
 		close(*hung)
 	}
 }
-
-// hold keeps writes waiting until release.
-func (b *batcher) hold(ctx context.Context) error {
-	select {
-	case b.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-b.node.fence.tripped:
-		return errFenced
-	}
-}
-
-func (b *batcher) release() { <-b.turn }
 
 // submit hands a batch to this leader and waits for what becomes of it.
 func (b *batcher) submit(ctx context.Context, ba batch) outcome {
@@ -340,9 +325,6 @@ func (b *batcher) run() {
 				return
 			}
 		}
-		if b.hold(b.node.ctx) != nil {
-			return // nothing is written here any more
-		}
 		for more := true; more && !g.full(); {
 			select {
 			case p := <-b.queue:
@@ -355,7 +337,6 @@ func (b *batcher) run() {
 			b.flying.Add(1)
 			b.send(list)
 		}
-		b.release()
 	}
 }
 
@@ -438,8 +419,7 @@ func writeError(err error) error {
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return kindError{ErrNotCommitted, err} // never appended
 	default:
-		// Leadership lost, node closed or fenced: the entry may be in the log of others. So
-		// may one that a restore went over, where the restore does not come to be.
+		// Leadership lost, node closed or fenced: the entry may be in the log of others.
 		return kindError{ErrUnknown, err}
 	}
 }

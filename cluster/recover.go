@@ -93,20 +93,25 @@ func (r *Recovery) readTail() error {
 	if err != nil {
 		return err
 	}
+	c := course{log: n.store, open: n.start.open}
+	c.begin(r.machine)
+	defer func() { r.machine = c.end() }()
 	for index := first; index != 0 && index <= last; index++ {
 		var l raft.Log
 		if err := n.store.GetLog(index, &l); err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
 		r.Last, r.term = max(r.Last, l.Index), max(r.term, l.Term)
-		if index <= r.machine.Index() || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
+		if index <= c.machine.Index() || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
 			continue
 		}
-		entries, err := decode(&l)
+		e, err := decode(&l)
 		if err != nil {
 			return err
 		}
-		r.machine, _, _ = r.machine.Apply(l.Index, entries)
+		if _, err := c.take(&l, e); err != nil {
+			return err
+		}
 	}
 	if r.term == 0 {
 		return errors.New("the disk says nothing of a term: the log is lost")

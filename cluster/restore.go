@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -36,94 +38,69 @@ func (c contextWriter) Write(b []byte) (int, error) {
 	return c.w.Write(b)
 }
 
-// RestoreSnapshot replaces the cluster's state by an image. Serials never go
-// back. An image whose private halves this node cannot open is refused, but where
-// withoutKeys says that DNS is to be had without them. It must be asked of the leader; the error of another node names it.
-func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader, withoutKeys bool) error {
+// pieceFlight is how many pieces of an image are under way at once: as much as other
+// writes have. Longer would be what those wait behind.
+const pieceFlight = 8
+
+// pieceEnqueue is how long Raft may take to accept one. Nobody waits for it.
+const pieceEnqueue = 10 * time.Second
+
+// RestoreSnapshot replaces the cluster's state by an image, at an index of the log, and
+// returns that: what was written before is lost. Serials never go back. An image whose private
+// halves this node cannot open is refused, but where withoutKeys says that DNS is to be
+// had without them. It must be asked of the leader; the error of another node names it.
+//
+// Where it is not known what became of it, it came to be everywhere or will nowhere.
+func (n *Node) RestoreSnapshot(ctx context.Context, who Actor, r io.Reader, withoutKeys bool) (index uint64, err error) {
 	if !n.leads() {
-		return kindError{ErrNoLeader, fmt.Errorf("restoring snapshot: ask the leader, which is %q", n.Leader())}
+		return 0, kindError{ErrNoLeader, fmt.Errorf("restoring snapshot: ask the leader, which is %q", n.Leader())}
 	}
-	// Read whole before anything is touched: the library cannot go back.
+	if !n.restores.CompareAndSwap(false, true) {
+		return 0, kindError{ErrNotCommitted, errors.New("restoring snapshot: another restore is under way: wait for its end")}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
+	o, err := n.readRestored(r, withoutKeys)
+	if err == nil {
+		defer o.file.Close()
+		err = o.check(n.Machine())
+	}
+	if err == nil {
+		err = n.roomToRestore(ctx, o.size)
+	}
+	if err != nil {
+		n.restores.Store(false)
+		return 0, kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %w", err)}
+	}
+	o.who = who
+	if index, err = n.restore(ctx, o); err != nil {
+		return 0, fmt.Errorf("restoring snapshot: %w", err)
+	}
+	n.logger.Info("state restored from an image", "image", o.index, "index", index)
+	return index, nil
+}
+
+// restored is an image on its way into the log.
+type restored struct {
+	file    *os.File
+	size    int64
+	sum     [sha256.Size]byte
+	index   uint64 // its own
+	cluster string // whose it is
+	who     Actor
+}
+
+// readRestored reads an image whole, before anything is done with it, and writes it to a
+// file as this release has it: every answer made anew, so that others need not. The file
+// is nobody's once this process ends.
+func (n *Node) readRestored(r io.Reader, withoutKeys bool) (*restored, error) {
 	m, err := state.ReadImage(r)
 	if err != nil {
-		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %w", err)}
+		return nil, err
 	}
 	if why := opens(m, n.c.Keeper); why != "" && !withoutKeys {
-		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %s", why)}
-	}
-	if err := n.batcher.hold(ctx); err != nil {
-		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: other writes are under way: %w", err)}
-	}
-	source, err := n.successor(ctx, m)
-	if err != nil {
-		n.batcher.release()
-		return kindError{ErrNotCommitted, fmt.Errorf("restoring snapshot: %w", err)}
-	}
-	done := make(chan error, 1)
-	n.fsm.forced.Store(true)
-	go func() {
-		defer n.batcher.release()
-		defer source.drop()
-		defer n.fsm.forced.Store(false)
-		// Raft takes an index above both its own and the image's. No timeout: by the
-		// library's a restore that took longer is as often as not said to have failed.
-		meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: m.Index(), Size: source.size}
-		done <- n.raft().Restore(meta, source, 0)
-	}()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		return kindError{ErrUnknown, fmt.Errorf("restoring snapshot: %w", ctx.Err())}
-	case <-n.fence.tripped:
-		return kindError{ErrUnknown, errFenced}
-	}
-	if err != nil {
-		return fmt.Errorf("restoring snapshot: %w", kindError{source.became(err), err})
-	}
-	// As after an election: the no-op that follows a restore is not fed to machines.
-	if err := n.await(ctx, n.raft().Apply(nil, enqueueTime)); err != nil {
-		return kindError{ErrUnknown, fmt.Errorf("restoring snapshot: %w", err)}
-	}
-	n.logger.Info("state restored from an image", "image", m.Index(), "index", n.fsm.current().Index())
-	return nil
-}
-
-// imageFile is an image on its way to the library.
-type imageFile struct {
-	file *os.File
-	size int64
-	// begun: the library has read of it, and may have replaced the state.
-	begun atomic.Bool
-}
-
-func (f *imageFile) Read(b []byte) (int, error) {
-	f.begun.Store(true)
-	return f.file.Read(b)
-}
-
-func (f *imageFile) drop() {
-	f.file.Close()
-	os.Remove(f.file.Name())
-}
-
-// became says what an error of the restore means. The leader replaces its own state
-// first: whether others follow is known only where it never began.
-func (f *imageFile) became(err error) error {
-	switch {
-	case f.begun.Load():
-		return ErrUnknown
-	case errors.Is(err, raft.ErrNotLeader):
-		return ErrNoLeader
-	}
-	return ErrNotCommitted
-}
-
-// successor writes to a file what takes the place of this node's state. Writes are
-// held, and an empty one shows that all before it are applied: what any of them added
-// to a serial meanwhile would be missing. It also shows that a majority follows still.
-func (n *Node) successor(ctx context.Context, m state.Machine) (*imageFile, error) {
-	if err := n.await(ctx, n.raft().Apply(nil, enqueueTime)); err != nil {
-		return nil, err
+		return nil, errors.New(why)
 	}
 	if why := n.disk.roomFor(0); why != "" {
 		return nil, errors.New(why)
@@ -132,29 +109,173 @@ func (n *Node) successor(ctx context.Context, m state.Machine) (*imageFile, erro
 	if err != nil {
 		return nil, err
 	}
-	f := &imageFile{file: file}
-	err = m.Succeed(n.Machine()).WriteImage(file)
-	var err2 error
-	f.size, err2 = file.Seek(0, io.SeekCurrent)
-	_, err3 := file.Seek(0, io.SeekStart)
-	if err = errors.Join(err, err2, err3); err != nil {
-		f.drop()
-		return nil, err
+	o := &restored{file: file, index: m.Index(), cluster: m.Settings().ClusterID}
+	sum := sha256.New()
+	err = errors.Join(os.Remove(file.Name()), m.WriteImage(io.MultiWriter(file, sum)))
+	if err == nil {
+		o.size, err = file.Seek(0, io.SeekCurrent)
 	}
-	return f, nil
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	sum.Sum(o.sum[:0])
+	return o, nil
 }
 
-// contradicted gives up what this node has where a leader, which sends what follows an
-// entry, shows that the snapshot that this node took over never was the cluster's. The
-// successor begins with nothing and is sent what the leader has.
-func (n *Node) contradicted(term, index, of uint64) error {
-	base, r := n.store.base.Load(), n.raft()
-	if !base.contradicts(term, index, of) || r == nil || term < r.CurrentTerm() || n.fsm.current().Index() > base.index {
+// check reads the file as every node will, so that none meets what it cannot read, and
+// goes back to its beginning.
+func (o *restored) check(near state.Machine) error {
+	_, err := o.file.Seek(0, io.SeekStart)
+	if err == nil {
+		_, err = state.LoadImage(o.file, near)
+	}
+	if err == nil {
+		_, err = o.file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("reading it again as it was rendered: %w", err)
+	}
+	return nil
+}
+
+// roomToRestore says why an image is not to be put into the log: a node whose disk or
+// store it fills is fenced off.
+func (n *Node) roomToRestore(ctx context.Context, size int64) error {
+	need := 2 * size // the log, and the snapshot that follows
+	if why := n.disk.roomFor(need); why != "" {
+		return errors.New(why)
+	}
+	used, err := n.store.used()
+	if err != nil {
+		return err
+	}
+	if used+size > maxStoreSize-maxStoreSize/8 {
+		return fmt.Errorf("the log holds %s, at most %s, and the image has %s: try again when a snapshot has been made",
+			octets(uint64(used)), octets(maxStoreSize), octets(uint64(size)))
+	}
+	for id, r := range n.askAll(ctx, n.others()) {
+		if r.DiskShort || r.DiskRoom > 0 && r.DiskRoom < uint64(need) {
+			return fmt.Errorf("node %s has %s on its disk beside its reserve, and a restore takes %s: free space there",
+				id, octets(r.DiskRoom), octets(uint64(need)))
+		}
+	}
+	return nil
+}
+
+// restore has an image take the place of the state. Until the last entry is sent nothing
+// can have changed, and whatever goes wrong gives it up.
+func (n *Node) restore(ctx context.Context, o *restored) (index uint64, err error) {
+	term := n.raft().CurrentTerm()
+	index, sent, err := n.propose(ctx, o)
+	if err = unproposed(err, sent); err == nil || errors.Is(err, ErrUnknown) {
+		n.restores.Store(false)
+		return index, err
+	}
+	go func() {
+		defer n.restores.Store(false)
+		n.giveUp(term)
+	}()
+	return 0, err
+}
+
+// unproposed says what an error means for the restore as a whole.
+func unproposed(err error, sent bool) error {
+	var no notTaken
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &no):
+		return kindError{ErrNotCommitted, err}
+	}
+	kind := writeError(err)
+	if !sent && errors.Is(kind, ErrUnknown) {
+		return kindError{ErrNotCommitted, err}
+	}
+	return kind
+}
+
+// propose sends all of an image, each step once the one before it is taken or, of pieces,
+// some of them. sent: the end may be in the log.
+func (n *Node) propose(ctx context.Context, o *restored) (index uint64, sent bool, err error) {
+	id, err := n.step(ctx, n.raft().Apply(encodeBegin(o.size, o.sum), enqueueTime))
+	if err != nil {
+		return 0, false, err
+	}
+	if err := n.sendPieces(ctx, id, o); err != nil {
+		return 0, false, err
+	}
+	after, err := state.EncodeBatch([]state.Entry{{
+		At: n.rotator.clock.stamp(), Actor: o.who.ID, Source: o.who.Source, Reason: o.who.Reason,
+		Command: state.Note{Kind: "cluster", Subject: o.cluster, Text: "the whole state was replaced by a backup"},
+	}})
+	if err != nil {
+		return 0, false, err
+	}
+	index, err = n.step(ctx, n.raft().Apply(encodeEnd(id, after), enqueueTime))
+	return index, true, err
+}
+
+func (n *Node) sendPieces(ctx context.Context, id uint64, o *restored) error {
+	var under []raft.ApplyFuture
+	land := func(most int) error {
+		for ; len(under) > most; under = under[1:] {
+			if _, err := n.step(ctx, under[0]); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
-	if err := n.fsm.void(errContradicted.Error()); err != nil {
-		n.logger.Error("noting that this node's state is void", "error", err)
+	sum := sha256.New()
+	for offset := int64(0); offset < o.size; {
+		data := encodePiece(id, offset, pieceSize)
+		piece := data[len(data) : len(data)+int(min(int64(n.tuning.piece), o.size-offset))]
+		if _, err := io.ReadFull(o.file, piece); err != nil {
+			return fmt.Errorf("reading the image again: %w", err)
+		}
+		sum.Write(piece)
+		offset += int64(len(piece))
+		if err := land(pieceFlight - 1); err != nil {
+			return err
+		}
+		under = append(under, n.raft().Apply(data[:len(data)+len(piece)], pieceEnqueue))
 	}
-	n.fence.trip(errContradicted)
-	return errContradicted
+	if !bytes.Equal(sum.Sum(nil), o.sum[:]) {
+		return errors.New("reading the image again: it is another one")
+	}
+	return land(0)
+}
+
+// notTaken is a step that every node refused.
+type notTaken string
+
+func (why notTaken) Error() string { return "not taken: " + string(why) }
+
+// step waits for one entry of a restore.
+func (n *Node) step(ctx context.Context, f raft.ApplyFuture) (index uint64, err error) {
+	if err := n.await(ctx, f); err != nil {
+		return 0, err
+	}
+	s, ok := f.Response().(stepped)
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("entry %d came back as %T", f.Index(), f.Response())
+	case s.refused != "":
+		return 0, notTaken(s.refused)
+	}
+	return s.index, nil
+}
+
+// giveUp ends a restore that this leader began, so that snapshots are made again. Where
+// it leads no more, its successor's first entry has.
+func (n *Node) giveUp(term uint64) {
+	for n.raft().State() == raft.Leader && n.raft().CurrentTerm() == term && n.fence.err() == nil {
+		if n.await(n.ctx, n.raft().Apply(encodeGivenUp(), enqueueTime)) == nil {
+			return
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-n.ctx.Done():
+			return
+		}
+	}
 }

@@ -2,9 +2,13 @@ package cluster
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +25,14 @@ func saved(t testing.TB, n *Node) []byte {
 	_, err := n.SaveSnapshot(within(t, 10*time.Second), &b)
 	must(t, err)
 	return b.Bytes()
+}
+
+// restore restores an image and returns the index at which it did.
+func restore(t testing.TB, n *Node, image []byte) (index uint64) {
+	t.Helper()
+	index, err := n.RestoreSnapshot(within(t, 20*time.Second), Actor{ID: "test"}, bytes.NewReader(image), false)
+	must(t, err)
+	return index
 }
 
 // What is restored has to be past all that was shown, the writes of its last moment too.
@@ -59,91 +71,244 @@ func TestSerialsGoOnWhereWritesDoDuringARestore(t *testing.T) {
 		}
 	}()
 	for range 10 {
-		must(t, n.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image), false))
+		restore(t, n, image)
 	}
 	close(stop)
 	<-ended
 }
 
-// slowly has a node's disk take its time to clear the log, and does something meanwhile.
-func slowly(n *Node, takes time.Duration, meanwhile func()) (began *atomic.Bool) {
-	began = new(atomic.Bool)
-	fault := func() error {
-		if calledBy("DeleteRange") && began.CompareAndSwap(false, true) {
-			meanwhile()
-			time.Sleep(takes)
-		}
-		return nil
+// byHand is a restore that a test leads through its steps.
+type byHand struct {
+	*testCluster
+	image []byte
+	id    uint64
+	sent  int
+}
+
+// asWritten is an image as a node would send it.
+func asWritten(t testing.TB, image []byte) []byte {
+	t.Helper()
+	m, err := state.ReadImage(bytes.NewReader(image))
+	must(t, err)
+	var b bytes.Buffer
+	must(t, m.WriteImage(&b))
+	return b.Bytes()
+}
+
+func (c *testCluster) beginRestore(image []byte) *byHand {
+	c.t.Helper()
+	h := &byHand{testCluster: c, image: asWritten(c.t, image)}
+	s := h.propose(encodeBegin(int64(len(h.image)), sha256.Sum256(h.image)))
+	if h.id = s.index; s.refused != "" {
+		c.t.Fatalf("a restore did not begin: %s", s.refused)
 	}
-	n.store.fault.Store(&fault)
-	return began
+	return h
 }
 
-// The leader replaces its own state first. Where it loses its office before others
-// have it, it must not stay with what none of them knows.
-func TestRestoreThatNeverCameToBeIsUndone(t *testing.T) {
-	inVirtualTime(t, hourly(), func(t *testing.T, v *virtual) {
-		claim(t, v.waitLeader(), "send.customer.test.")
-		v.settle()
-		old := v.waitLeader()
-		id := old.c.ID
-		image := v.image(old)
-		must(t, v.write(old, "stays", time.Minute))
-		slowly(old, 30*time.Second, func() { v.isolate(id) })
-		err := old.RestoreSnapshot(within(t, time.Hour), bytes.NewReader(image.data), false)
-		if !errors.Is(err, ErrUnknown) || has(old, "stays") {
-			t.Fatalf("restored by a leader that was cut off: %v, want that nobody knows, and the state replaced", err)
-		}
-		fresh := v.waitLeader(v.others(id)...)
-		must(t, v.write(fresh, "after", time.Minute))
-		v.heal()
-		v.wait("the old leader to give its state up", time.Minute, func() bool { return errors.Is(old.fence.err(), errContradicted) })
-		v.settle()
-		if got := v.total().contradicted; got != 1 {
-			t.Errorf("%d nodes began anew, want one", got)
-		}
-		// And what it was given instead is its own from then on.
-		v.stop(id)
-		v.start(id)
-		if at := v.nodes[id].Machine(); !has(v.nodes[id], "stays") || at.Index() == 0 {
-			t.Errorf("started again it is at %d", at.Index())
-		}
-	})
+func (h *byHand) propose(data []byte) stepped {
+	h.t.Helper()
+	f := h.leader().raft().Apply(data, time.Second)
+	must(h.t, f.Error())
+	return f.Response().(stepped)
 }
 
-// However long the disk takes, and the library says that it failed by then.
-func TestLongRestoreIsNotSaidToHaveFailed(t *testing.T) {
-	inVirtualTime(t, hourly(), func(t *testing.T, v *virtual) {
-		for i := range 6 {
-			leader := v.waitLeader()
-			image := v.image(leader)
-			must(t, v.write(leader, fmt.Sprintf("gone-%d", i), time.Minute))
-			began := slowly(leader, 3*enqueueTime, func() {})
-			must(t, leader.RestoreSnapshot(within(t, time.Hour), bytes.NewReader(image.data), false))
-			leader.store.fault.Store(nil)
-			v.operator.last = tried{index: leader.mark.get().Base, tenants: image.tenants}
-			if !began.Load() {
-				t.Error("the log was not cleared: the test shows nothing")
+// send sends the next pieces, up to a place in the image.
+func (h *byHand) send(until int) stepped {
+	h.t.Helper()
+	var s stepped
+	for h.sent < until && s.refused == "" {
+		piece := h.image[h.sent:min(until, h.sent+h.tuning.piece)]
+		s = h.propose(append(encodePiece(h.id, int64(h.sent), len(piece)), piece...))
+		h.sent += len(piece)
+	}
+	return s
+}
+
+func (h *byHand) end() stepped {
+	h.t.Helper()
+	batch, err := state.EncodeBatch([]state.Entry{{At: 1, Actor: "test", Command: state.Note{Kind: "cluster", Text: "restored"}}})
+	must(h.t, err)
+	return h.propose(encodeEnd(h.id, batch))
+}
+
+// Half of the image is in the log alone. A node that is restarted reads it there, and none
+// makes a snapshot behind which it would be cleared.
+func TestNodeRestartedInTheMiddleOfARestoreGoesOnWithIt(t *testing.T) {
+	image, tenants := imageAfter(t, 30)
+	c := newTestCluster(t, 3)
+	c.tuning.trailing = 1
+	c.startAll()
+	_, before := writeMany(t, c.leader(), "gone", 5)
+	c.waitAll(before)
+	c.onlySnapshots()
+	h := c.beginRestore(image)
+	half := h.send(len(h.image) / 2)
+	during := write(t, c.leader(), "during")
+	c.waitAll(during)
+	for id, n := range c.nodes {
+		if err := n.snapshot(); err == nil || !strings.Contains(err.Error(), errOpen.Error()) || !n.fsm.open.Load() {
+			t.Errorf("%s made a snapshot in the middle of a restore: %v", id, err)
+		}
+	}
+	id := c.follower().c.ID
+	c.kill(id)
+	n := c.open(id)
+	if o := n.start.open; o == nil || o.id != h.id || o.got != int64(h.sent) || n.Machine().Index() < half.index {
+		t.Fatalf("started at %d with %+v open, want %d octets of %d", n.Machine().Index(), o, h.sent, h.id)
+	}
+	must(t, n.Start())
+	h.send(len(h.image))
+	if s := h.end(); s.refused != "" {
+		t.Fatal(s.refused)
+	}
+	after, index := writeMany(t, c.leader(), "after", 2)
+	want := sorted(tenants, after)
+	c.wantEverywhere(index, want...)
+	for _, n := range c.nodes {
+		if n.mark.get().Base > before {
+			t.Errorf("%s was sent a snapshot", n.c.ID)
+		}
+		must(t, n.snapshot())
+	}
+	c.stopAll()
+	for _, m := range c.members {
+		wantTenants(t, c.open(m.ID), want...)
+	}
+}
+
+// What one leader began another does not go on with.
+func TestRestoreEndsWithTheOfficeOfItsLeader(t *testing.T) {
+	image, _ := imageAfter(t, 3)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	h := c.beginRestore(image)
+	h.send(len(h.image))
+	c.waitAll(write(t, c.leader(), "kept"))
+	c.newTerm()
+	if s := h.end(); s.refused == "" {
+		t.Error("a restore of the leader before was ended")
+	}
+	c.wantEverywhere(write(t, c.leader(), "later"), "kept", "later")
+	for _, n := range c.nodes {
+		must(t, n.snapshot())
+	}
+}
+
+func TestANewerRestoreEndsAnOlderOne(t *testing.T) {
+	image, tenants := imageAfter(t, 3)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	h := c.beginRestore(image)
+	h.send(len(h.image) / 2)
+	index := restore(t, c.leader(), image)
+	if s := h.send(len(h.image)); s.refused == "" {
+		t.Error("a piece of the older one was taken")
+	}
+	if s := h.end(); s.refused == "" {
+		t.Error("the older one was ended")
+	}
+	c.waitAll(index)
+	for e := range c.leader().Machine().Audit(0) {
+		if e.Index == index && (e.Actor != "test" || !strings.Contains(e.Summary, "backup")) {
+			t.Errorf("the audit has %+v", e)
+		}
+	}
+	after := write(t, c.leader(), "after")
+	c.wantEverywhere(after, sorted(tenants, []string{"after"})...)
+}
+
+func TestOfTwoRestoresAtOnceOneIsRefusedOrTheyFollowEachOther(t *testing.T) {
+	image, tenants := imageAfter(t, 10)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	leader, errs := c.leader(), make(chan error)
+	for range 2 {
+		go func() {
+			_, err := leader.RestoreSnapshot(within(t, 20*time.Second), Actor{}, bytes.NewReader(image), false)
+			errs <- err
+		}()
+	}
+	a, b := <-errs, <-errs
+	for _, err := range []error{a, b} {
+		if err != nil && !errors.Is(err, ErrNotCommitted) {
+			t.Error(err)
+		}
+	}
+	if a != nil && b != nil {
+		t.Errorf("neither was restored: %v; %v", a, b)
+	}
+	c.wantEverywhere(write(t, leader, "after"), sorted(tenants, []string{"after"})...)
+}
+
+func TestFollowerThatWasAwayForARestoreCatchesUpByTheLogOrASnapshot(t *testing.T) {
+	for name, compact := range map[string]bool{"by the log": false, "by a snapshot": true} {
+		t.Run(name, func(t *testing.T) {
+			image, tenants := imageAfter(t, 20)
+			c := newTestCluster(t, 3)
+			c.tuning.trailing = 1
+			c.startAll()
+			h := c.beginRestore(image)
+			h.send(len(h.image) / 2)
+			c.waitAll(write(t, c.leader(), "gone"))
+			away := c.follower().c.ID
+			c.kill(away) // in the middle
+			h.send(len(h.image))
+			if s := h.end(); s.refused != "" {
+				t.Fatal(s.refused)
 			}
-			v.settle()
-		}
-	})
-	if err := writeError(raft.ErrAbortedByRestore); !errors.Is(err, ErrUnknown) {
-		t.Errorf("a write that a restore went over: %v; where the restore does not come to be the write may", err)
+			after, index := writeMany(t, c.leader(), "after", 10)
+			if compact {
+				c.waitAll(index)
+				c.onlySnapshots()
+			}
+			c.start(away)
+			n := c.nodes[away]
+			must(t, n.WaitApplied(within(t, 20*time.Second), index))
+			if installed := n.mark.get().Base > 0; installed != compact || n.fsm.open.Load() {
+				t.Errorf("sent a snapshot: %v, a restore still open: %v", installed, n.fsm.open.Load())
+			}
+			last := write(t, c.leader(), "last")
+			c.wantEverywhere(last, sorted(tenants, after, []string{"last"})...)
+		})
 	}
 }
 
-// The snapshot that a node was writing when its state was replaced is of what was before.
-func TestSnapshotThatARestoreOvertookIsNotTaken(t *testing.T) {
+// A node whose log has another piece than it was fed must not go on with what it had.
+func TestADamagedPieceFencesItsNodeAndIsFetchedAgain(t *testing.T) {
+	image, tenants := imageAfter(t, 20)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	h := c.beginRestore(image)
+	s := h.send(len(h.image))
+	c.waitAll(write(t, c.leader(), "gone"))
+	hurt := c.follower()
+	var l raft.Log
+	must(t, hurt.store.GetLog(s.index, &l))
+	l.Data = slices.Concat(l.Data[:len(l.Data)-1], []byte{l.Data[len(l.Data)-1] ^ 1})
+	l.Extensions = []byte("0000")
+	must(t, hurt.store.bolt.StoreLogs([]*raft.Log{&l}))
+	if s := h.end(); s.refused != "" {
+		t.Fatalf("refused by those that have it: %s", s.refused)
+	}
+	eventually(t, "the node to be fenced", func() bool { return hurt.fence.err() != nil })
+	if has(hurt, "kept-00") || !has(hurt, "gone") {
+		t.Error("it answers with neither the state before nor the one after")
+	}
+	c.kill(hurt.c.ID)
+	c.start(hurt.c.ID)
+	c.wantEverywhere(write(t, c.leader(), "after"), sorted(tenants, []string{"after"})...)
+}
+
+// A snapshot that is being written while the state is restored is of what was before, and
+// the log goes on behind it.
+func TestSnapshotWrittenDuringARestoreIsGood(t *testing.T) {
 	image, tenants := imageAfter(t, 2)
 	c := newTestCluster(t, 3)
+	c.tuning.trailing = 1
 	c.startAll()
 	leader := c.leader()
 	_, before := writeMany(t, leader, "gone", 10)
 	c.waitAll(before)
-	away := c.follower().c.ID
-	c.kill(away)
-
 	reached, release, made := make(chan struct{}), make(chan struct{}), make(chan error)
 	var held atomic.Bool
 	room := leader.snaps.room
@@ -156,16 +321,281 @@ func TestSnapshotThatARestoreOvertookIsNotTaken(t *testing.T) {
 	}
 	go func() { made <- leader.snapshot() }()
 	<-reached
-	must(t, leader.RestoreSnapshot(within(t, 20*time.Second), bytes.NewReader(image), false))
-	restored := leader.mark.get().Base
+	restored := restore(t, leader, image)
 	close(release)
-	if err := <-made; err == nil {
-		t.Error("a snapshot of what was before the restore was taken after it")
+	must(t, <-made)
+	if base := leader.store.base.Load(); base == nil || base.index >= restored {
+		t.Errorf("the snapshot is of %+v, restored at %d", base, restored)
 	}
-	if base := leader.store.base.Load(); base.index != restored {
-		t.Errorf("the log is taken to continue %d, and begins behind %d", base.index, restored)
-	}
-	c.start(away)
 	after, index := writeMany(t, leader, "after", 3)
-	c.wantEverywhere(index, sorted(tenants, after)...)
+	want := sorted(tenants, after)
+	c.wantEverywhere(index, want...)
+	id := leader.c.ID
+	c.kill(id)
+	n := c.open(id)
+	wantTenants(t, n, want...)
+	must(t, n.Start())
+	c.wantEverywhere(write(t, c.leader(), "later"), sorted(want, []string{"later"})...)
+}
+
+// A snapshot that another took the place of while it was written is none: the library
+// would take it for the newer.
+func TestSnapshotThatAnInstallOvertookIsNotTaken(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	write(t, c.leader(), "a")
+	must(t, c.leader().snapshot())
+	id := c.leader().c.ID
+	c.stop(id)
+	n := c.open(id)
+	n.fsm.fed = n.fsm.startedAt
+	under, err := n.fsm.Snapshot()
+	must(t, err)
+	sink, err := n.snaps.Create(1, n.Machine().Index(), 1, raft.Configuration{}, 1, n.transport)
+	must(t, err)
+	defer sink.Cancel()
+	metas, err := n.snaps.List()
+	must(t, err)
+	_, r, err := n.snaps.Open(metas[0].ID)
+	must(t, err)
+	must(t, n.fsm.Restore(r))
+	must(t, r.Close())
+	if err := under.Persist(sink); err == nil {
+		t.Error("a snapshot of what was before an install was taken after it")
+	}
+}
+
+// Whether a restore came to be is the same everywhere, wherever its leader is cut off: once
+// it has stored something, or once a follower has.
+func TestLeaderCutOffInARestore(t *testing.T) {
+	const most = 12
+	came := 0
+	for _, where := range []string{"leader", "followers"} {
+		unknown, cut := 0, 0
+		for append, more := int64(1), true; more && append <= most; append++ {
+			t.Run(fmt.Sprintf("append %d of the %s", append, where), func(t *testing.T) {
+				tuning := hourly()
+				tuning.piece = 1 << 10
+				inVirtualTime(t, tuning, func(t *testing.T, v *virtual) {
+					err := v.cutOffAt(append, where == "leader", append%2 == 1)
+					if more = err != nil; !more {
+						return
+					}
+					cut++
+					if errors.Is(err, ErrUnknown) {
+						unknown++
+					}
+					if v.operator.last.index > 0 {
+						came++
+					}
+				})
+			})
+		}
+		if cut < 3 || cut == most || unknown == 0 {
+			t.Errorf("%s: %d were cut off, %d of them at the end", where, cut, unknown)
+		}
+	}
+	if came == 0 {
+		t.Error("no restore of unknown outcome came to be")
+	}
+}
+
+// cutOffAt cuts a leader off that restores, in an append of its own or of the followers, and
+// says what it said of it.
+func (v *virtual) cutOffAt(append int64, own, kill bool) error {
+	t := v.t
+	claim(t, v.waitLeader(), "send.customer.test.")
+	v.settle()
+	old := v.waitLeader()
+	id, image := old.c.ID, v.image(old)
+	must(t, v.write(old, "since", time.Minute))
+	var appends atomic.Int64
+	fault := func() error {
+		if calledBy("StoreLogs") && appends.Add(1) == append {
+			v.isolate(id)
+		}
+		return nil
+	}
+	hooked := v.others(id)
+	if own {
+		hooked = []string{id}
+	}
+	for _, id := range hooked {
+		v.nodes[id].store.fault.Store(&fault)
+	}
+	index, err := old.RestoreSnapshot(within(t, time.Hour), Actor{ID: "test"}, bytes.NewReader(image.data), false)
+	for _, id := range hooked {
+		v.nodes[id].store.fault.Store(nil)
+	}
+	goOn := v.others(id)
+	switch {
+	case err == nil:
+		v.operator.last, goOn = tried{index: index, tenants: image.tenants}, v.ids()
+	case !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNotCommitted):
+		t.Errorf("restored by a leader that was cut off: %v", err)
+	case !has(old, "since"):
+		t.Error("it shows what it does not know of others")
+	default:
+		v.operator.open = &tried{tenants: image.tenants, witness: "since", err: err}
+		if kill {
+			v.kill(id)
+		}
+	}
+	must(t, v.write(v.waitLeader(goOn...), "after", time.Minute))
+	v.settle() // holds all nodes against what was said
+	for id, n := range v.nodes {
+		if n.fsm.open.Load() {
+			t.Errorf("a restore is open at %s", id)
+		}
+		must(t, n.snapshot())
+	}
+	return err
+}
+
+// Who asked may go away. Before the end that gives the restore up, and snapshots are made
+// again.
+func TestRestoreThatNobodyWaitsForIsGivenUp(t *testing.T) {
+	inVirtualTime(t, hourly(), func(t *testing.T, v *virtual) {
+		leader := v.waitLeader()
+		leader.tuning.piece = 256 // some appends, whatever shares them
+		image := v.image(leader)
+		must(t, v.write(leader, "kept", time.Minute))
+		ctx, cancel := context.WithCancel(t.Context())
+		var appends atomic.Int64
+		fault := func() error {
+			if calledBy("StoreLogs") && appends.Add(1) == 2 {
+				cancel()
+				time.Sleep(time.Second)
+			}
+			return nil
+		}
+		leader.store.fault.Store(&fault)
+		_, err := leader.RestoreSnapshot(ctx, Actor{ID: "test"}, bytes.NewReader(image.data), false)
+		leader.store.fault.Store(nil)
+		if !errors.Is(err, ErrNotCommitted) {
+			t.Errorf("given up in the middle: %v", err)
+		}
+		v.wait("the restore to be given up", time.Minute, func() bool { return !leader.fsm.open.Load() && !leader.restores.Load() })
+		must(t, leader.snapshot())
+		if !has(leader, "kept") {
+			t.Error("it was restored all the same")
+		}
+	})
+}
+
+// memoryLog is a log of one's own.
+type memoryLog map[uint64]*raft.Log
+
+func (m memoryLog) GetLog(index uint64, l *raft.Log) error {
+	have, ok := m[index]
+	if !ok {
+		return raft.ErrLogNotFound
+	}
+	*l = *have
+	return nil
+}
+
+// What is wrong with the entries is refused by all and changes nothing; what is wrong with
+// a node's log is its own error.
+func TestRestoreOfWhatIsNotWholeChangesNothing(t *testing.T) {
+	image, _ := imageAfter(t, 2)
+	image = asWritten(t, image)
+	other := slices.Clone(image)
+	other[len(other)/2] ^= 1
+	half := len(image) / 2
+	piece := func(id uint64, at int, data []byte) []byte {
+		return append(encodePiece(id, int64(at), len(data)), data...)
+	}
+	batch, err := state.EncodeBatch([]state.Entry{{Command: state.Note{}}})
+	must(t, err)
+	begin := encodeBegin(int64(len(image)), sha256.Sum256(image))
+	whole := [][]byte{begin, piece(1, 0, image[:half]), piece(1, half, image[half:]), encodeEnd(1, batch)}
+	with := func(i int, data []byte) [][]byte { return slices.Concat(whole[:i], [][]byte{data}, whole[i+1:]) }
+	terms := func(list ...uint64) []uint64 { return list }
+	for name, c := range map[string]struct {
+		entries [][]byte
+		terms   []uint64
+		lose    uint64 // an entry that is not in the log any more
+		damage  bool
+		want    string // how the end is refused; empty: it is not
+	}{
+		"whole":                   {entries: whole},
+		"in pieces of another id": {entries: with(2, piece(7, half, image[half:])), want: "octets"},
+		"a piece twice":           {entries: with(2, piece(1, 0, image[:half])), want: "given up"},
+		"a piece too long":        {entries: with(2, piece(1, half, image)), want: "given up"},
+		"a piece is missing":      {entries: with(2, nil), want: "octets"},
+		"another image":           {entries: with(2, piece(1, half, other[half:])), want: "not what was sent"},
+		"no image": {entries: [][]byte{encodeBegin(4, sha256.Sum256([]byte("none"))), piece(1, 0, []byte("none")), encodeEnd(1, batch)},
+			want: "error"},
+		"an image that is damaged": {entries: [][]byte{encodeBegin(int64(len(other)), sha256.Sum256(other)), piece(1, 0, other), encodeEnd(1, batch)},
+			want: "error"},
+		"given up before":      {entries: with(2, encodeGivenUp()), want: "given up"},
+		"another began":        {entries: with(2, begin), want: "given up"},
+		"another term":         {entries: whole, terms: terms(1, 1, 1, 2), want: "given up"},
+		"a term between":       {entries: with(2, nil), terms: terms(1, 1, 2, 2), want: "given up"},
+		"lost by this node":    {entries: whole, lose: 2, want: "error"},
+		"damaged at this node": {entries: whole, damage: true, want: "error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := make(memoryLog)
+			k := course{log: log}
+			before := state.Empty()
+			k.begin(before)
+			var last any
+			for i, data := range c.entries {
+				l := &raft.Log{Index: uint64(i + 1), Term: 1, Type: raft.LogCommand, Data: data}
+				if c.terms != nil {
+					l.Term = c.terms[i]
+				}
+				kept := *l
+				kept.Data = slices.Clone(data)
+				log[l.Index] = &kept
+				if i == len(c.entries)-1 && c.damage {
+					log[2].Data[100] ^= 1
+				}
+				delete(log, c.lose)
+				e, err := decode(l)
+				must(t, err)
+				if last, err = k.take(l, e); (err != nil) != (c.want == "error" && i == len(c.entries)-1) {
+					t.Fatalf("entry %d: %v", i+1, err)
+				}
+			}
+			m, refused := k.end(), last.(stepped).refused
+			switch {
+			case c.want == "error":
+			case c.want == "" && (refused != "" || !k.replaced || m.DomainCount() == 0):
+				t.Errorf("%q, %d domains", refused, m.DomainCount())
+			case c.want != "" && (!strings.Contains(refused, c.want) || k.replaced):
+				t.Errorf("%q, want %q", refused, c.want)
+			}
+			if c.want != "" && m.WithIndex(0).Sum() != before.Sum() {
+				t.Error("it changed something")
+			}
+			if m.Index() != uint64(len(c.entries)) || (k.open != nil) != (name == "another began") {
+				t.Errorf("at %d of %d, open: %+v", m.Index(), len(c.entries), k.open)
+			}
+		})
+	}
+}
+
+func FuzzRestoreStep(f *testing.F) {
+	f.Add(encodeBegin(7, [32]byte{1}))
+	f.Add(append(encodePiece(3, 4, 5), "piece"...))
+	f.Add(encodeEnd(3, nil))
+	f.Add(encodeGivenUp())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := &raft.Log{Index: 1, Term: 1, Type: raft.LogCommand, Data: append([]byte{restoreStep}, data...)}
+		e, err := decode(l)
+		if err != nil {
+			return
+		}
+		k := course{log: memoryLog{}, open: &opened{id: 3, term: 1, size: 8, fed: sha256.New()}}
+		k.begin(state.Empty())
+		if _, err := k.take(l, e); err != nil {
+			t.Fatal(err)
+		}
+		if m := k.end(); m.Index() != 1 || k.open != nil && k.open.got > k.open.size {
+			t.Errorf("at %d, open: %+v", m.Index(), k.open)
+		}
+	})
 }

@@ -22,8 +22,6 @@ const (
 	appendEntries = 64
 	// handOver is how long a closing leader tries to hand over.
 	handOver = 3 * time.Second
-	// restoreEnd is how long a closing node that is fenced off waits for a restore.
-	restoreEnd = time.Second
 )
 
 // Start starts Raft, the node link and the rotator.
@@ -74,7 +72,7 @@ func (n *Node) startRaft() error {
 	n.transport.stalled = n.stalled
 	n.transport.feeds, n.transport.look, n.transport.ended = n.feeds, n.tuning.lease, n.ctx.Done()
 	n.transport.roomFor = n.disk.roomFor
-	n.transport.contradicted, n.transport.ends = n.contradicted, n.store.ends
+	n.transport.ends = n.store.ends
 	n.transport.suspicion = newSuspicion(n)
 	n.fsm.committed = n.transport.commit
 	n.store.appended = n.tail.add
@@ -213,22 +211,6 @@ func (n *Node) Close(ctx context.Context) error {
 	return n.closed
 }
 
-// awaitRestore lets a restore that is under way come to its end: the library panics
-// where it is shut down in the middle, and a moment later may leave it waiting for ever.
-// Where the fence came down it may never end.
-func (n *Node) awaitRestore(ctx context.Context) {
-	if n.fence.err() != nil {
-		bounded, cancel := context.WithTimeout(ctx, restoreEnd)
-		defer cancel()
-		ctx = bounded
-	}
-	select {
-	case n.batcher.turn <- struct{}{}: // no other begins
-	case <-ctx.Done():
-		n.logger.Warn("stopping in the middle of a restore", "error", ctx.Err())
-	}
-}
-
 func (n *Node) close(ctx context.Context) error {
 	if n.raft() != nil && n.leads() && len(n.members()) > 1 {
 		ctx, cancel := context.WithTimeout(ctx, handOver)
@@ -239,7 +221,6 @@ func (n *Node) close(ctx context.Context) error {
 	}
 	n.cancel()
 	if n.raft() != nil {
-		n.awaitRestore(ctx)
 		// Parked goroutines of the library end; those that wait for them follow.
 		n.fence.free()
 		if err := n.raft().Shutdown().Error(); err != nil {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +26,8 @@ const (
 	mapSize = 1 << 30
 	// maxStoreSize makes bbolt fail, and the node fence itself, before the disk is full
 	// of log that compaction did not keep up with.
-	maxStoreSize = 8 << 30
+	// It has room for the image of an operator's restore beside that.
+	maxStoreSize = 16 << 30
 	// cachedEntries is how many recent entries are kept decoded for followers.
 	cachedEntries = 512
 )
@@ -36,6 +37,7 @@ const (
 // panic: the node is fenced and the goroutine parked.
 type store struct {
 	bolt   *raftboltdb.BoltStore
+	path   string
 	fence  *fence
 	logger *slog.Logger
 	// appended is called after entries were stored.
@@ -75,7 +77,7 @@ func openStore(dir string, noSync bool, f *fence) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w; remove this node from the cluster, delete its data directory and add it again", filepath.Join(dir, raftFile), err)
 	}
-	return &store{bolt: bolt, fence: f, logger: f.logger, appended: func(int, int64) {}}, nil
+	return &store{bolt: bolt, path: filepath.Join(dir, raftFile), fence: f, logger: f.logger, appended: func(int, int64) {}}, nil
 }
 
 // stalled says whether an append has been waiting for the disk longer than limit.
@@ -115,7 +117,7 @@ func (s *store) try(do func() error) (err error) {
 	return do()
 }
 
-// IsMonotonic makes Raft clear the log when a snapshot replaces the state, so
+// IsMonotonic makes Raft clear the log when a leader's snapshot replaces the state, so
 // that no entry of before can be replayed over it (index contract, d).
 func (s *store) IsMonotonic() bool { return true }
 
@@ -185,33 +187,11 @@ func (s *store) damages() (count, at uint64) {
 // snapshot, because the library goes on believing in that end (hashicorp/raft
 // issue 697). So the store answers for both.
 //
-// Such an answer is for this node alone. A leader that restores an image leaves a
-// hole in the log in the snapshot's place, for followers to be sent the snapshot:
-// what stands there must not be sent as an entry (see transport.AppendEntries).
+// Such an answer is for this node alone, and is never sent as an entry: a leader sends an
+// entry only where it finds the one before it, and there is none before these.
 type logBase struct {
 	index, term uint64
 	stale       uint64 // where a superseded tail ended, until entries are appended; 0: none
-	// since is the term in which this node took over a snapshot that another sent or an
-	// operator restored; 0: it wrote the snapshot itself.
-	since uint64
-}
-
-// errContradicted is of a snapshot that never was the cluster's.
-var errContradicted = errors.New("the leader has another history than the snapshot that this node took over: a restore did not come to be")
-
-// contradicts says whether what a leader sends shows that the snapshot never came to
-// be: an operator's restore is first done by the leader alone, then sent to others,
-// and where it loses its office in between the next leader may know nothing of it.
-//
-// A leader of a later term has all that is committed. It asks its followers first for
-// the end of its own log, and goes back from there until they agree: at the snapshot
-// at the latest, were that committed. The library would ask for what was before it,
-// which the log lacks, for ever.
-func (b *logBase) contradicts(term, index, of uint64) bool {
-	if b == nil || b.since == 0 || term <= b.since {
-		return false
-	}
-	return index < b.index || index == b.index && of != b.term
 }
 
 // stand answers for an entry that is not in the log: the snapshot's own, or one
@@ -219,21 +199,24 @@ func (b *logBase) contradicts(term, index, of uint64) bool {
 func (b *logBase) stand(index uint64, l *raft.Log) bool {
 	switch {
 	case index == b.index && index > 1:
-		*l = raft.Log{Index: index, Term: b.term, Type: raft.LogNoop, Extensions: standIn}
+		*l = raft.Log{Index: index, Term: b.term, Type: raft.LogNoop}
 		return true
 	case index > b.index && index <= b.stale:
-		*l = raft.Log{Index: index, Type: raft.LogNoop, Extensions: standIn}
+		*l = raft.Log{Index: index, Type: raft.LogNoop}
 		return true
 	}
 	return false
 }
 
-// standIn marks what is no entry of the log. Entries that were read have no extensions.
-var standIn = []byte("stands for an entry")
-
-// standsIn says whether one of the entries is none.
-func standsIn(entries []*raft.Log) bool {
-	return slices.ContainsFunc(entries, func(l *raft.Log) bool { return bytes.Equal(l.Extensions, standIn) })
+// used is how much of raft.db is in use. It never gets smaller; what is free in it is
+// used again.
+func (s *store) used() (octets int64, err error) {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0, fmt.Errorf("reading the size of %s: %w", raftFile, err)
+	}
+	stats := s.bolt.Stats()
+	return info.Size() - int64(stats.FreePageN+stats.PendingPageN)*int64(os.Getpagesize()), nil
 }
 
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
@@ -243,7 +226,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(summed(logs)) })
 	s.setPending(time.Time{})
 	if base := s.base.Load(); base != nil && base.stale > 0 {
-		s.base.Store(&logBase{index: base.index, term: base.term, since: base.since})
+		s.base.Store(&logBase{index: base.index, term: base.term})
 	}
 	var octets int64
 	for _, l := range logs {
@@ -307,14 +290,11 @@ func (s *store) repaired(from, to uint64) {
 }
 
 // continues notes which snapshot the log continues.
-func (s *store) continues(index, term, since uint64) {
-	base := &logBase{index: index, term: term, since: since}
+func (s *store) continues(index, term uint64) {
+	base := &logBase{index: index, term: term}
 	if before := s.base.Load(); before != nil {
 		if before.index > index {
 			return // another was taken over while this one was written
-		}
-		if before.index == index {
-			base.since = before.since // the same state, and no more proven
 		}
 		base.stale = before.stale
 	}
@@ -322,12 +302,12 @@ func (s *store) continues(index, term, since uint64) {
 }
 
 // superseded notes that a snapshot took the place of the log up to its index, in a term.
-func (s *store) superseded(index, term, since uint64) error {
+func (s *store) superseded(index, term uint64) error {
 	last, err := s.LastIndex()
 	if err != nil {
 		return err
 	}
-	base := &logBase{index: index, term: term, since: since}
+	base := &logBase{index: index, term: term}
 	if last > index {
 		base.stale = last
 	}

@@ -50,9 +50,6 @@ type transport struct {
 	feeds func(id raft.ServerID, target raft.ServerAddress) bool
 	look  time.Duration
 	ended <-chan struct{} // closed when this node's part ends
-	// contradicted is told what a leader's message takes for granted of a log, and says
-	// why this node must not take it.
-	contradicted func(term, index, of uint64) error
 	// ends is where this node's log ends, and whether the library believes in a tail
 	// beyond that.
 	ends  func() (index uint64, stale bool)
@@ -88,7 +85,6 @@ const maxInstall = 64 << 30
 
 var (
 	errStalled  = errors.New("withheld: the local log store is stalled")
-	errHole     = errors.New("withheld: the log is about to be cleared, and the peer is sent the snapshot")
 	errDefers   = errors.New("another node that noticed the leader's silence goes first")
 	errAbstains = errors.New("this node lost log entries and keeps out of elections until it has caught up")
 )
@@ -96,21 +92,20 @@ var (
 func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 	return &transport{
 		NetworkTransport: t, fence: f,
-		stalled:      func() bool { return false },
-		abstains:     func() bool { return false },
-		leads:        func() bool { return false },
-		broken:       func() uint64 { return 0 },
-		roomFor:      func(int64) string { return "" },
-		contradicted: func(_, _, _ uint64) error { return nil },
-		ends:         func() (uint64, bool) { return 0, false },
-		feeds:        func(raft.ServerID, raft.ServerAddress) bool { return false },
-		look:         time.Second,
-		reach:        reach{back: make(map[raft.ServerID]chan struct{})},
-		consumer:     make(chan raft.RPC),
-		vouched:      make(chan raft.RPC),
-		stop:         make(chan struct{}),
-		followers:    make(map[raft.ServerID]*follower),
-		senders:      make(map[string]*sender),
+		stalled:   func() bool { return false },
+		abstains:  func() bool { return false },
+		leads:     func() bool { return false },
+		broken:    func() uint64 { return 0 },
+		roomFor:   func(int64) string { return "" },
+		ends:      func() (uint64, bool) { return 0, false },
+		feeds:     func(raft.ServerID, raft.ServerAddress) bool { return false },
+		look:      time.Second,
+		reach:     reach{back: make(map[raft.ServerID]chan struct{})},
+		consumer:  make(chan raft.RPC),
+		vouched:   make(chan raft.RPC),
+		stop:      make(chan struct{}),
+		followers: make(map[raft.ServerID]*follower),
+		senders:   make(map[string]*sender),
 	}
 }
 
@@ -127,9 +122,6 @@ func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(args.Entries) == 0 && t.stalled() {
 		return errStalled
-	}
-	if standsIn(args.Entries) {
-		return errHole
 	}
 	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0
 	if !heartbeat {
@@ -321,10 +313,6 @@ func (t *transport) refuses(rpc raft.RPC) error {
 		if t.abstains() {
 			return errAbstains
 		}
-	case *raft.AppendEntriesRequest:
-		if c.PrevLogEntry > 0 || len(c.Entries) > 0 { // no heartbeat
-			return t.contradicted(c.Term, c.PrevLogEntry, c.PrevLogTerm)
-		}
 	case *raft.InstallSnapshotRequest:
 		// What follows is not read: the library ends the connection on it.
 		if c.Size <= 0 || c.Size > maxInstall {
@@ -333,7 +321,6 @@ func (t *transport) refuses(rpc raft.RPC) error {
 		if why := t.roomFor(c.Size); why != "" {
 			return errors.New("a snapshot is refused: " + why)
 		}
-		return t.contradicted(c.Term, c.LastLogIndex, c.LastLogTerm)
 	}
 	return nil
 }

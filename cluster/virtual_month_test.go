@@ -118,7 +118,7 @@ func (v *virtual) live(whole time.Duration, schedule []fault) {
 	writes, next := 0, 0
 	for hour := began; time.Since(began) < whole; {
 		now := time.Since(began)
-		v.supervise()
+		v.wantNoneFenced()
 		under = slices.DeleteFunc(under, func(h *happening) bool {
 			if h.until <= now {
 				v.over(h)

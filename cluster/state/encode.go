@@ -8,7 +8,7 @@ import (
 )
 
 // batchVersion is the first octet of a log entry. A change of the envelope gets
-// a new one; DecodeBatch goes on reading the old.
+// a new one, below 32: others are the cluster's. DecodeBatch goes on reading the old.
 //
 // keyedVersion has a Once with each entry; it is written where one has one.
 const (

@@ -228,6 +228,17 @@ func TestRestoredBackupGoesOnPastEverySerial(t *testing.T) {
 		if next.Epoch() != backup.Epoch()+1 {
 			t.Errorf("epoch %d is the backup's, not the cluster's", next.Epoch())
 		}
+		// And answers with it, as one that reads it from an image does.
+		again, err := ReadImage(bytes.NewReader(image(t, next)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := filled(next).Diff(filled(again)); diff != nil {
+			t.Errorf("%d changes: it answers otherwise than its image: %v", changes, diff)
+		}
+		if next.Sum() != again.Sum() || next.Sum() != next.Recount(nil) {
+			t.Error("its sum is not that of its image")
+		}
 	}
 }
 

@@ -63,8 +63,7 @@ func (m Machine) Replace(e *zone.Editor, old Machine) {
 
 // Succeed is what to restore where a backup m takes the place of now: m with its
 // counters raised past those that now has shown, because a zone's serial must not
-// go back (RFC 1982). Only its image is good for anything: what m answers is not
-// rendered again.
+// go back (RFC 1982).
 func (m Machine) Succeed(now Machine) Machine {
 	was, is := now.tables(), m.tables().fork()
 	held := make(map[[16]byte]bool)  // names that are bound in the backup
@@ -90,10 +89,7 @@ func (m Machine) Succeed(now Machine) Machine {
 		return true
 	})
 	for id, by := range raise {
-		p, _ := is.pools.Get(id)
-		next := *p
-		next.Serial += by
-		is.pools.Set(id, &next)
+		is.raisePool(id, by)
 	}
 	var platforms []*platformEntry
 	is.platforms.Scan(func(_ uint32, p *platformEntry) bool {
@@ -159,4 +155,18 @@ func (t *tables) takeOver(was *tables) {
 		d.Branch = old.Branch.With(d.Serial, attachment)
 		w.put(old, &d, ring)
 	}
+}
+
+// raisePool raises the counter of a pool.
+func (t *tables) raisePool(id string, by uint32) {
+	p, _ := t.pools.Get(id)
+	next := *p
+	next.Serial += by
+	base, _ := t.firstPlatform()
+	answers, r := renderPool(&next.Pool, base.Apex)
+	if r != nil {
+		panic("pool " + id + " was rendered, and is not with another serial: " + r.Error())
+	}
+	next.answers = answers
+	t.pools.Set(id, &next)
 }

@@ -84,7 +84,8 @@ type snapshotRestoreCmd struct {
 }
 
 func (snapshotRestoreCmd) Help() string {
-	return `Everything written since the snapshot is lost. Zone serials never go back, and names that were given
+	return `Everything written since the snapshot is lost, and what is written meanwhile. It is done on all nodes
+or, after an error, on none. Zone serials never go back, and names that were given
 up stay burned. Every node needs the key-encryption key of the snapshot's cluster first.
 
     authd operator snapshot restore authd-2026-11-21.snapshot

@@ -56,7 +56,7 @@ func faults() []fault {
 		{"corrupt-snapshot", "the same of its newest snapshot", corruptSnapshot, 5},
 		{"corrupt-mark", "the same of its mark", corruptMark, 5},
 		{"wiped", "a follower comes back with an empty disk", wiped, 3},
-		{"restore", "the state is saved and restored: every node installs a snapshot", restore, 2},
+		{"restore", "the state is saved and restored, through the log", restore, 2},
 		{"leader-clock", "the leader's clock is an hour or ten years wrong for a while", onLeader((*trial).clockStepped), 3},
 		{"follower-clock", "the same of a follower", onFollower((*trial).clockStepped), 2},
 		{"rolling-restart", "SIGTERM and start, node after node", rollingRestart, 3},

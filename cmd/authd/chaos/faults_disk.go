@@ -308,8 +308,7 @@ func wiped(ctx context.Context, t *trial) error {
 }
 
 // restore saves the state and puts it back, with clients at rest: what they
-// wrote between the two would rightly be gone. It leaves every node with a
-// snapshot and no log before it.
+// wrote between the two would rightly be gone.
 func restore(ctx context.Context, t *trial) error {
 	t.load.running.Lock()
 	defer t.load.running.Unlock()
