@@ -1,0 +1,330 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"authd/cluster/state"
+)
+
+// byHand is a restore that a test leads through its steps.
+type byHand struct {
+	*testCluster
+	image []byte
+	id    uint64
+	sent  int
+}
+
+// asWritten is an image as a node would send it.
+func asWritten(t testing.TB, image []byte) []byte {
+	t.Helper()
+	m, err := state.ReadImage(bytes.NewReader(image))
+	must(t, err)
+	var b bytes.Buffer
+	must(t, m.WriteImage(&b))
+	return b.Bytes()
+}
+
+func (c *testCluster) beginRestore(image []byte) *byHand {
+	c.t.Helper()
+	h := &byHand{testCluster: c, image: asWritten(c.t, image)}
+	s := h.propose(encodeBegin(int64(len(h.image)), sha256.Sum256(h.image)))
+	if h.id = s.index; s.refused != "" {
+		c.t.Fatalf("a restore did not begin: %s", s.refused)
+	}
+	return h
+}
+
+func (h *byHand) propose(data []byte) stepped {
+	h.t.Helper()
+	f := h.leader().raft().Apply(data, time.Second)
+	must(h.t, f.Error())
+	return f.Response().(stepped)
+}
+
+// send sends the next pieces, up to a place in the image.
+func (h *byHand) send(until int) stepped {
+	h.t.Helper()
+	var s stepped
+	for h.sent < until && s.refused == "" {
+		piece := h.image[h.sent:min(until, h.sent+h.tuning.piece)]
+		s = h.propose(append(encodePiece(h.id, int64(h.sent), len(piece)), piece...))
+		h.sent += len(piece)
+	}
+	return s
+}
+
+func (h *byHand) end() stepped {
+	h.t.Helper()
+	batch, err := state.EncodeBatch([]state.Entry{{At: 1, Actor: "test", Command: state.Note{Kind: "cluster", Text: "restored"}}})
+	must(h.t, err)
+	return h.propose(encodeEnd(h.id, batch))
+}
+
+// Half of the image is in the log alone. A node that is restarted reads it there, and none
+// makes a snapshot behind which it would be cleared.
+func TestNodeRestartedInTheMiddleOfARestoreGoesOnWithIt(t *testing.T) {
+	image, tenants := imageAfter(t, 30)
+	c := newTestCluster(t, 3)
+	c.tuning.trailing = 1
+	c.startAll()
+	_, before := writeMany(t, c.leader(), "gone", 5)
+	c.waitAll(before)
+	c.onlySnapshots()
+	h := c.beginRestore(image)
+	half := h.send(len(h.image) / 2)
+	during := write(t, c.leader(), "during")
+	c.waitAll(during)
+	for id, n := range c.nodes {
+		if err := n.snapshot(); err == nil || !strings.Contains(err.Error(), errOpen.Error()) || !n.fsm.open.Load() {
+			t.Errorf("%s made a snapshot in the middle of a restore: %v", id, err)
+		}
+	}
+	id := c.follower().c.ID
+	c.kill(id)
+	n := c.open(id)
+	if o := n.start.open; o == nil || o.id != h.id || o.got != int64(h.sent) || n.Machine().Index() < half.index {
+		t.Fatalf("started at %d with %+v open, want %d octets of %d", n.Machine().Index(), o, h.sent, h.id)
+	}
+	must(t, n.Start())
+	h.send(len(h.image))
+	if s := h.end(); s.refused != "" {
+		t.Fatal(s.refused)
+	}
+	after, index := writeMany(t, c.leader(), "after", 2)
+	want := sorted(tenants, after)
+	c.wantEverywhere(index, want...)
+	for _, n := range c.nodes {
+		if n.mark.get().Base > before {
+			t.Errorf("%s was sent a snapshot", n.c.ID)
+		}
+		must(t, n.snapshot())
+	}
+	c.stopAll()
+	for _, m := range c.members {
+		wantTenants(t, c.open(m.ID), want...)
+	}
+}
+
+// What one leader began another does not go on with.
+func TestRestoreEndsWithTheOfficeOfItsLeader(t *testing.T) {
+	image, _ := imageAfter(t, 3)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	h := c.beginRestore(image)
+	h.send(len(h.image))
+	c.waitAll(write(t, c.leader(), "kept"))
+	c.newTerm()
+	if s := h.end(); s.refused == "" {
+		t.Error("a restore of the leader before was ended")
+	}
+	c.wantEverywhere(write(t, c.leader(), "later"), "kept", "later")
+	for _, n := range c.nodes {
+		must(t, n.snapshot())
+	}
+}
+
+func TestANewerRestoreEndsAnOlderOne(t *testing.T) {
+	image, tenants := imageAfter(t, 3)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	h := c.beginRestore(image)
+	h.send(len(h.image) / 2)
+	index := restore(t, c.leader(), image)
+	if s := h.send(len(h.image)); s.refused == "" {
+		t.Error("a piece of the older one was taken")
+	}
+	if s := h.end(); s.refused == "" {
+		t.Error("the older one was ended")
+	}
+	c.waitAll(index)
+	for e := range c.leader().Machine().Audit(0) {
+		if e.Index == index && (e.Actor != "test" || !strings.Contains(e.Summary, "backup")) {
+			t.Errorf("the audit has %+v", e)
+		}
+	}
+	after := write(t, c.leader(), "after")
+	c.wantEverywhere(after, sorted(tenants, []string{"after"})...)
+}
+
+func TestFollowerThatWasAwayForARestoreCatchesUpByTheLogOrASnapshot(t *testing.T) {
+	for name, compact := range map[string]bool{"by the log": false, "by a snapshot": true} {
+		t.Run(name, func(t *testing.T) {
+			image, tenants := imageAfter(t, 20)
+			c := newTestCluster(t, 3)
+			c.tuning.trailing = 1
+			c.startAll()
+			h := c.beginRestore(image)
+			h.send(len(h.image) / 2)
+			c.waitAll(write(t, c.leader(), "gone"))
+			away := c.follower().c.ID
+			c.kill(away) // in the middle
+			h.send(len(h.image))
+			if s := h.end(); s.refused != "" {
+				t.Fatal(s.refused)
+			}
+			after, index := writeMany(t, c.leader(), "after", 10)
+			if compact {
+				c.waitAll(index)
+				c.onlySnapshots()
+			}
+			c.start(away)
+			n := c.nodes[away]
+			must(t, n.WaitApplied(within(t, 20*time.Second), index))
+			if installed := n.mark.get().Base > 0; installed != compact || n.fsm.open.Load() {
+				t.Errorf("sent a snapshot: %v, a restore still open: %v", installed, n.fsm.open.Load())
+			}
+			last := write(t, c.leader(), "last")
+			c.wantEverywhere(last, sorted(tenants, after, []string{"last"})...)
+		})
+	}
+}
+
+// A node whose log has another piece than it was fed must not go on with what it had.
+func TestADamagedPieceFencesItsNodeAndIsFetchedAgain(t *testing.T) {
+	image, tenants := imageAfter(t, 20)
+	c := newTestCluster(t, 3)
+	c.startAll()
+	h := c.beginRestore(image)
+	s := h.send(len(h.image))
+	c.waitAll(write(t, c.leader(), "gone"))
+	hurt := c.follower()
+	var l raft.Log
+	must(t, hurt.store.GetLog(s.index, &l))
+	l.Data = slices.Concat(l.Data[:len(l.Data)-1], []byte{l.Data[len(l.Data)-1] ^ 1})
+	l.Extensions = []byte("0000")
+	must(t, hurt.store.bolt.StoreLogs([]*raft.Log{&l}))
+	if s := h.end(); s.refused != "" {
+		t.Fatalf("refused by those that have it: %s", s.refused)
+	}
+	eventually(t, "the node to be fenced", func() bool { return hurt.fence.err() != nil })
+	if has(hurt, "kept-00") || !has(hurt, "gone") {
+		t.Error("it answers with neither the state before nor the one after")
+	}
+	c.kill(hurt.c.ID)
+	c.start(hurt.c.ID)
+	c.wantEverywhere(write(t, c.leader(), "after"), sorted(tenants, []string{"after"})...)
+}
+
+// memoryLog is a log of one's own.
+type memoryLog map[uint64]*raft.Log
+
+func (m memoryLog) GetLog(index uint64, l *raft.Log) error {
+	have, ok := m[index]
+	if !ok {
+		return raft.ErrLogNotFound
+	}
+	*l = *have
+	return nil
+}
+
+// What is wrong with the entries is refused by all and changes nothing; what is wrong with
+// a node's log is its own error.
+func TestRestoreOfWhatIsNotWholeChangesNothing(t *testing.T) {
+	image, _ := imageAfter(t, 2)
+	image = asWritten(t, image)
+	other := slices.Clone(image)
+	other[len(other)/2] ^= 1
+	half := len(image) / 2
+	piece := func(id uint64, at int, data []byte) []byte {
+		return append(encodePiece(id, int64(at), len(data)), data...)
+	}
+	batch, err := state.EncodeBatch([]state.Entry{{Command: state.Note{}}})
+	must(t, err)
+	begin := encodeBegin(int64(len(image)), sha256.Sum256(image))
+	whole := [][]byte{begin, piece(1, 0, image[:half]), piece(1, half, image[half:]), encodeEnd(1, batch)}
+	with := func(i int, data []byte) [][]byte { return slices.Concat(whole[:i], [][]byte{data}, whole[i+1:]) }
+	terms := func(list ...uint64) []uint64 { return list }
+	for name, c := range map[string]struct {
+		entries [][]byte
+		terms   []uint64
+		lose    uint64 // an entry that is not in the log any more
+		damage  bool
+		want    string // how the end is refused; empty: it is not
+	}{
+		"whole":                   {entries: whole},
+		"in pieces of another id": {entries: with(2, piece(7, half, image[half:])), want: "octets"},
+		"a piece twice":           {entries: with(2, piece(1, 0, image[:half])), want: "given up"},
+		"a piece too long":        {entries: with(2, piece(1, half, image)), want: "given up"},
+		"a piece is missing":      {entries: with(2, nil), want: "octets"},
+		"another image":           {entries: with(2, piece(1, half, other[half:])), want: "not what was sent"},
+		"no image": {entries: [][]byte{encodeBegin(4, sha256.Sum256([]byte("none"))), piece(1, 0, []byte("none")), encodeEnd(1, batch)},
+			want: "error"},
+		"an image that is damaged": {entries: [][]byte{encodeBegin(int64(len(other)), sha256.Sum256(other)), piece(1, 0, other), encodeEnd(1, batch)},
+			want: "error"},
+		"given up before":      {entries: with(2, encodeGivenUp()), want: "given up"},
+		"another began":        {entries: with(2, begin), want: "given up"},
+		"another term":         {entries: whole, terms: terms(1, 1, 1, 2), want: "given up"},
+		"a term between":       {entries: with(2, nil), terms: terms(1, 1, 2, 2), want: "given up"},
+		"lost by this node":    {entries: whole, lose: 2, want: "error"},
+		"damaged at this node": {entries: whole, damage: true, want: "error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := make(memoryLog)
+			k := course{log: log}
+			before := state.Empty()
+			k.begin(before)
+			var last any
+			for i, data := range c.entries {
+				l := &raft.Log{Index: uint64(i + 1), Term: 1, Type: raft.LogCommand, Data: data}
+				if c.terms != nil {
+					l.Term = c.terms[i]
+				}
+				kept := *l
+				kept.Data = slices.Clone(data)
+				log[l.Index] = &kept
+				if i == len(c.entries)-1 && c.damage {
+					log[2].Data[100] ^= 1
+				}
+				delete(log, c.lose)
+				e, err := decode(l)
+				must(t, err)
+				if last, err = k.take(l, e); (err != nil) != (c.want == "error" && i == len(c.entries)-1) {
+					t.Fatalf("entry %d: %v", i+1, err)
+				}
+			}
+			m, refused := k.end(), last.(stepped).refused
+			switch {
+			case c.want == "error":
+			case c.want == "" && (refused != "" || !k.replaced || m.DomainCount() == 0):
+				t.Errorf("%q, %d domains", refused, m.DomainCount())
+			case c.want != "" && (!strings.Contains(refused, c.want) || k.replaced):
+				t.Errorf("%q, want %q", refused, c.want)
+			}
+			if c.want != "" && m.WithIndex(0).Sum() != before.Sum() {
+				t.Error("it changed something")
+			}
+			if m.Index() != uint64(len(c.entries)) || (k.open != nil) != (name == "another began") {
+				t.Errorf("at %d of %d, open: %+v", m.Index(), len(c.entries), k.open)
+			}
+		})
+	}
+}
+
+func FuzzRestoreStep(f *testing.F) {
+	f.Add(encodeBegin(7, [32]byte{1}))
+	f.Add(append(encodePiece(3, 4, 5), "piece"...))
+	f.Add(encodeEnd(3, nil))
+	f.Add(encodeGivenUp())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := &raft.Log{Index: 1, Term: 1, Type: raft.LogCommand, Data: append([]byte{restoreStep}, data...)}
+		e, err := decode(l)
+		if err != nil {
+			return
+		}
+		k := course{log: memoryLog{}, open: &opened{id: 3, term: 1, size: 8, fed: sha256.New()}}
+		k.begin(state.Empty())
+		if _, err := k.take(l, e); err != nil {
+			t.Fatal(err)
+		}
+		if m := k.end(); m.Index() != 1 || k.open != nil && k.open.got > k.open.size {
+			t.Errorf("at %d, open: %+v", m.Index(), k.open)
+		}
+	})
+}
