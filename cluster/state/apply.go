@@ -41,7 +41,7 @@ func (a *Applier) Apply(index uint64, entries []Entry) []Result {
 func (a *Applier) Machine() (Machine, Delta) {
 	w := a.w
 	a.w = nil
-	return Machine{machine{w.tables}}, w.delta
+	return Machine{t: w.tables}, w.delta
 }
 
 // Index is that of the last entry.

@@ -204,7 +204,7 @@ func TestForgedChangeInAnImageIsRefused(t *testing.T) {
 		a.push(e.canonical())
 	}
 	forged.audit.entries = a.entries
-	if _, err := ReadImage(bytes.NewReader(image(t, Machine{machine{forged}}))); err == nil || !strings.Contains(err.Error(), "chain") {
+	if _, err := ReadImage(bytes.NewReader(image(t, Machine{t: forged}))); err == nil || !strings.Contains(err.Error(), "chain") {
 		t.Errorf("read with %v", err)
 	}
 }

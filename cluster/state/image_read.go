@@ -32,7 +32,7 @@ func read(i *imageReader, r io.Reader) (Machine, error) {
 	if err != nil {
 		return Machine{}, fmt.Errorf("reading image: %w", err)
 	}
-	return Machine{machine{t}}, nil
+	return Machine{t: t}, nil
 }
 
 func (r *imageReader) image() (*tables, error) {

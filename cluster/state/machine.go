@@ -9,9 +9,7 @@ import (
 // Machine is the whole replicated state at one index: an immutable value that
 // shares structure with its neighbours, so that keeping an old one costs
 // nothing and a Raft snapshot is a copy of this struct.
-type Machine struct{ machine }
-
-type machine struct {
+type Machine struct {
 	t *tables // nil: nothing yet
 }
 
@@ -54,7 +52,7 @@ const (
 func (r *Refusal) Error() string { return r.Message }
 
 // Empty is the machine before the first entry.
-func Empty() Machine { return Machine{machine{new(tables)}} }
+func Empty() Machine { return Machine{t: new(tables)} }
 
 // tables gives what to read; the zero Machine reads as Empty.
 func (m Machine) tables() *tables {

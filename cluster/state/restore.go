@@ -12,7 +12,7 @@ import (
 func (m Machine) WithIndex(index uint64) Machine {
 	t := m.tables().fork()
 	t.index = index
-	return Machine{machine{t}}
+	return Machine{t: t}
 }
 
 // Epoch says how often the cluster was recovered from a single node. Nodes of
@@ -23,7 +23,7 @@ func (m Machine) Epoch() uint32 { return m.tables().epoch }
 func (m Machine) NextEpoch() Machine {
 	t := m.tables().fork()
 	t.epoch++
-	return Machine{machine{t}}
+	return Machine{t: t}
 }
 
 // Replace carries m into the index that queries read in place of old, with which
@@ -125,7 +125,7 @@ func (m Machine) Succeed(now Machine) Machine {
 	// Nor does a backup know which of the nodes of today are off.
 	is.off = was.off
 	is.takeOver(was)
-	return Machine{machine{is}}
+	return Machine{t: is}
 }
 
 // takeOver has the barrier ask again for keys of a backup that what it replaces did not

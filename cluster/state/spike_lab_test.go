@@ -96,7 +96,7 @@ func TestMillionDomains(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{1})
 	began := time.Now()
 	tree := zone.NewTree()
-	m := Machine{machine{w.tables}}
+	m := Machine{t: w.tables}
 	published := Machine{}
 	var branchBytes, metaBytes int
 	for n := range millionCNAME + millionDelegated {
@@ -105,7 +105,7 @@ func TestMillionDomains(t *testing.T) {
 		w.put(nil, d, ring)
 		if n%10_000 == 9_999 {
 			e := tree.Edit()
-			m = Machine{machine{w.tables}}
+			m = Machine{t: w.tables}
 			if published.t == nil {
 				m.PublishAll(e)
 			} else {

@@ -50,7 +50,7 @@ func TestRecountFindsMemoryThatWentBad(t *testing.T) {
 	flipped := []byte(r.branch)
 	flipped[len(flipped)/2] ^= 1
 	bad.domains.Set(tok(1).key(), record{r.meta, zone.Branch(flipped)})
-	m := Machine{machine{bad}}
+	m := Machine{t: bad}
 	if m.Sum() != w.m.Sum() || m.Recount(nil) == m.Sum() {
 		t.Errorf("kept %x and %x, counted %x", w.m.Sum(), m.Sum(), m.Recount(nil))
 	}

@@ -140,7 +140,7 @@ func (w *world) do(c Command) Result {
 func withIndex(m, other Machine) Machine {
 	t := *m.tables()
 	t.index, t.time = other.Index(), other.Time()
-	return Machine{machine{&t}}
+	return Machine{t: &t}
 }
 
 // must applies a command that is not refused.
