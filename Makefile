@@ -23,6 +23,7 @@ BENCHTIME   ?= 1s
 
 # Programs that tests run, each with its Debian package.
 PROGRAMS := dig:bind9-dnsutils knotd:knot nsd:nsd unbound:unbound ip:iproute2 \
+            promtool:prometheus \
             /usr/lib/python3/dist-packages/dkim/__init__.py:python3-dkim
 
 .PHONY: build check static unit test programs fuzz bench chaos gobench clean
