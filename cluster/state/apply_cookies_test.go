@@ -41,3 +41,12 @@ func TestCookieSecretsRollOver(t *testing.T) {
 		t.Errorf("the image holds %v, error %v; want %v", again.CookieSecrets(), err, want)
 	}
 }
+
+func TestNextCookieSecretIsTakenOnceTheLastCookieIsOld(t *testing.T) {
+	w := newWorld(t)
+	w.must(SetCookieSecret{secretOf(1)})
+	w.later(cookieFloor - 1)
+	w.refuse(SetCookieSecret{secretOf(2)}, TooEarly, "secret")
+	w.later(1)
+	w.must(SetCookieSecret{secretOf(2)})
+}

@@ -280,109 +280,6 @@ func TestBoundTargets(t *testing.T) {
 	w.refuse(PutRecord{name("p-dns.test"), rrset("s1.old.p-dns.test", zone.TypeA, 300, "192.0.2.9")}, Conflict, "name", "ended")
 }
 
-func TestLeavingIsNotInstantAndRestoreRevivesTheToken(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	before := w.domain(tok(1))
-	w.later(100 * day)
-	w.must(LeaveDomain{Token: tok(1)})
-	d := w.domain(tok(1))
-	if d.State != Leaving || d.GoneAt != w.at+14*day {
-		t.Fatalf("%+v", d)
-	}
-	if int32(d.Serial-before.Serial) <= 0 {
-		t.Errorf("serial went from %d to %d", before.Serial, d.Serial)
-	}
-	if _, ok := w.m.SignerFor(name("send.customer.test"), ""); ok {
-		t.Error("a leaving domain signs")
-	}
-	if _, ok := w.served(tok(1), "bounce.send.customer.test", zone.TypeMX); !ok {
-		t.Error("the bounce MX of a leaving domain is gone")
-	}
-	if r := w.must(LeaveDomain{Token: tok(1)}); r.Changed {
-		t.Error("leaving twice changed something")
-	}
-	w.refuse(ExpireDomain{tok(1)}, TooEarly, "domain")
-	w.later(3 * day)
-	w.must(RestoreDomain{Token: tok(1)})
-	d = w.domain(tok(1))
-	if d.State != Live || d.ProvenAt != start || d.GoneAt != 0 || d.LeavingAt != 0 {
-		t.Fatalf("restored as %+v", d)
-	}
-	if k, ok := d.Ring().Active(keys.RSA2048); !ok || k.Selector != "2601-aaaaaa" {
-		t.Errorf("the key that signs again is %v", k.Selector)
-	}
-	if r := w.must(RestoreDomain{Token: tok(1)}); r.Changed {
-		t.Error("restoring twice changed something")
-	}
-	w.refuse(ExpireDomain{tok(1)}, Stale, "domain")
-}
-
-func TestRestoreAfterTheKeysAreGoneNeedsNewOnes(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	w.must(LeaveDomain{Token: tok(1)})
-	w.later(9 * day)
-	w.runDue()
-	w.refuse(RestoreDomain{Token: tok(1)}, Invalid, "keys", "rsa2048")
-	m := material(3, "2601-cccccc", "CCCC")
-	w.must(RestoreDomain{Token: tok(1), Active: []keys.Material{m}})
-	if k, ok := w.domain(tok(1)).Ring().Active(keys.RSA2048); !ok || k.Payload != m.Payload {
-		t.Errorf("active is %+v", k)
-	}
-}
-
-func TestGoneIsForEver(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	w.must(LeaveDomain{Token: tok(1)})
-	w.later(14 * day)
-	w.runDue()
-	if _, ok := w.m.Domain(tok(1)); ok || !w.m.Tombstoned(tok(1)) || len(w.m.Claims(name("send.customer.test"))) != 0 {
-		t.Fatal("the claim is still there or has no tombstone")
-	}
-	w.refuse(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"), Conflict, "token", "never")
-	w.refuse(RestoreDomain{Token: tok(1)}, NotFound, "domain", "ended")
-	if r := w.must(ExpireDomain{tok(1)}); r.Changed {
-		t.Error("ending twice changed something")
-	}
-	if tasks := w.m.Due(10, w.at+1000*day); len(tasks) != 0 {
-		t.Errorf("the queue still holds %v", tasks)
-	}
-	w.must(claimOf(tok(2), "send.customer.test", zone.Delegated, "zeta"))
-}
-
-func TestPendingClaimExpires(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.later(14*day - 1)
-	w.refuse(ExpireDomain{tok(1)}, TooEarly, "domain")
-	w.later(1)
-	tasks := w.m.Due(10, w.at)
-	if len(tasks) != 1 || !tasks[0].Expire || tasks[0].Token != tok(1) {
-		t.Fatalf("due are %+v", tasks)
-	}
-	w.must(ExpireDomain{tok(1)})
-	if !w.m.Tombstoned(tok(1)) {
-		t.Error("no tombstone")
-	}
-}
-
-func TestEndingAtOnceNeedsAReason(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "customer.test", zone.CNAME, "acme"))
-	w.refuse(LeaveDomain{Token: tok(1), Now: true}, Invalid, "reason")
-	w.who.Reason = "fraud"
-	w.must(LeaveDomain{Token: tok(1), Now: true})
-	if r := w.must(LeaveDomain{Token: tok(1), Now: true}); r.Changed {
-		t.Error("ending twice changed something")
-	}
-	w.refuse(LeaveDomain{Token: tok(7)}, NotFound, "domain", tok(7).String())
-}
-
 func TestSerialNeverGoesBackWhenTheDomainMoves(t *testing.T) {
 	w := newWorld(t)
 	other := spec()
@@ -515,81 +412,6 @@ func TestOneTenantListsANameABoundedNumberOfTimes(t *testing.T) {
 	w.must(PatchDomain{Token: tok(1), SignsFor: &same}) // it is one of them
 }
 
-func TestExtraRecords(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.must(claimOf(tok(2), "customer.test", zone.CNAME, "acme"))
-	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	put := func(s zone.RRset) PutDomainRecord { return PutDomainRecord{Token: tok(1), Set: s} }
-	w.must(put(rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1")))
-	if r := w.must(put(rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1"))); r.Changed {
-		t.Error("the same again changed something")
-	}
-	before := w.domain(tok(1)).Serial
-	w.must(put(rrset("send.customer.test", zone.TypeTXT, 3600, "site-verification=1")))
-	if w.domain(tok(1)).Serial == before {
-		t.Error("the serial did not rise")
-	}
-	if s, ok := w.served(tok(1), "send.customer.test", zone.TypeTXT); !ok || len(s.Data) != 2 {
-		t.Errorf("TXT beside SPF is %v", s.Values())
-	}
-	ns := rrset("sub.send.customer.test", zone.TypeNS, 300, "ns.other.test.")
-	for _, c := range []struct {
-		what    string
-		command PutDomainRecord
-		field   string
-		word    string
-	}{
-		{"outside", put(rrset("customer.test", zone.TypeA, 300, "192.0.2.1")), "name", "not in send.customer.test"},
-		{"managed key", put(rrset("x._domainkey.send.customer.test", zone.TypeTXT, 300, "x")), "values", "managed"},
-		{"managed MX", put(rrset("bounce.send.customer.test", zone.TypeMX, 300, "1 mx.test.")), "values", "managed"},
-		{"beside a CNAME", put(rrset("www.send.customer.test", zone.TypeCNAME, 300, "x.test.")), "values", "CNAME"},
-		{"NS without admin", put(ns), "type", "admin"},
-		{"TTL too low", put(zone.RRset{Owner: name("a.send.customer.test"), Type: zone.TypeA, TTL: 59, Data: [][]byte{{192, 0, 2, 1}}}), "ttl", "60"},
-		{"TTL too high", put(zone.RRset{Owner: name("a.send.customer.test"), Type: zone.TypeA, TTL: 86401, Data: [][]byte{{192, 0, 2, 1}}}), "ttl", "86400"},
-		{"TTL unlike SPF's", put(rrset("send.customer.test", zone.TypeTXT, 300, "x")), "ttl", "3600"},
-		{"SOA", put(zone.RRset{Owner: name("send.customer.test"), Type: zone.TypeSOA, TTL: 300, Data: [][]byte{{0}}}), "type", "SOA"},
-		{"not RDATA", put(zone.RRset{Owner: name("a.send.customer.test"), Type: zone.TypeA, TTL: 300, Data: [][]byte{{1}}}), "values", ""},
-		{"a value twice", put(zone.RRset{Owner: name("a.send.customer.test"), Type: zone.TypeA, TTL: 300, Data: [][]byte{{192, 0, 2, 1}, {192, 0, 2, 1}}}), "values[1]", "twice"},
-		{"in mode cname", PutDomainRecord{Token: tok(2), Set: rrset("www.customer.test", zone.TypeA, 300, "192.0.2.1")}, "name", "cname"},
-	} {
-		t.Run(c.what, func(t *testing.T) {
-			w.t = t
-			w.refuse(c.command, Invalid, c.field, c.word)
-		})
-	}
-	w.t = t
-	w.must(PutDomainRecord{Token: tok(1), Set: ns, Admin: true})
-	w.must(put(zone.RRset{Owner: name("www.send.customer.test"), Type: zone.TypeA}))
-	if _, ok := w.served(tok(1), "www.send.customer.test", zone.TypeA); ok {
-		t.Error("a removed record is answered")
-	}
-	if r := w.must(put(zone.RRset{Owner: name("www.send.customer.test"), Type: zone.TypeA})); r.Changed {
-		t.Error("removing twice changed something")
-	}
-}
-
-func TestExtraRecordsAreBounded(t *testing.T) {
-	d := []zone.RRset{}
-	octets := 0
-	long := make([]byte, 60000)
-	for i := range 10 {
-		owner := name(fmt.Sprintf("r%d.send.customer.test", i))
-		if _, r := editRecords(&d, &octets, zone.RRset{Owner: owner, Type: 99, TTL: 300, Data: [][]byte{long}}, 100, 300_000); r != nil {
-			if r.Field != "values" || i != 4 {
-				t.Fatalf("refused %d with %v", i, r)
-			}
-			break
-		}
-	}
-	if _, r := editRecords(&d, &octets, rrset("z.send.customer.test", zone.TypeA, 300, "192.0.2.1"), len(d), 300_000); r == nil || r.Field != "name" {
-		t.Errorf("one more than the most: %v", r)
-	}
-	if octets != rrsetsSize(d) {
-		t.Errorf("counted %d octets of %d", octets, rrsetsSize(d))
-	}
-}
-
 func TestReportAuthorisationHasOneHolder(t *testing.T) {
 	w := newWorld(t)
 	policy := "v=DMARC1; p=none; rua=mailto:d@dmarc-in.p-dns.test,mailto:x@elsewhere.test"
@@ -623,4 +445,26 @@ func TestReportAuthorisationHasOneHolder(t *testing.T) {
 		t.Fatalf("after both are gone it is held by %v", got)
 	}
 	w.checkIndexes()
+}
+
+func TestTenantMayClaimANameOnceAMode(t *testing.T) {
+	w := newWorld(t)
+	w.must(claimOf(tok(1), "send.customer1.example", zone.Delegated, "acme"))
+	w.must(claimOf(tok(2), "send.customer1.example", zone.CNAME, "acme"))
+	w.refuse(claimOf(tok(3), "send.customer1.example", zone.CNAME, "acme"), Conflict, "domain", `claimed by tenant "acme" already`)
+	like := tok(1)
+	like[len(like)-1] ^= 1
+	w.refuse(claimOf(like, "send.customer3.example", zone.Delegated, "zeta"), Conflict, "token", "begins like")
+}
+
+func TestClaimsToOneNameAreBounded(t *testing.T) {
+	w := newWorld(t)
+	var entries []Entry
+	for n := range MaxClaims {
+		id := fmt.Sprintf("t%d", n)
+		entries = append(entries, Entry{At: w.at, Command: AddTenant{ID: id, Name: id}},
+			Entry{At: w.at, Command: claimOf(tok(uint64(n+1)), "send.customer1.example", zone.Delegated, id)})
+	}
+	w.all(entries)
+	w.refuse(claimOf(tok(MaxClaims+1), "send.customer1.example", zone.Delegated, "acme"), Conflict, "domain", "at most 256")
 }

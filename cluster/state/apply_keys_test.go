@@ -360,3 +360,47 @@ func TestDueListsAreBoundedAndGoOn(t *testing.T) {
 }
 
 func timeOf(at int64) time.Time { return time.Unix(at, 0).UTC() }
+
+// A step that is refused for what its key is leaves no trace either, also where
+// names of the claim are in platform zones, which count their changes.
+func TestRefusedStepDoesNotCountAsAChange(t *testing.T) {
+	w := newWorld(t)
+	w.must(claimOf(tok(1), "customer1.example", zone.CNAME, "acme"))
+	c := claimOf(tok(2), "customer2.example", zone.CNAME, "zeta")
+	c.Standby = nil
+	w.must(c)
+	m := material(2, "", "AAAA"+tok(1).String())
+	w.refuse(StepKey{Token: tok(2), Step: keys.Step{Kind: keys.StepPublish, Algorithm: keys.RSA2048}, Material: &m}, Conflict, "keys", "another tenant's")
+	m.Payload = "v=DKIM1; k=rsa; p=\x01"
+	w.refuse(StepKey{Token: tok(2), Step: keys.Step{Kind: keys.StepPublish, Algorithm: keys.RSA2048}, Material: &m}, Invalid, "keys", "printable")
+}
+
+// What the rotator may do it may do at its second, and not one before.
+func TestScheduledStepsAreTakenAtTheirSecond(t *testing.T) {
+	w := newWorld(t)
+	w.must(claimOf(tok(1), "send.customer1.example", zone.Delegated, "acme"))
+	w.runDue() // the standby is confirmed
+	_, due, ok := w.domain(tok(1)).Ring().Next(keys.DefaultPolicy())
+	if !ok || due <= w.at {
+		t.Fatalf("nothing is planned: %d", due)
+	}
+	task := Task{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}}
+	w.at = due - 1
+	w.refuse(w.stepOf(task), TooEarly, "key", "not due")
+	w.at = due
+	w.must(w.stepOf(task))
+}
+
+// A suspended tenant's domain is not rotated by hand; a leaked key is replaced.
+func TestSuspendedTenantsDomainIsNotRotatedByHand(t *testing.T) {
+	w := newWorld(t)
+	w.must(claimOf(tok(1), "send.customer1.example", zone.Delegated, "acme"))
+	w.runDue()
+	w.must(SuspendTenant{ID: "acme", Suspended: true})
+	step := StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true}
+	w.refuse(step, Conflict, "domain", "suspended")
+	w.must(ReplaceKey{Token: tok(1), Algorithm: keys.RSA2048, Old: keys.FateDrain})
+	if active, _ := w.domain(tok(1)).Ring().Active(keys.RSA2048); active.ID != 2 {
+		t.Errorf("key %d signs", active.ID)
+	}
+}

@@ -81,3 +81,23 @@ func TestRestoredBackupKeepsTheClustersOwnAuthority(t *testing.T) {
 		t.Errorf("authority %q", got)
 	}
 }
+
+func TestInvitationIsGoodForItsSecretUntilItEnds(t *testing.T) {
+	i := invitation("node-4", 1, start+60)
+	if !i.Good([32]byte{1}, start+59) || i.Good([32]byte{1}, start+60) || i.Good([32]byte{2}, start) {
+		t.Error("an invitation is good for another secret, or past its end, or not before")
+	}
+	w := newWorld(t)
+	w.must(SetAuthority{Authority{[]byte("certificate"), []byte("sealed")}})
+	w.must(InviteNode{invitation("node-4", 1, w.at+60)})
+	w.must(InviteNode{invitation("node-4", 2, w.at+60)})
+	if all := w.m.Invitations(); len(all) != 1 || all[0].Hash != [32]byte{2} {
+		t.Errorf("the invitation before is not void: %+v", all)
+	}
+	w.must(AdmitNode{"node-4", [32]byte{2}})
+	w.later(3600)
+	w.must(InviteNode{invitation("node-5", 3, w.at+60)})
+	if _, ok := w.m.Invited("node-4"); !ok {
+		t.Error("a node that was let in and does not vote yet is forgotten")
+	}
+}

@@ -191,3 +191,16 @@ func TestWithoutVerificationClaimsAreLiveButNotTwice(t *testing.T) {
 	w.must(claimOf(tok(2), "x.send.customer.test", zone.Delegated, "acme"))
 	w.refuse(SetSettings{Settings{ClusterID: "other"}}, Conflict, "cluster_id", "for ever")
 }
+
+// A tenant that owns a name below may own the name above it, and is held off by
+// another tenant's wherever that lies.
+func TestOwnershipLooksPastTheTenantsOwnZones(t *testing.T) {
+	w := newWorld(t)
+	a, z, top := w.claim(1, "a.mail.customer.example", "acme"), w.claim(2, "b.mail.customer.example", "zeta"), w.claim(3, "mail.customer.example", "acme")
+	w.prove(a)
+	w.prove(z)
+	w.refuse(ProveDomain{Token: top, Seen: []Token{top}}, Conflict, "domain", `lies above "b.mail.customer.example"`)
+	w.who.Reason = "moved"
+	w.must(LeaveDomain{Token: z, Now: true})
+	w.prove(top)
+}

@@ -328,3 +328,14 @@ func TestTimeOnlyMovesForward(t *testing.T) {
 		t.Errorf("created at %d", tenant.CreatedAt)
 	}
 }
+
+func TestPlatformZoneThatTakesReportsStays(t *testing.T) {
+	w := newWorld(t)
+	c := claimOf(tok(1), "customer1.example", zone.CNAME, "acme")
+	c.DMARC = "v=DMARC1; p=none; rua=mailto:d@reports.p-dns.example"
+	w.must(c)
+	w.refuse(DropPlatform{name("p-dns.example")}, Conflict, "zone", "DMARC reports")
+	empty := ""
+	w.must(PatchDomain{Token: tok(1), DMARC: &empty})
+	w.must(DropPlatform{name("p-dns.example")})
+}

@@ -320,3 +320,15 @@ func BenchmarkApplyWithAudit(b *testing.B) {
 		m, _, _ = m.Apply(index, []Entry{{At: start, Actor: "a", Command: SuspendTenant{ID: "acme", Suspended: n%2 == 0}}})
 	}
 }
+
+// The changes of one claim are those, and not the ones that merely name it.
+func TestChangesOfASubjectAreItsOwn(t *testing.T) {
+	w := newWorld(t)
+	w.claim(1, "send.customer1.example", "acme")
+	w.who.Reason = "as for " + tok(1).String()
+	w.claim(2, "send.customer2.example", "acme")
+	found := slices.Collect(w.m.AuditOf("domain", tok(1).String()))
+	if len(found) != 1 || found[0].Name != "send.customer1.example" {
+		t.Errorf("%d changes: %+v", len(found), found)
+	}
+}

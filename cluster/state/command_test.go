@@ -106,7 +106,7 @@ func TestCommandCodesArePinned(t *testing.T) {
 	if !reflect.DeepEqual(found, pinned) {
 		t.Errorf("the commands are\n%v\nbut the log's codes are pinned as\n%v\n"+
 			"A new command also needs: a case in decodeCommand (encode.go) and in writer.apply (apply.go); an example here; "+
-			"a generator in property_test.go; a line in ARCHITECTURE.md and CHANGELOG.md; and a release in which every node can "+
+			"a generator in generator_test.go; a line in ARCHITECTURE.md and CHANGELOG.md; and a release in which every node can "+
 			"apply it before any node proposes it. Existing codes stay as they are for ever.", found, pinned)
 	}
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"authd/keys"
@@ -89,5 +90,46 @@ func TestStandbyOfABackupIsConfirmedAnewWhereItWasNotServedMeanwhile(t *testing.
 	w.checkIndexes()
 	if w.m.Sum() != w.m.Recount(nil) {
 		t.Error("the sum does not follow")
+	}
+}
+
+// A restored backup shows no serial again, also where nothing was shown since.
+func TestRestoredBackupGoesOnPastEverySerial(t *testing.T) {
+	for _, changes := range []int{0, 1, 5} {
+		w := newWorld(t)
+		delegated := w.claim(1, "send.customer1.example", "acme")
+		w.prove(delegated)
+		w.must(claimOf(tok(2), "customer2.example", zone.CNAME, "acme"))
+		backup := w.m
+		for n := range changes {
+			w.must(PutDomainRecord{Token: delegated, Set: rrset(fmt.Sprintf("x%d.send.customer1.example", n), zone.TypeA, 300, "192.0.2.1")})
+			w.must(PutRecord{Apex: name("p-dns.test"), Set: rrset(fmt.Sprintf("x%d.p-dns.test", n), zone.TypeA, 300, "192.0.2.1")})
+		}
+		shown, next := w.m.NextEpoch().tables(), backup.Succeed(w.m.NextEpoch())
+		is := next.tables()
+		d, _ := next.Domain(delegated)
+		before, _ := w.m.Domain(delegated)
+		if got, was := is.zoneSerial(d), shown.zoneSerial(before); int32(got-was) <= 0 {
+			t.Errorf("%d changes: the zone showed %d and shows %d", changes, was, got)
+		}
+		got, _ := is.platformAt(name("p-dns.test"))
+		was, _ := shown.platformAt(name("p-dns.test"))
+		if int32(got.Serial-was.Serial) <= 0 {
+			t.Errorf("%d changes: the platform zone showed %d and shows %d", changes, was.Serial, got.Serial)
+		}
+		if next.Epoch() != backup.Epoch()+1 {
+			t.Errorf("epoch %d is the backup's, not the cluster's", next.Epoch())
+		}
+		// And answers with it, as one that reads it from an image does.
+		again, err := ReadImage(bytes.NewReader(image(t, next)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := filled(next).Diff(filled(again)); diff != nil {
+			t.Errorf("%d changes: it answers otherwise than its image: %v", changes, diff)
+		}
+		if next.Sum() != again.Sum() || next.Sum() != next.Recount(nil) {
+			t.Error("its sum is not that of its image")
+		}
 	}
 }
