@@ -111,8 +111,9 @@ func (h *Handler) registerMembers() {
 	}, adminOnly, h.saveSnapshot)
 	h.addRaw(huma.Operation{
 		OperationID: "restore-snapshot", Method: http.MethodPost, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: MaxSnapshot,
-		Summary:     "Replace the state of the whole cluster by a saved one",
-		Description: "A snapshot whose private halves this node cannot open is refused: give every node its key-encryption key first.",
+		Summary: "Replace the state of the whole cluster by a saved one",
+		Description: "A snapshot whose private halves this node cannot open is refused: give every node its key-encryption key first. " +
+			"Writes go on meanwhile; those that are acknowledged before the state is replaced are lost with the rest. An error other than `outcome_unknown` changed nothing, and no outcome is one node's alone.",
 		Parameters: []*huma.Param{{
 			Name: "without_keys", In: "query", Description: "Restore it all the same, for DNS alone: no signer gets a key until the key-encryption key is there, or each domain was rotated.",
 			Schema: &huma.Schema{Type: huma.TypeBoolean},
