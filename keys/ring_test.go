@@ -1,8 +1,6 @@
 package keys
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"math/rand"
 	"strings"
@@ -37,38 +35,6 @@ func payloads(r Ring) func(string) string {
 	return func(selector string) string {
 		k, _ := r.BySelector(selector)
 		return k.Payload
-	}
-}
-
-func TestStepsLeaveTheOldRingAlone(t *testing.T) {
-	for _, mode := range []RingMode{Minted, Slots} {
-		r := testRing(t, mode)
-		p := DefaultPolicy()
-		for range 60 {
-			before := r.Append(nil)
-			step, due, ok := r.Next(p)
-			if !ok {
-				t.Fatal("nothing is planned")
-			}
-			var m *Material
-			if step.Kind == StepPublish {
-				material := testMaterial(r.NextID, step.Algorithm, "")
-				if mode == Minted {
-					material.Selector = fmt.Sprintf("s%d", r.NextID)
-				}
-				m = &material
-			}
-			step.Evidence = &Evidence{Complete: true}
-			next, err := r.Take(step, max(due, someTime), p, m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			next.Retire(due + 1)
-			if !bytes.Equal(r.Append(nil), before) {
-				t.Fatalf("%s changed the ring it was taken on", step.Kind)
-			}
-			r = next
-		}
 	}
 }
 
@@ -161,29 +127,6 @@ func TestMaterialSealedForAnotherPlaceIsRefused(t *testing.T) {
 	}
 	if k, _ := next.Standby(RSA2048); k.Selector != "k3" {
 		t.Errorf("sealed for k3, published at %s", k.Selector)
-	}
-}
-
-func TestPublicOnlyKeyIsNeverReplacedOnSchedule(t *testing.T) {
-	public := Material{Algorithm: RSA2048, Selector: "elsewhere", Payload: "v=DKIM1; k=rsa; p=key1", PublicOnly: true, Imported: true}
-	r, err := Start(Minted, 0, someTime, []Material{public}, []Material{testMaterial(2, RSA2048, "s2")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := DefaultPolicy()
-	r, err = r.Take(Step{Kind: StepConfirm, Algorithm: RSA2048, Key: 2}, someTime, p, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if step, due, ok := r.Next(p); ok {
-		t.Errorf("%s is planned at %d", step.Kind, due)
-	}
-	r, err = r.Take(Step{Kind: StepActivate, Algorithm: RSA2048, Key: 2}, someTime, p, nil)
-	if err != nil {
-		t.Fatalf("a person may move it: %v", err)
-	}
-	if k, _ := r.ByID(1); k.Stage != Draining || !k.PublicOnly || !k.Imported {
-		t.Errorf("%+v", k)
 	}
 }
 
@@ -298,95 +241,6 @@ func TestKeysOfOneAlgorithmAreBounded(t *testing.T) {
 	}
 }
 
-func TestMintedSelectorsCarryTheirMonth(t *testing.T) {
-	at := time.Date(2026, 11, 30, 23, 0, 0, 0, time.FixedZone("west", -2*3600)) // December in UTC
-	random := rand.New(rand.NewSource(1))
-	seen := map[string]bool{}
-	for range 1000 {
-		selector, err := MintSelector(random, at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := CheckSelector(selector); err != nil {
-			t.Fatal(err)
-		}
-		if month, ok := mintedMonth(selector); !ok || month != 2026*12+11 {
-			t.Fatalf("%q is of month %d, %v", selector, month, ok)
-		}
-		seen[selector] = true
-	}
-	if len(seen) < 999 {
-		t.Errorf("%d of 1000 selectors differ", len(seen))
-	}
-	if _, err := MintSelector(strings.NewReader("abc"), at); err == nil {
-		t.Error("a random source that ends early gives a selector")
-	}
-	for _, selector := range []string{"s1", "2613-abcdef", "2600-abcdef", "2611-abcde1", "2611_abcdef", "26x1-abcdef"} {
-		if _, ok := mintedMonth(selector); ok {
-			t.Errorf("%q passes for minted", selector)
-		}
-	}
-}
-
-func TestJitterSpreadsTokensEvenly(t *testing.T) {
-	var buckets [10]int
-	for i := range 10000 {
-		j := JitterOf(fmt.Appendf(nil, "token %d", i))
-		if j < -1000 || j > 1000 {
-			t.Fatalf("jitter %d", j)
-		}
-		if j != JitterOf(fmt.Appendf(nil, "token %d", i)) {
-			t.Fatal("jitter is not a function of the token")
-		}
-		buckets[min(9, (int(j)+1000)/200)]++
-	}
-	for i, count := range buckets {
-		if count < 800 || count > 1200 {
-			t.Errorf("tenth %d has %d of 10000 tokens", i, count)
-		}
-	}
-}
-
-func TestDefaultPolicyCanBeKeptInBothModes(t *testing.T) {
-	for _, slots := range []bool{false, true} {
-		if err := DefaultPolicy().Check(slots); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func TestPolicyErrorsNameTheField(t *testing.T) {
-	for field, change := range map[string]func(*Policy){
-		"period":        func(p *Policy) { p.Period = 731 * day },
-		"soak":          func(p *Policy) { p.Soak = -1 },
-		"rollback":      func(p *Policy) { p.Rollback = 8 * day },
-		"signer_hold":   func(p *Policy) { p.SignerHold = 8 * day },
-		"drain_floor":   func(p *Policy) { p.DrainFloor = 22 * day },
-		"drain":         func(p *Policy) { p.Drain = 22 * day },
-		"drain_ceiling": func(p *Policy) { p.DrainCeiling = 61 * day },
-		"revoked_for":   func(p *Policy) { p.RevokedFor = day + time.Millisecond },
-		"algorithms":    func(p *Policy) { p.Algorithms = nil },
-	} {
-		p := DefaultPolicy()
-		change(&p)
-		var refused *PolicyError
-		if err := p.Check(false); !errors.As(err, &refused) || refused.Field != field {
-			t.Errorf("%s: %v", field, err)
-		}
-	}
-	for _, algorithms := range [][]Algorithm{{RSA2048, RSA2048}, {3}} {
-		p := DefaultPolicy()
-		p.Algorithms = algorithms
-		var refused *PolicyError
-		if err := p.Check(false); !errors.As(err, &refused) || refused.Field != "algorithms" {
-			t.Errorf("algorithms %v: %v", algorithms, err)
-		}
-	}
-	if err := (Policy{}).Check(false); err == nil {
-		t.Error("the zero policy passes")
-	}
-}
-
 // A selector is remembered through the second month after its own.
 func TestSelectorsAreForgottenWhenTheirMonthsAreOver(t *testing.T) {
 	for moment, want := range map[string]bool{"2026-11-30": false, "2027-01-31": false, "2027-02-01": true, "2031-01-01": true} {
@@ -412,5 +266,29 @@ func TestRevivalIgnoresMaterialBeyondItsNeeds(t *testing.T) {
 	}
 	if needs := back.ReviveNeeds([]Algorithm{RSA2048, Ed25519}); len(needs) > 0 {
 		t.Errorf("a ring that signs needs %v", needs)
+	}
+}
+
+// Who asks for a key that signs no more has an old signature: that, and nothing
+// else, is counted.
+func TestOnlyKeysThatSignNoMoreAreWatched(t *testing.T) {
+	late := int64(someTime + 10_000)
+	r := stepped(t, readyPair(t, Slots), late, Step{Kind: StepActivate, Key: 2})
+	watched := func(r Ring) (selectors string) {
+		for _, record := range r.Records([]Algorithm{RSA2048}) {
+			if record.Watched {
+				selectors += record.Selector + " "
+			}
+		}
+		return selectors
+	}
+	if got := watched(readyPair(t, Slots)); got != "" {
+		t.Errorf("an active key, a standby and an empty slot: %sis watched", got)
+	}
+	if got := watched(r); got != "k1 " {
+		t.Errorf("a draining key: %q", got)
+	}
+	if r, err := r.Revoke(1, late); err != nil || watched(r) != "k1 " {
+		t.Errorf("a revoked key: %q, %v", watched(r), err)
 	}
 }

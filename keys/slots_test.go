@@ -218,3 +218,19 @@ func (w *slotWorld) signs(t *testing.T, k Key) {
 		}
 	}
 }
+
+// Of several empty slots the next standby goes to the one that is free first.
+func TestNextStandbyTakesTheSlotThatIsFreeFirst(t *testing.T) {
+	r, err := Start(Slots, 0, someTime, []Material{testMaterial(1, RSA2048, "")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Freed = map[string]int64{"k2": someTime + 9000, "k3": someTime + 5000}
+	if _, due, ok := r.Next(DefaultPolicy()); !ok || due != someTime+5000 {
+		t.Errorf("due at %d, %v", due-someTime, ok)
+	}
+	r.Freed = map[string]int64{"k2": someTime + 5000, "k3": someTime + 9000}
+	if _, due, ok := r.Next(DefaultPolicy()); !ok || due != someTime+5000 {
+		t.Errorf("due at %d, %v", due-someTime, ok)
+	}
+}
