@@ -43,18 +43,32 @@ func (r *rotator) runFleet() {
 // advanceAll moves every rotation that is due by some entries, the oldest first,
 // and says whether any was.
 func (r *rotator) advanceAll() bool {
-	m := r.node.Machine()
-	if !r.clock.serves(m.Time()) {
-		return false
-	}
-	due := m.RotationsDue(max(r.node.c.Now().Unix(), m.Time()))
-	for _, id := range due {
-		if !r.advance(id) {
+	moved := false
+	for rotation := range r.node.Machine().Rotations() {
+		if !r.fleetDue(rotation.ID) {
+			continue
+		}
+		if !r.advance(rotation.ID) {
 			r.sleep(fleetPause)
 			return false
 		}
+		moved = true
 	}
-	return len(due) > 0
+	return moved
+}
+
+// fleetDue says whether a rotation goes on now. While no clock serves an emergency does,
+// at machine time, as one of a single domain: standbys that are ready are ready.
+func (r *rotator) fleetDue(id state.Token) bool {
+	m := r.node.Machine()
+	rotation, ok := m.Rotation(id)
+	if !ok {
+		return false
+	}
+	if r.clock.serves(m.Time()) {
+		return rotation.Due(max(r.node.c.Now().Unix(), m.Time()))
+	}
+	return rotation.Emergency && !rotation.Drill && rotation.Due(m.Time())
 }
 
 // advance proposes entries side by side until the rotation is no longer due: one
@@ -66,9 +80,7 @@ func (r *rotator) advance(id state.Token) bool {
 	for range fleetFlight {
 		flight.Go(func() {
 			for r.node.leads() && r.node.ctx.Err() == nil {
-				m := r.node.Machine()
-				rotation, ok := m.Rotation(id)
-				if !ok || !rotation.Due(max(r.node.c.Now().Unix(), m.Time())) {
+				if !r.fleetDue(id) {
 					return
 				}
 				ctx, cancel := context.WithTimeout(r.node.ctx, callTime)

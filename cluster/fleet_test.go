@@ -79,3 +79,35 @@ func TestRotationOfAFleetGoesOnAfterItsLeaderIsKilled(t *testing.T) {
 		wantNoDiff(t, n)
 	}
 }
+
+// TestEmergencyOfAFleetNeedsNoClockToBeRight, which a planned rotation waits for.
+func TestEmergencyOfAFleetNeedsNoClockToBeRight(t *testing.T) {
+	c := newTestCluster(t, 1)
+	clock := c.withClock()
+	c.startAll()
+	n := c.leader()
+	c.fleet(n, 2)
+	clock.add(-time.Hour)
+	n.rotator.wake()
+	eventually(t, "a word about the clock", func() bool { return !n.rotator.clock.serves(n.Machine().Time()) })
+	begin := func(spec state.RotationSpec) state.Token {
+		id, err := n.NewToken()
+		must(t, err)
+		spec.Scope, spec.Total = state.RotationScope{All: true}, 2
+		results, _, err := n.Propose(within(t, 30*time.Second), Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: spec})
+		must(t, err)
+		if results[0].Refusal != nil {
+			t.Fatal(results[0].Refusal)
+		}
+		return id
+	}
+	planned := begin(state.RotationSpec{Old: keys.FateDrain})
+	urgent := begin(state.RotationSpec{Emergency: true, Old: keys.FateRevoke})
+	eventually(t, "the emergency", func() bool { return rotationOf(n, urgent).State == state.RotationDone })
+	if r := rotationOf(n, urgent); r.Switched != 2 {
+		t.Errorf("%+v", r)
+	}
+	if r := rotationOf(n, planned); r.Begun != 0 {
+		t.Errorf("a planned rotation goes on by a clock that is wrong: %+v", r)
+	}
+}
