@@ -155,10 +155,21 @@ func (k *timekeeper) run(moved func()) {
 }
 
 // agrees says whether most of the nodes, this one included, answer with about
-// the same time: a minority can be wrong, whoever is down.
+// the same time: a minority can be wrong, whoever is down. If they did so far, all are
+// told it: what a node noted by a clock that was ahead counts as of now, and would count
+// as of the day on which it is asked about keys.
 func (k *timekeeper) agrees() bool {
+	var ask statusAsk
+	k.mu.Lock()
+	if now := k.read(); k.trusted {
+		ask.Now = now.Unix()
+	}
+	k.mu.Unlock()
+	if ask.Now != 0 {
+		k.node.evidence.isNow(ask.Now)
+	}
 	agree := 1
-	for _, reply := range k.node.askAll(k.node.ctx, k.node.others()) {
+	for _, reply := range k.node.tellAll(k.node.ctx, k.node.others(), ask) {
 		if reply.apart() <= clockApart {
 			agree++
 		}

@@ -49,6 +49,7 @@ type evidence struct {
 	entries int   // of handed, all claims together
 	latest  int64 // the latest time that is noted here
 	failed  string
+	ahead   bool // the clock was ahead when a leader last said what time it is
 }
 
 // asked are the queries for one name.
@@ -100,16 +101,21 @@ func newEvidence(n *Node) (*evidence, error) {
 // early would let a key be revoked too early.
 func (e *evidence) now() int64 { return max(e.node.c.Now().Unix(), e.node.Machine().Time()) }
 
-// notAfter moves times after limit back to it: they were noted while this node's clock
-// ran ahead, and most nodes agree that it cannot be later. They would hold back every
-// draining key until then.
-func (e *evidence) notAfter(limit int64) {
+// isNow moves later times back to now, which a leader tells that most nodes agree with
+// within clockApart: they were noted while this node's clock ran ahead. They would hold
+// back every draining key until then.
+func (e *evidence) isNow(now int64) {
+	limit := now + int64(clockApart/time.Second)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.latest <= limit {
+		e.ahead = false
 		return
 	}
-	e.node.logger.Warn("evidence of keys in use was noted by a clock that ran ahead; it counts as of now", "ahead", time.Duration(e.latest-limit)*time.Second)
+	if !e.ahead { // else it still is, and this is said once a minute
+		e.node.logger.Warn("evidence of keys in use was noted by a clock that ran ahead; it counts as of now", "ahead", time.Duration(e.latest-limit)*time.Second)
+	}
+	e.ahead = true
 	e.latest, e.since = limit, min(e.since, limit)
 	for i := range e.gaps {
 		e.gaps[i].Until = min(e.gaps[i].Until, limit)

@@ -96,10 +96,7 @@ func (n *Node) handle(ctx context.Context, peer string, kind callKind, body []by
 	case callHanded:
 		return answer(body, func(a handedAsk) (handedReply, error) { return n.tellHanded(ctx, a) })
 	case callStatus:
-		if n.raft() != nil {
-			n.transport.reach.heard(raft.ServerID(peer))
-		}
-		return n.status(peer), nil
+		return answer(body, func(a statusAsk) (statusReply, error) { return n.hears(peer, a), nil })
 	case callPairs:
 		return answer(body, func(a pairsAsk) (pairsReply, error) { return n.mills.give(ctx, peer, a) })
 	case callConfirm:
@@ -122,6 +119,13 @@ func answer[A, R any](body []byte, do func(A) (R, error)) (any, error) {
 		return nil, err
 	}
 	return reply, nil
+}
+
+// statusAsk asks a node how it is.
+type statusAsk struct {
+	// Now is the time, in seconds since 1970, where the one who asks leads and most
+	// nodes agree with its clock; 0 otherwise.
+	Now int64 `cbor:"1,keyasint,omitempty"`
 }
 
 // statusReply is how a node is.
@@ -164,6 +168,17 @@ func (r *statusReply) apart() time.Duration {
 	return 0
 }
 
+// hears is status that takes what the one who asks tells.
+func (n *Node) hears(peer string, a statusAsk) statusReply {
+	if n.raft() != nil {
+		n.transport.reach.heard(raft.ServerID(peer))
+	}
+	if a.Now != 0 {
+		n.evidence.isNow(a.Now)
+	}
+	return n.status(peer)
+}
+
 func (n *Node) status(peer string) statusReply {
 	r := statusReply{
 		Applied:   n.fsm.current().Index(),
@@ -197,6 +212,11 @@ func (n *Node) others() []Member {
 // askAll asks other members how they are, all at once, for at most askTime.
 // Those that did not answer are missing from the reply.
 func (n *Node) askAll(ctx context.Context, members []Member) map[string]statusReply {
+	return n.tellAll(ctx, members, statusAsk{})
+}
+
+// tellAll is askAll with something to tell.
+func (n *Node) tellAll(ctx context.Context, members []Member, ask statusAsk) map[string]statusReply {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var mu sync.Mutex
@@ -205,7 +225,7 @@ func (n *Node) askAll(ctx context.Context, members []Member) map[string]statusRe
 	for _, m := range members {
 		wg.Go(func() {
 			r := statusReply{asked: n.c.Now()}
-			if err := n.peers.callMember(ctx, m, callStatus, struct{}{}, &r); err != nil {
+			if err := n.peers.callMember(ctx, m, callStatus, ask, &r); err != nil {
 				n.logger.Debug("asking node", "node", m.ID, "error", err)
 				return
 			}

@@ -215,6 +215,35 @@ func TestClockBehindTheClusterRotatesNothing(t *testing.T) {
 	}
 }
 
+// TestNodeThatStartedWithAClockAheadLearnsTheTimeSoon, and not on the day on which it is
+// asked what it knows of a key: what it does not know would count as of that day.
+func TestNodeThatStartedWithAClockAheadLearnsTheTimeSoon(t *testing.T) {
+	c := newTestCluster(t, 3)
+	clocks := c.withClocks()
+	c.startAll()
+	leader := c.leader()
+	write(t, leader, "before")
+	id := c.follower().c.ID
+	c.kill(id)
+	clocks[id].add(10 * 365 * day)
+	c.start(id)
+	e := c.nodes[id].evidence
+	latest := func() int64 {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return max(e.latest, e.gaps[len(e.gaps)-1].Until)
+	}
+	if now := clocks[leader.c.ID].now().Unix(); latest() < now+9*365*24*3600 {
+		t.Fatalf("noted %d s ahead, and this shows nothing", latest()-now)
+	}
+	clocks[id].add(-10 * 365 * day)
+	eventually(t, "what it noted to count as of now", func() bool {
+		leader = c.leader()
+		leader.rotator.clock.ask() // it compares clocks once a minute
+		return latest() <= clocks[leader.c.ID].now().Unix()+int64(clockApart/time.Second)
+	})
+}
+
 func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 	c := newTestCluster(t, 3)
 	clocks := c.withClocks()

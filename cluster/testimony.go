@@ -72,7 +72,7 @@ func (n *Node) tell(ctx context.Context, a evidenceAsk) (evidenceReply, error) {
 	}
 	now := n.evidence.now()
 	if a.Now != 0 {
-		n.evidence.notAfter(a.Now + int64(clockApart/time.Second))
+		n.evidence.isNow(a.Now)
 		now = a.Now
 	}
 	var r evidenceReply
