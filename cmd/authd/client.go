@@ -311,6 +311,8 @@ func remedy(err error) string {
 			"  lost? as root on a node none is needed: --addr unix:/var/lib/authd/api.sock (its data_dir)"
 	case refusedWith(err, http.StatusForbidden):
 		return "this token's scope does not reach that far: use one with scope admin, or ask its holder"
+	case refusedWith(err, http.StatusBadRequest) && strings.Contains(err.Error(), "HTTP request to an HTTPS server"):
+		return "ask it over TLS: --addr https://…"
 	case hasCode(err, "no_leader"):
 		return "which nodes are there, and who leads: authd operator raft list-peers"
 	case errors.Is(err, syscall.EACCES):

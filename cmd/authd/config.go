@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -207,6 +208,7 @@ func loadConfig(path string) (*nodeConfig, error) {
 // parseConfig reads the text alone: no path is resolved, no file looked at.
 func parseConfig(path string, text []byte) (*nodeConfig, error) {
 	c := &nodeConfig{Keys: keysConfig{Stock: keys.DefaultStock}}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors write it
 	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
 	if err == nil {
 		return c, nil
@@ -225,9 +227,27 @@ func parseConfig(path string, text []byte) (*nodeConfig, error) {
 		if k := bad.Key(); len(k) > 0 {
 			key = strings.Join(k, ".") + ": "
 		}
-		return nil, fmt.Errorf("%s:%d:%d: %s%s", path, row, column, key, strings.TrimPrefix(bad.Error(), "toml: "))
+		why := strings.TrimPrefix(bad.Error(), "toml: ")
+		if kind, ok := strings.CutPrefix(why, "cannot decode TOML "); ok { // the rest is of our types
+			kind, _, _ = strings.Cut(kind, " into ")
+			why = "cannot be a " + kind
+		}
+		return nil, fmt.Errorf("%s:%d:%d: %s%s%s", path, row, column, key, why, quotedLine(text, row))
 	}
 	return nil, fmt.Errorf("%s: %w", path, err)
+}
+
+// quotedLine is a line of the file for a message; empty where it would not help.
+func quotedLine(text []byte, row int) string {
+	lines := strings.Split(string(text), "\n")
+	if row < 1 || row > len(lines) {
+		return ""
+	}
+	line := strings.TrimSpace(lines[row-1])
+	if line == "" || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return ""
+	}
+	return ", in: " + bounded(line)
 }
 
 // credentialKEK is the name of the systemd credential that holds the

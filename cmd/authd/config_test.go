@@ -70,8 +70,9 @@ func TestConfigRefusals(t *testing.T) {
 		"unknown key":           {[]string{"[dns]\n", "[dns]\nlistne = []\n"}, `FILE:9:1: unknown key "dns.listne"`},
 		"unknown table":         {[]string{"[dns]\n", "[dsn]\nworkers = 1\n[dns]\n"}, `FILE:8:2: unknown key "dsn"`},
 		"syntax":                {[]string{"[dns]\n", "[dns\n"}, "FILE:8:5: "},
-		"wrong type":            {[]string{"[dns]\n", "[dns]\nworkers = \"two\"\n"}, "FILE:9:11: dns.workers"},
-		"not an address":        {[]string{`"127.0.0.1:5301"`, `"localhost:domain"`}, "FILE:9:11: dns.listen"},
+		"wrong type":            {[]string{"[dns]\n", "[dns]\nworkers = \"two\"\n"}, `FILE:9:11: dns.workers: cannot be a string, in: workers = "two"`},
+		"no list":               {[]string{`["127.0.0.1:5301"]`, `"127.0.0.1:5301"`}, `dns.listen: cannot be a string, in: listen = "127.0.0.1:5301"`},
+		"not an address":        {[]string{`"127.0.0.1:5301"`, `"localhost:domain"`}, `FILE:9:11: dns.listen: invalid port "domain" parsing "localhost:domain", in: listen = ["localhost:domain"]`},
 		"not a duration":        {[]string{"[dns]\n", "[dns]\ncatch_up = \"soon\"\n"}, "FILE:9:12: dns.catch_up"},
 		"not a size":            {[]string{"[dns]\n", "[runtime]\nmemory_limit = \"3GB\"\n[dns]\n"}, "FILE:9:16: runtime.memory_limit"},
 		"missing key":           {[]string{`id       = "node-1"`, ""}, "id: missing"},
@@ -109,6 +110,12 @@ func TestConfigRefusals(t *testing.T) {
 				t.Errorf("error\n  %v\nhas no\n  %s", err, want)
 			}
 		})
+	}
+}
+
+func TestConfigMayBeginWithAByteOrderMark(t *testing.T) {
+	if _, err := loadConfig(goodConfig(t, "# A test.", "\ufeff# A test.")); err != nil {
+		t.Error(err)
 	}
 }
 

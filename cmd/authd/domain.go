@@ -351,13 +351,19 @@ func printVerification(w io.Writer, v *api.Verification) {
 	for _, r := range v.Records {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Status, absolute(r.Name), r.Type, r.Value)
 	}
+	said := ""
 	for _, r := range v.Records {
+		line := ""
 		switch {
 		case r.Hint != "":
-			fmt.Fprintf(w, "%s: %s\n", r.Name, r.Hint)
+			line = fmt.Sprintf("%s: %s\n", r.Name, r.Hint)
 		case r.Status == "wrong":
-			fmt.Fprintf(w, "%s: found %s\n", r.Name, strings.Join(r.Found, ", "))
+			line = fmt.Sprintf("%s: found %s\n", r.Name, strings.Join(r.Found, ", "))
 		}
+		if line != said { // NS records of one name have one hint
+			fmt.Fprint(w, line)
+		}
+		said = line
 	}
 	for _, n := range v.Notes {
 		fmt.Fprintf(w, "note: %s\n", n)

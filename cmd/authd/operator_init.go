@@ -43,6 +43,18 @@ Example:
         --node node-1=192.0.2.11:7301,node-2=192.0.2.12:7301,node-3=192.0.2.13:7301
     scp -r ./mail-dns/node-1/. root@192.0.2.11:/etc/authd/
     ssh root@192.0.2.11 'chown -R authd: /etc/authd; systemctl start authd'
+
+Once it runs, in this order:
+
+    export AUTHD_ADDR=https://192.0.2.11:8301 AUTHD_CA=./mail-dns/ca.pem AUTHD_TOKEN=$(cat ./mail-dns/admin.token)
+    authd nameserver set ns1 192.0.2.53 2001:db8::53
+    authd nameserver set ns2 198.51.100.53
+    authd zone set p-dns.test
+    authd zone parent p-dns.test                    # for the registrar
+    authd zone record set p-dns.test mx1 A 192.0.2.25
+    authd pool set default --spf ip4:192.0.2.0/24 --mx "10 mx1.p-dns.test."
+    authd tenant add acme
+    authd domain add send.acme.example --tenant acme
 `
 }
 
@@ -85,7 +97,8 @@ func (c *operatorInitCmd) Run(a *app) error {
 	if fresh {
 		fmt.Fprintf(a.stdout, "\nfirst admin token: %s/admin.token\n"+
 			"copy each node's directory to its machine as /etc/authd, owned by the user that authd runs as\n(chown -R authd: /etc/authd), start authd there, then:\n"+
-			"  authd operator raft list-peers --addr https://HOST:%d --ca %s/ca.pem --token \"$(cat %s/admin.token)\"\n",
+			"  authd operator raft list-peers --addr https://HOST:%d --ca %s/ca.pem --token \"$(cat %s/admin.token)\"\n"+
+			"what comes next is at the end of: authd operator init --help\n",
 			c.Dir, c.APIPort, c.Dir, c.Dir)
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 // serveCmd runs one node.
 type serveCmd struct {
 	Config string `required:"" type:"path" placeholder:"FILE" help:"The node's configuration file."`
-	Check  bool   `help:"Only check the file: say what is wrong with it, and exit."`
+	Check  bool   `help:"Only check the file and those that it names: say what is wrong, and exit."`
 	// StaleOK is for the day on which a damaged disk is all that is left.
 	StaleOK bool `name:"stale-ok" help:"Answer although the disk holds less than was answered from it before. Only where no peer is left to learn the rest from."`
 	// TakeOver is for supervisors; people send SIGHUP.
@@ -66,6 +67,9 @@ func (c *serveCmd) Run(a *app) error {
 		return err
 	}
 	if c.Check {
+		if _, err := (&server{config: config}).read(); err != nil {
+			return fmt.Errorf("%s: %w", c.Config, err)
+		}
 		_, err := fmt.Fprintf(a.stdout, "%s: good\n", c.Config)
 		return err
 	}
@@ -195,8 +199,8 @@ func (s *server) start(ctx context.Context) error {
 // prepare opens what a node needs besides its data directory, of which a predecessor
 // may have the lock still.
 func (s *server) prepare() (keeper keys.Keeper, source keys.Source, err error) {
-	if keeper, err = keys.OpenKeeper(s.config.Keys.KEKFile); err != nil {
-		return nil, nil, fmt.Errorf("opening keys.kek_file: %w", err)
+	if keeper, err = s.read(); err != nil {
+		return nil, nil, err
 	}
 	if source, err = s.openSource(); err != nil {
 		return nil, nil, fmt.Errorf("starting the key mill: %w", err)
@@ -204,22 +208,35 @@ func (s *server) prepare() (keeper keys.Keeper, source keys.Source, err error) {
 	if err := os.MkdirAll(s.config.DataDir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("making data directory: %w", err)
 	}
+	if err := cluster.Superseded(s.config.DataDir); err != nil {
+		return nil, nil, err
+	}
+	return keeper, source, nil
+}
+
+// read reads the files that the configuration names, and changes nothing.
+func (s *server) read() (keeper keys.Keeper, err error) {
+	if keeper, err = keys.OpenKeeper(s.config.Keys.KEKFile); err != nil {
+		return nil, fmt.Errorf("opening keys.kek_file: %w", err)
+	}
 	s.identity, err = cluster.OpenIdentity(cluster.IdentityConfig{
 		ID: s.config.ID, CAFile: s.config.Link.CAFile, CertFile: s.config.Link.CertFile, KeyFile: s.config.Link.KeyFile,
 		Renewed: filepath.Join(s.config.DataDir, "certificate.pem"), Now: s.now,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := cluster.Superseded(s.config.DataDir); err != nil {
-		return nil, nil, err
+	if own := s.config.API; own.CertFile != "" {
+		if _, err := tls.LoadX509KeyPair(own.CertFile, own.KeyFile); err != nil {
+			return nil, fmt.Errorf("reading api.cert_file and api.key_file: %w", err)
+		}
 	}
 	if s.prober, err = probe.New(probe.Config{
 		Resolvers: s.config.Verify.Resolvers, Timeout: time.Duration(s.config.Verify.Timeout), ServerPort: s.config.Verify.ServerPort,
 	}); err != nil {
-		return nil, nil, fmt.Errorf("preparing verification: %w", err)
+		return nil, fmt.Errorf("preparing verification: %w", err)
 	}
-	return keeper, source, nil
+	return keeper, nil
 }
 
 // startDNS opens the DNS listeners, or goes on with those of a predecessor, and lets
