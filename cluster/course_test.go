@@ -13,12 +13,31 @@ import (
 	"authd/cluster/state"
 )
 
-// byHand is a restore that a test leads through its steps.
+// byHand is a restore that a test leads through its steps, in virtual time: a leader that
+// falls because the machine is busy ends it.
 type byHand struct {
-	*testCluster
-	image []byte
-	id    uint64
-	sent  int
+	*virtual
+	image   []byte
+	tenants []string // of the image
+	id      uint64
+	sent    int
+}
+
+// restoreByHand runs a test with a restore of that many writes, which has not begun.
+func restoreByHand(t *testing.T, writes int, test func(t *testing.T, h *byHand)) {
+	t.Helper()
+	h := byHand{tenants: []string{"acme"}}
+	tuning := hourly()
+	tuning.piece, tuning.trailing = 1<<10, 1
+	inVirtualTimeOf(t, 1, tuning, func(t *testing.T, v *virtual) {
+		kept, _ := writeMany(t, v.waitLeader(), "kept", writes)
+		h.tenants = append(h.tenants, kept...)
+		h.image = asWritten(t, saved(t, v.waitLeader()))
+	})
+	inVirtualTime(t, tuning, func(t *testing.T, v *virtual) {
+		h.virtual = v
+		test(t, &h)
+	})
 }
 
 // asWritten is an image as a node would send it.
@@ -31,14 +50,12 @@ func asWritten(t testing.TB, image []byte) []byte {
 	return b.Bytes()
 }
 
-func (c *testCluster) beginRestore(image []byte) *byHand {
-	c.t.Helper()
-	h := &byHand{testCluster: c, image: asWritten(c.t, image)}
+func (h *byHand) begin() {
+	h.t.Helper()
 	s := h.propose(encodeBegin(int64(len(h.image)), sha256.Sum256(h.image)))
 	if h.id = s.index; s.refused != "" {
-		c.t.Fatalf("a restore did not begin: %s", s.refused)
+		h.t.Fatalf("a restore did not begin: %s", s.refused)
 	}
-	return h
 }
 
 func (h *byHand) propose(data []byte) stepped {
@@ -67,149 +84,149 @@ func (h *byHand) end() stepped {
 	return h.propose(encodeEnd(h.id, batch))
 }
 
+// finish sends what is left, and the end.
+func (h *byHand) finish() {
+	h.t.Helper()
+	h.send(len(h.image))
+	if s := h.end(); s.refused != "" {
+		h.t.Fatal(s.refused)
+	}
+}
+
 // Half of the image is in the log alone. A node that is restarted reads it there, and none
 // makes a snapshot behind which it would be cleared.
 func TestNodeRestartedInTheMiddleOfARestoreGoesOnWithIt(t *testing.T) {
-	image, tenants := imageAfter(t, 30)
-	c := newTestCluster(t, 3)
-	c.tuning.trailing = 1
-	c.startAll()
-	_, before := writeMany(t, c.leader(), "gone", 5)
-	c.waitAll(before)
-	c.onlySnapshots()
-	h := c.beginRestore(image)
-	half := h.send(len(h.image) / 2)
-	during := write(t, c.leader(), "during")
-	c.waitAll(during)
-	for id, n := range c.nodes {
-		if err := n.snapshot(); err == nil || !strings.Contains(err.Error(), errOpen.Error()) || !n.fsm.open.Load() {
-			t.Errorf("%s made a snapshot in the middle of a restore: %v", id, err)
+	restoreByHand(t, 30, func(t *testing.T, h *byHand) {
+		_, before := writeMany(t, h.leader(), "gone", 5)
+		h.waitAll(before)
+		h.onlySnapshots()
+		h.begin()
+		half := h.send(len(h.image) / 2)
+		h.waitAll(write(t, h.leader(), "during"))
+		for id, n := range h.nodes {
+			if err := n.snapshot(); err == nil || !strings.Contains(err.Error(), errOpen.Error()) || !n.fsm.open.Load() {
+				t.Errorf("%s made a snapshot in the middle of a restore: %v", id, err)
+			}
 		}
-	}
-	id := c.follower().c.ID
-	c.kill(id)
-	n := c.open(id)
-	if o := n.start.open; o == nil || o.id != h.id || o.got != int64(h.sent) || n.Machine().Index() < half.index {
-		t.Fatalf("started at %d with %+v open, want %d octets of %d", n.Machine().Index(), o, h.sent, h.id)
-	}
-	must(t, n.Start())
-	h.send(len(h.image))
-	if s := h.end(); s.refused != "" {
-		t.Fatal(s.refused)
-	}
-	after, index := writeMany(t, c.leader(), "after", 2)
-	want := sorted(tenants, after)
-	c.wantEverywhere(index, want...)
-	for _, n := range c.nodes {
-		if n.mark.get().Base > before {
-			t.Errorf("%s was sent a snapshot", n.c.ID)
+		id := h.follower().c.ID
+		h.kill(id)
+		n := h.open(id)
+		if o := n.start.open; o == nil || o.id != h.id || o.got != int64(h.sent) || n.Machine().Index() < half.index {
+			t.Fatalf("started at %d with %+v open, want %d octets of %d", n.Machine().Index(), o, h.sent, h.id)
 		}
-		must(t, n.snapshot())
-	}
-	c.stopAll()
-	for _, m := range c.members {
-		wantTenants(t, c.open(m.ID), want...)
-	}
+		must(t, n.Close(t.Context()))
+		h.start(id)
+		h.finish()
+		after, index := writeMany(t, h.leader(), "after", 2)
+		want := sorted(h.tenants, after)
+		h.wantEverywhere(index, want...)
+		for _, n := range h.nodes {
+			if n.mark.get().Base > before {
+				t.Errorf("%s was sent a snapshot", n.c.ID)
+			}
+			must(t, n.snapshot())
+		}
+		h.stopAll()
+		for _, id := range h.ids() {
+			n := h.open(id)
+			wantTenants(t, n, want...)
+			must(t, n.Close(t.Context()))
+		}
+	})
 }
 
 // What one leader began another does not go on with.
 func TestRestoreEndsWithTheOfficeOfItsLeader(t *testing.T) {
-	image, _ := imageAfter(t, 3)
-	c := newTestCluster(t, 3)
-	c.startAll()
-	h := c.beginRestore(image)
-	h.send(len(h.image))
-	c.waitAll(write(t, c.leader(), "kept"))
-	c.newTerm()
-	if s := h.end(); s.refused == "" {
-		t.Error("a restore of the leader before was ended")
-	}
-	c.wantEverywhere(write(t, c.leader(), "later"), "kept", "later")
-	for _, n := range c.nodes {
-		must(t, n.snapshot())
-	}
+	restoreByHand(t, 3, func(t *testing.T, h *byHand) {
+		h.begin()
+		h.send(len(h.image))
+		h.waitAll(write(t, h.leader(), "kept"))
+		h.newTerm()
+		if s := h.end(); s.refused == "" {
+			t.Error("a restore of the leader before was ended")
+		}
+		h.wantEverywhere(write(t, h.leader(), "later"), "acme", "kept", "later")
+		for _, n := range h.nodes {
+			must(t, n.snapshot())
+		}
+	})
 }
 
 func TestANewerRestoreEndsAnOlderOne(t *testing.T) {
-	image, tenants := imageAfter(t, 3)
-	c := newTestCluster(t, 3)
-	c.startAll()
-	h := c.beginRestore(image)
-	h.send(len(h.image) / 2)
-	index := restore(t, c.leader(), image)
-	if s := h.send(len(h.image)); s.refused == "" {
-		t.Error("a piece of the older one was taken")
-	}
-	if s := h.end(); s.refused == "" {
-		t.Error("the older one was ended")
-	}
-	c.waitAll(index)
-	for e := range c.leader().Machine().Audit(0) {
-		if e.Index == index && (e.Actor != "test" || !strings.Contains(e.Summary, "backup")) {
-			t.Errorf("the audit has %+v", e)
+	restoreByHand(t, 3, func(t *testing.T, h *byHand) {
+		h.begin()
+		h.send(len(h.image) / 2)
+		index := restore(t, h.leader(), h.image)
+		if s := h.send(len(h.image)); s.refused == "" {
+			t.Error("a piece of the older one was taken")
 		}
-	}
-	after := write(t, c.leader(), "after")
-	c.wantEverywhere(after, sorted(tenants, []string{"after"})...)
+		if s := h.end(); s.refused == "" {
+			t.Error("the older one was ended")
+		}
+		h.waitAll(index)
+		said := ""
+		for e := range h.leader().Machine().Audit(0) {
+			if e.Index == index {
+				said = e.Actor + ": " + e.Summary
+			}
+		}
+		if said != "test: the whole state was replaced by a backup" {
+			t.Errorf("the audit says %q", said)
+		}
+		h.wantEverywhere(write(t, h.leader(), "after"), sorted(h.tenants, []string{"after"})...)
+	})
 }
 
 func TestFollowerThatWasAwayForARestoreCatchesUpByTheLogOrASnapshot(t *testing.T) {
 	for name, compact := range map[string]bool{"by the log": false, "by a snapshot": true} {
 		t.Run(name, func(t *testing.T) {
-			image, tenants := imageAfter(t, 20)
-			c := newTestCluster(t, 3)
-			c.tuning.trailing = 1
-			c.startAll()
-			h := c.beginRestore(image)
-			h.send(len(h.image) / 2)
-			c.waitAll(write(t, c.leader(), "gone"))
-			away := c.follower().c.ID
-			c.kill(away) // in the middle
-			h.send(len(h.image))
-			if s := h.end(); s.refused != "" {
-				t.Fatal(s.refused)
-			}
-			after, index := writeMany(t, c.leader(), "after", 10)
-			if compact {
-				c.waitAll(index)
-				c.onlySnapshots()
-			}
-			c.start(away)
-			n := c.nodes[away]
-			must(t, n.WaitApplied(within(t, 20*time.Second), index))
-			if installed := n.mark.get().Base > 0; installed != compact || n.fsm.open.Load() {
-				t.Errorf("sent a snapshot: %v, a restore still open: %v", installed, n.fsm.open.Load())
-			}
-			last := write(t, c.leader(), "last")
-			c.wantEverywhere(last, sorted(tenants, after, []string{"last"})...)
+			restoreByHand(t, 20, func(t *testing.T, h *byHand) {
+				h.begin()
+				h.send(len(h.image) / 2)
+				h.waitAll(write(t, h.leader(), "gone"))
+				away := h.follower().c.ID
+				h.kill(away) // in the middle
+				h.finish()
+				after, index := writeMany(t, h.leader(), "after", 10)
+				if compact {
+					h.waitAll(index)
+					h.onlySnapshots()
+				}
+				h.start(away)
+				n := h.nodes[away]
+				must(t, n.WaitApplied(within(t, 20*time.Second), index))
+				if installed := n.mark.get().Base > 0; installed != compact || n.fsm.open.Load() {
+					t.Errorf("sent a snapshot: %v, a restore still open: %v", installed, n.fsm.open.Load())
+				}
+				last := write(t, h.leader(), "last")
+				h.wantEverywhere(last, sorted(h.tenants, after, []string{"last"})...)
+			})
 		})
 	}
 }
 
 // A node whose log has another piece than it was fed must not go on with what it had.
 func TestADamagedPieceFencesItsNodeAndIsFetchedAgain(t *testing.T) {
-	image, tenants := imageAfter(t, 20)
-	c := newTestCluster(t, 3)
-	c.startAll()
-	h := c.beginRestore(image)
-	s := h.send(len(h.image))
-	c.waitAll(write(t, c.leader(), "gone"))
-	hurt := c.follower()
-	var l raft.Log
-	must(t, hurt.store.GetLog(s.index, &l))
-	l.Data = slices.Concat(l.Data[:len(l.Data)-1], []byte{l.Data[len(l.Data)-1] ^ 1})
-	l.Extensions = []byte("0000")
-	must(t, hurt.store.bolt.StoreLogs([]*raft.Log{&l}))
-	if s := h.end(); s.refused != "" {
-		t.Fatalf("refused by those that have it: %s", s.refused)
-	}
-	eventually(t, "the node to be fenced", func() bool { return hurt.fence.err() != nil })
-	if has(hurt, "kept-00") || !has(hurt, "gone") {
-		t.Error("it answers with neither the state before nor the one after")
-	}
-	c.kill(hurt.c.ID)
-	c.start(hurt.c.ID)
-	c.wantEverywhere(write(t, c.leader(), "after"), sorted(tenants, []string{"after"})...)
+	restoreByHand(t, 20, func(t *testing.T, h *byHand) {
+		h.begin()
+		s := h.send(len(h.image))
+		h.waitAll(write(t, h.leader(), "gone"))
+		hurt := h.follower()
+		var l raft.Log
+		must(t, hurt.store.GetLog(s.index, &l))
+		l.Data = slices.Concat(l.Data[:len(l.Data)-1], []byte{l.Data[len(l.Data)-1] ^ 1})
+		l.Extensions = []byte("0000")
+		must(t, hurt.store.bolt.StoreLogs([]*raft.Log{&l}))
+		h.finish()
+		eventually(t, "the node to be fenced", func() bool { return hurt.fence.err() != nil })
+		if has(hurt, "kept-00") || !has(hurt, "gone") {
+			t.Error("it answers with neither the state before nor the one after")
+		}
+		h.kill(hurt.c.ID)
+		h.forget(hurt.c.ID) // what it has lost it fetches again
+		h.start(hurt.c.ID)
+		h.wantEverywhere(write(t, h.leader(), "after"), sorted(h.tenants, []string{"after"})...)
+	})
 }
 
 // memoryLog is a log of one's own.

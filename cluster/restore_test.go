@@ -75,65 +75,63 @@ func TestSerialsGoOnWhereWritesDoDuringARestore(t *testing.T) {
 }
 
 func TestOfTwoRestoresAtOnceOneIsRefusedOrTheyFollowEachOther(t *testing.T) {
-	image, tenants := imageAfter(t, 10)
-	c := newTestCluster(t, 3)
-	c.startAll()
-	leader, errs := c.leader(), make(chan error)
-	for range 2 {
-		go func() {
-			_, err := leader.RestoreSnapshot(within(t, 20*time.Second), Actor{}, bytes.NewReader(image), false)
-			errs <- err
-		}()
-	}
-	a, b := <-errs, <-errs
-	for _, err := range []error{a, b} {
-		if err != nil && !errors.Is(err, ErrNotCommitted) {
-			t.Error(err)
+	restoreByHand(t, 10, func(t *testing.T, h *byHand) {
+		leader, errs := h.leader(), make(chan error)
+		for range 2 {
+			go func() {
+				_, err := leader.RestoreSnapshot(within(t, 20*time.Second), Actor{}, bytes.NewReader(h.image), false)
+				errs <- err
+			}()
 		}
-	}
-	if a != nil && b != nil {
-		t.Errorf("neither was restored: %v; %v", a, b)
-	}
-	c.wantEverywhere(write(t, leader, "after"), sorted(tenants, []string{"after"})...)
+		a, b := <-errs, <-errs
+		for _, err := range []error{a, b} {
+			if err != nil && !errors.Is(err, ErrNotCommitted) {
+				t.Error(err)
+			}
+		}
+		if a != nil && b != nil {
+			t.Errorf("neither was restored: %v; %v", a, b)
+		}
+		h.wantEverywhere(write(t, leader, "after"), sorted(h.tenants, []string{"after"})...)
+	})
 }
 
 // A snapshot that is being written while the state is restored is of what was before, and
 // the log goes on behind it.
 func TestSnapshotWrittenDuringARestoreIsGood(t *testing.T) {
-	image, tenants := imageAfter(t, 2)
-	c := newTestCluster(t, 3)
-	c.tuning.trailing = 1
-	c.startAll()
-	leader := c.leader()
-	_, before := writeMany(t, leader, "gone", 10)
-	c.waitAll(before)
-	reached, release, made := make(chan struct{}), make(chan struct{}), make(chan error)
-	var held atomic.Bool
-	room := leader.snaps.room
-	leader.snaps.room = func(size int64) string {
-		if held.CompareAndSwap(false, true) {
-			close(reached)
-			<-release
+	restoreByHand(t, 2, func(t *testing.T, h *byHand) {
+		leader := h.leader()
+		_, before := writeMany(t, leader, "gone", 10)
+		h.waitAll(before)
+		reached, release, made := make(chan struct{}), make(chan struct{}), make(chan error)
+		var held atomic.Bool
+		room := leader.snaps.room
+		leader.snaps.room = func(size int64) string {
+			if held.CompareAndSwap(false, true) {
+				close(reached)
+				<-release
+			}
+			return room(size)
 		}
-		return room(size)
-	}
-	go func() { made <- leader.snapshot() }()
-	<-reached
-	restored := restore(t, leader, image)
-	close(release)
-	must(t, <-made)
-	if base := leader.store.base.Load(); base == nil || base.index >= restored {
-		t.Errorf("the snapshot is of %+v, restored at %d", base, restored)
-	}
-	after, index := writeMany(t, leader, "after", 3)
-	want := sorted(tenants, after)
-	c.wantEverywhere(index, want...)
-	id := leader.c.ID
-	c.kill(id)
-	n := c.open(id)
-	wantTenants(t, n, want...)
-	must(t, n.Start())
-	c.wantEverywhere(write(t, c.leader(), "later"), sorted(want, []string{"later"})...)
+		go func() { made <- leader.snapshot() }()
+		<-reached
+		restored := restore(t, leader, h.image)
+		close(release)
+		must(t, <-made)
+		if base := leader.store.base.Load(); base == nil || base.index >= restored {
+			t.Errorf("the snapshot is of %+v, restored at %d", base, restored)
+		}
+		after, index := writeMany(t, leader, "after", 3)
+		want := sorted(h.tenants, after)
+		h.wantEverywhere(index, want...)
+		id := leader.c.ID
+		h.kill(id)
+		n := h.open(id)
+		wantTenants(t, n, want...)
+		must(t, n.Close(t.Context()))
+		h.start(id)
+		h.wantEverywhere(write(t, h.leader(), "later"), sorted(want, []string{"later"})...)
+	})
 }
 
 // A snapshot that another took the place of while it was written is none: the library
