@@ -448,46 +448,6 @@ func (w *writer) move(old, d *Domain) {
 	}
 }
 
-// putDomainRecord sets or removes an extra RRset of a delegated domain.
-func (w *writer) putDomainRecord(c PutDomainRecord) Result {
-	old, r := w.claim(c.Token)
-	if r != nil {
-		return refused(r)
-	}
-	d := *old
-	result := Result{Token: c.Token}
-	if d.Mode != zone.Delegated {
-		result.Refusal = invalid("name", "%s is in mode cname: its other records stay in the customer's own zone", quoteName(d.Name))
-		return result
-	}
-	if result.Refusal = checkRRset(c.Set, d.Name); result.Refusal != nil {
-		return result
-	}
-	if isCut(c.Set.Type) && !c.Admin {
-		result.Refusal = invalid("type", "%s needs admin scope: it hands a part of the domain to others", c.Set.Type)
-		return result
-	}
-	if s := c.Set; s.Owner == d.Name && s.Type == zone.TypeTXT && len(s.Data) > 0 && s.TTL != zone.TTLMail {
-		result.Refusal = invalid("ttl", "%d: TXT at %s joins the SPF record there, whose TTL is %d (RFC 2181 section 5.2)", s.TTL, quoteName(d.Name), zone.TTLMail)
-		return result
-	}
-	octets := rrsetsSize(d.Records)
-	changed, r := editRecords(&d.Records, &octets, c.Set, MaxDomainRecords, MaxDomainOctets)
-	if r != nil || !changed {
-		result.Refusal = r
-		return result
-	}
-	touched(&d)
-	var err error
-	if d.Branch, err = w.renderHeld(&d); err != nil {
-		result.Refusal = invalid("values", "%v", err)
-		return result
-	}
-	w.store(old, &d)
-	result.Changed = true
-	return result
-}
-
 // claim finds the claim that a command is about.
 func (w *writer) claim(t Token) (*Domain, *Refusal) {
 	if d, ok := w.find(t); ok {
