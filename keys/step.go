@@ -43,6 +43,9 @@ type Step struct {
 	Key       uint32    `cbor:"3,keyasint"` // ID; 0 for StepPublish
 	// Evidence is what StepRevoke rests on; nil: nothing is known.
 	Evidence *Evidence `cbor:"4,keyasint,omitempty"`
+	// CreatedAt is the key's, in seconds since 1970, where the step rests on what was asked
+	// about that key: after a restore another key may have its ID. 0: it rests on nothing.
+	CreatedAt int64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Planned is a step and when it is due.
@@ -100,7 +103,7 @@ func (r Ring) nextOf(k *Key, p Policy) (Planned, bool) {
 }
 
 func planned(kind StepKind, k *Key, due int64) Planned {
-	return Planned{Step{Kind: kind, Algorithm: k.Algorithm, Key: k.ID}, due}
+	return Planned{Step{Kind: kind, Algorithm: k.Algorithm, Key: k.ID, CreatedAt: k.CreatedAt}, due}
 }
 
 // activateAt is when a confirmed standby is due to sign, and whether it ever is by

@@ -93,6 +93,9 @@ func (w *writer) alreadyTaken(d *Domain, ring keys.Ring, c StepKey) (bool, *Refu
 		}
 		return false, notFound("key", "%s has no key %d", quoteName(d.Name), c.Step.Key)
 	}
+	if c.Step.CreatedAt != 0 && c.Step.CreatedAt != k.CreatedAt {
+		return false, stale("key", "key %d of %s is another than the step was proposed for: the state was replaced since", c.Step.Key, quoteName(d.Name))
+	}
 	switch c.Step.Kind {
 	case keys.StepConfirm:
 		return k.ConfirmedAt != 0 || k.Stage != keys.Standby, nil

@@ -57,7 +57,7 @@ func examples() []Command {
 		PutDomainRecord{tok(1), rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1"), true},
 		Note{"node", "node-4", "added as a voter"},
 		SetDomainRecords{tok(1), []zone.RRset{rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1")}, true, true},
-		StepKey{tok(1), keys.Step{Kind: keys.StepPublish, Algorithm: keys.Ed25519, Key: 3, Evidence: &keys.Evidence{Complete: true, AskedAt: 1, HandedOutAt: 2, Switched: true}}, &m, "2601-aaaaaa", true},
+		StepKey{tok(1), keys.Step{Kind: keys.StepPublish, Algorithm: keys.Ed25519, Key: 3, Evidence: &keys.Evidence{Complete: true, AskedAt: 1, HandedOutAt: 2, Switched: true}, CreatedAt: 4}, &m, "2601-aaaaaa", true},
 		RevokeKey{tok(1), "2601-aaaaaa", true},
 		ReplaceKey{tok(1), keys.Ed25519, "2601-aaaaaa", keys.FateRevoke, true},
 		BringKey{tok(1), m},

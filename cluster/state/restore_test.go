@@ -133,3 +133,34 @@ func TestRestoredBackupGoesOnPastEverySerial(t *testing.T) {
 		}
 	}
 }
+
+// A proposal may wait while a backup takes the place of what was asked about: what all
+// nodes confirmed is not confirmed of another key with the same number.
+func TestConfirmationOfAKeyIsOfNoOtherThatABackupHas(t *testing.T) {
+	w := newWorld(t)
+	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
+	w.must(RevokeKey{Token: tok(1), Selector: "2601-bbbbbb"})
+	begun := w.m
+	standby := func() StepKey {
+		w.t.Helper()
+		w.later(60)
+		w.must(w.stepOf(w.publishing(tok(1))))
+		return w.stepOf(w.m.Due(1, w.at)[0])
+	}
+	standby()
+	backup := w.m
+	w.m = begun // as a restore of an older one left it
+	confirm := standby()
+	if confirm.Step.Kind != keys.StepConfirm {
+		t.Fatalf("%+v", confirm)
+	}
+	again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	confirmable := w.m
+	w.m = again
+	w.refuse(confirm, Stale, "key", "replaced")
+	w.m = confirmable
+	w.must(confirm)
+}
