@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -21,7 +22,7 @@ type RecordRR struct {
 // RecordSpec is the body of a PUT of records.
 type RecordSpec struct {
 	TTL    uint32   `json:"ttl" minimum:"60" maximum:"86400" example:"300" doc:"Seconds."`
-	Values []string `json:"values" minItems:"1" maxItems:"100" nullable:"false" doc:"RDATA in presentation form (RFC 1035 section 5.1; RFC 3597 for unknown types). A TXT value may be bare text of any length."`
+	Values []string `json:"values" minItems:"1" maxItems:"100" nullable:"false" doc:"RDATA in presentation form (RFC 1035 section 5.1; RFC 3597 for unknown types), names in it absolute. A TXT value may be bare text of any length."`
 }
 
 // RecordList is the records that somebody added.
@@ -196,11 +197,39 @@ func (in RecordPath) read(apex zone.Name, spec *RecordSpec) (zone.RRset, error) 
 	if spec == nil {
 		return zone.RRset{Owner: name, Type: kind}, nil
 	}
+	for i, v := range spec.Values {
+		if target := relativeTarget(kind, v); target != "" {
+			return zone.RRset{}, invalid(indexed("values", i), "%q: names in values are absolute; write %s, or a final dot where the name has one label",
+				bounded(v), inside(target, apex))
+		}
+	}
 	set, err := zone.ParseRRset(name, kind, spec.TTL, spec.Values)
 	if err != nil {
 		return set, invalid("values", "%s", err)
 	}
 	return set, nil
+}
+
+// relativeTarget is the name that a value ends with, where it can only be meant
+// relative to the zone: a label alone, or @ as in zone files.
+func relativeTarget(t zone.Type, value string) string {
+	switch t {
+	case zone.TypeCNAME, zone.TypeDNAME, zone.TypeNS, zone.TypeMX, zone.TypePTR, zone.TypeSRV:
+	default:
+		return ""
+	}
+	fields := strings.Fields(value)
+	if len(fields) == 0 || strings.Contains(fields[len(fields)-1], ".") {
+		return ""
+	}
+	return fields[len(fields)-1]
+}
+
+func inside(label string, apex zone.Name) string {
+	if label == "@" {
+		return apex.String()
+	}
+	return bounded(label) + "." + apex.String()
 }
 
 // Types that are no data: OPT, and the range of meta types and query types

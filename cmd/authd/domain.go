@@ -424,7 +424,7 @@ type recordSetCmd struct {
 	Domain string   `arg:"" help:"Domain or token."`
 	Name   string   `arg:"" help:"Name within the domain; @ is the domain itself."`
 	Type   string   `arg:"" help:"Type, such as TXT, CAA or TYPE65280."`
-	Values []string `arg:"" help:"Values, as in a zone file."`
+	Values []string `arg:"" help:"Values, as in a zone file, names absolute."`
 	TTL    uint32   `name:"ttl" default:"300" help:"TTL in seconds, 60 to 86400."`
 }
 

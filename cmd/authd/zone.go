@@ -123,7 +123,7 @@ type zoneRecordSetCmd struct {
 	Zone   string   `arg:"" help:"The zone."`
 	Name   string   `arg:"" help:"Name within the zone; @ is the zone itself."`
 	Type   string   `arg:"" help:"Type."`
-	Values []string `arg:"" help:"Values, as in a zone file."`
+	Values []string `arg:"" help:"Values, as in a zone file, names absolute."`
 	TTL    uint32   `name:"ttl" default:"3600" help:"TTL in seconds, 60 to 86400."`
 }
 
