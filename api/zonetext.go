@@ -64,7 +64,8 @@ func (h *Handler) importZone(ctx context.Context, in *struct {
 		return nil, err
 	}
 	limits := zone.TextLimits{Octets: MaxBody, Records: state.MaxDomainRecords * state.MaxRRset}
-	sets, notes, err := zone.ParseZone(d.Name, bytes.NewReader(in.RawBody), limits)
+	text := bytes.TrimPrefix(in.RawBody, []byte("\ufeff")) // as some editors write it
+	sets, notes, err := zone.ParseZone(d.Name, bytes.NewReader(text), limits)
 	if err != nil {
 		return nil, unreadable(err)
 	}

@@ -88,6 +88,7 @@ func TestZoneTextThatIsNone(t *testing.T) {
 		{"an unknown domain", "/v1/domains/other.example/zone", "text/dns", "a 60 A 192.0.2.1", http.StatusNotFound},
 		{"mode cname", "/v1/domains/customer.example/zone", "text/dns", "a 60 A 192.0.2.1", http.StatusUnprocessableEntity},
 		{"too many records in a set", path, "text/dns", manyTexts(101), http.StatusUnprocessableEntity},
+		{"a byte order mark and line ends of two octets", path + "?dry_run=true", "text/dns", "\ufeff$TTL 600\r\na A 192.0.2.1\r\n", http.StatusOK},
 		{"an unknown parameter", path + "?dry=1", "text/dns", "a 60 A 192.0.2.1", http.StatusUnprocessableEntity},
 	} {
 		if a := h.text("admin", c.path, c.media, c.body); a.Code != c.status {
