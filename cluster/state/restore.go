@@ -129,9 +129,23 @@ func (m Machine) Succeed(now Machine) Machine {
 }
 
 // takeOver has the barrier ask again for keys of a backup that what it replaces did not
-// publish. Claims that are as they were are left alone, so that going back a little in the
-// same cluster costs what changed.
+// publish, and keeps the holds that signers were told. Claims that are as they were are
+// left alone, so that going back a little in the same cluster costs what changed.
 func (t *tables) takeOver(was *tables) {
+	at := max(t.time, was.time)
+	var held []*poolEntry
+	t.pools.Scan(func(id string, p *poolEntry) bool {
+		if before, ok := was.pools.Get(id); ok {
+			next := *p
+			if next.Policy = p.Policy.After(before.Policy, at); next.Policy.Before != p.Policy.Before {
+				held = append(held, &next)
+			}
+		}
+		return true
+	})
+	for _, p := range held {
+		t.pools.Set(p.ID, p)
+	}
 	var differ []Token
 	t.domains.Scan(func(token string, r record) bool {
 		if before, ok := was.domains.Get(token); !ok || before != r {
@@ -142,11 +156,12 @@ func (t *tables) takeOver(was *tables) {
 	w := writer{tables: t}
 	for _, token := range differ {
 		old, _ := t.find(token)
-		var before keys.Ring
+		ring := old.Ring()
 		if shown, ok := was.find(token); ok {
-			before = shown.Ring()
+			ring = ring.TakeOver(shown.Ring(), at).Moved(was.policy(shown), t.policy(old), at)
+		} else {
+			ring = ring.TakeOver(keys.Ring{}, at)
 		}
-		ring := old.Ring().TakeOver(before, max(t.time, was.time))
 		attachment := ring.Append(nil)
 		if bytes.Equal(attachment, []byte(old.Branch.Attachment())) {
 			continue

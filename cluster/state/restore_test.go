@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
 
 	"authd/keys"
 	"authd/zone"
@@ -163,4 +164,42 @@ func TestConfirmationOfAKeyIsOfNoOtherThatABackupHas(t *testing.T) {
 	w.refuse(confirm, Stale, "key", "replaced")
 	w.m = confirmable
 	w.must(confirm)
+}
+
+// What signers were told before a restore they go by after it.
+func TestFloorsCountWithTheHoldThatWasInForceBeforeARestore(t *testing.T) {
+	for what, longer := range map[string]func(w *world){
+		"of the pool": func(w *world) {
+			long := spec()
+			long.Policy.SignerHold = 5 * 24 * time.Hour
+			w.must(PutPool{"default", long})
+		},
+		"of another pool": func(w *world) {
+			long, pool := spec(), "long"
+			long.Policy.SignerHold = 5 * 24 * time.Hour
+			w.must(PutPool{pool, long})
+			w.must(PatchDomain{Token: tok(1), Pool: &pool})
+		},
+	} {
+		w := newWorld(t)
+		w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
+		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
+		backup := w.m
+		longer(w)
+		again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.m = again
+		told := w.at + 5*day
+		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true})
+		w.at = told + 6*day
+		revoke := StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepRevoke, Algorithm: keys.RSA2048, Key: 1, Evidence: &keys.Evidence{Complete: true}}, Manual: true}
+		if r := w.do(revoke).Refusal; r == nil || r.At != told+7*day {
+			t.Errorf("%s: %+v", what, r)
+		}
+		if w.m.Sum() != w.m.Recount(nil) {
+			t.Errorf("%s: the sum does not follow", what)
+		}
+	}
 }
