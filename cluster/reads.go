@@ -243,14 +243,15 @@ func appendLine(lines []byte, l ReadsLine) ([]byte, error) {
 
 // append adds whole lines, which end with the entry seq, and syncs.
 func (j *journal) append(lines []byte, seq uint64, hash state.AuditHash) error {
-	if j.size > 0 && j.size+int64(len(lines)) > j.limit {
-		if err := j.rotate(); err != nil {
-			return err
-		}
-	}
 	if j.dirty {
 		// What an attempt before left behind the end would be read as entries.
-		if err := j.file.Truncate(j.size); err != nil {
+		if err := errors.Join(j.file.Truncate(j.size), j.sync(j.file)); err != nil {
+			return err
+		}
+		j.dirty = false
+	}
+	if j.size > 0 && j.size+int64(len(lines)) > j.limit {
+		if err := j.rotate(); err != nil {
 			return err
 		}
 	}

@@ -116,6 +116,28 @@ func TestFirstReleaseIsWrittenBeforeItLeavesAndRepeatsAreCounted(t *testing.T) {
 	}
 }
 
+// TestWhatAFailedSyncLeftIsNoEntryOfAFileThatIsFull, for the next one begins with it anew.
+func TestWhatAFailedSyncLeftIsNoEntryOfAFileThatIsFull(t *testing.T) {
+	d := newDiary(t)
+	d.read("one", 1)
+	d.sync = func(*os.File) error { return errors.New("input/output error") }
+	if err := d.release(readOf("two", 1)); !errors.Is(err, ErrJournal) {
+		t.Fatalf("%v", err)
+	}
+	d.sync = (*os.File).Sync
+	d.limit = d.size + 1
+	d.read("three", 1)
+	d.read("two", 1)
+	d.wants(3, 0)
+	d.told()
+	d.again()
+	d.read("two", 1)
+	if seq, _, repeats := d.head(); seq != 3 || repeats != 1 {
+		t.Errorf("after a restart: %d entries, %d repeats", seq, repeats)
+	}
+	d.wants(3, 0)
+}
+
 func TestReleasesAtOnceShareASyncAndEachIsWrittenOnce(t *testing.T) {
 	d := newDiary(t)
 	var all sync.WaitGroup
