@@ -88,6 +88,7 @@ func TestBadInputIsRefusedAndChangesNothing(t *testing.T) {
 		"a reserved platform name":     {[3]string{"PUT", "/v1/zones/p-dns.test/records/x.dkim/A", one}, 422, "name", "managed"},
 		"a zone that is not ours":      {[3]string{"PUT", "/v1/zones/example.test/records/x/A", one}, 404, "zone", "no platform zone"},
 		"a contact that is none":       {[3]string{"PUT", "/v1/zones/q-dns.test", `{"contact":"hostmaster"}`}, 422, "contact", "mail address"},
+		"a contact with two @":         {[3]string{"PUT", "/v1/zones/q-dns.test", `{"contact":"a@b@q-dns.test"}`}, 422, "contact", "mail address"},
 		"a name server named freely":   {[3]string{"PUT", "/v1/nameservers/primary", `{"addresses":["192.0.2.1"]}`}, 422, "nameserver", "ns1"},
 		"a name server's bad address":  {[3]string{"PUT", "/v1/nameservers/ns3", `{"addresses":["192.0.2.1","example"]}`}, 422, "addresses[1]", "IP address"},
 		"SPF that costs look-ups":      {pool(`{"spf":["include:example.test"]}`), 422, "spf[0]", "look-up"},

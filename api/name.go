@@ -115,7 +115,7 @@ func contact(text string, apex zone.Name) (zone.Name, error) {
 		text = "hostmaster." + apex.String()
 	}
 	if local, domain, ok := strings.Cut(text, "@"); ok {
-		if local == "" || domain == "" {
+		if local == "" || domain == "" || strings.Contains(domain, "@") {
 			return "", invalid("contact", "%q is not a mail address", bounded(text))
 		}
 		local = strings.NewReplacer(`\`, `\\`, ".", `\.`, `"`, `\"`, ";", `\;`).Replace(local)

@@ -256,7 +256,12 @@ func readProblem(reply *http.Response) error {
 		return fmt.Errorf("reading refusal (%s): %w", reply.Status, err)
 	}
 	p := &problem{}
-	if err := json.Unmarshal(text, p); err != nil || p.Title+p.Detail == "" {
+	var vault struct { // signing keys are refused as HashiCorp Vault does
+		Errors []string `json:"errors"`
+	}
+	if json.Unmarshal(text, &vault) == nil && vault.Errors != nil {
+		p = &problem{Title: http.StatusText(reply.StatusCode), Detail: strings.Join(vault.Errors, "; ")}
+	} else if err := json.Unmarshal(text, p); err != nil || p.Title+p.Detail == "" {
 		excerpt := strings.TrimSpace(string(text[:min(len(text), problemExcept)]))
 		p = &problem{Title: http.StatusText(reply.StatusCode), Detail: excerpt}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -215,6 +216,9 @@ of the node asked. Needs a token of scope signer. Handle the output like the key
 
 func (c *keyFetchCmd) Run(s *session) error {
 	raw, err := s.get(s.ctx, v1("dkim", c.Domain), nil, nil)
+	if refusedWith(err, http.StatusNotFound) {
+		return fmt.Errorf("there is no domain %s that this token may sign for, and none that lists it: %w", c.Domain, err)
+	}
 	if err != nil {
 		return err
 	}
