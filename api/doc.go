@@ -16,7 +16,8 @@
 //
 //   - Every request: listen*.go and connections.go accept, admission.go bounds,
 //     handler.go routes, auth.go says who it is, request.go and strict*.go read
-//     it, once.go knows it again, page.go turns pages, openapi.go describes it.
+//     it, once.go knows it again, page.go turns pages, openapi.go describes it;
+//     name.go reads names, private.go keeps secrets out of logs.
 //   - Domains: claim.go and domains.go, domain.go (how one is shown), checkup.go
 //     (what the customer's DNS says), importer.go, records.go, zonetext.go,
 //     queries.go.

@@ -16,8 +16,8 @@
 //   - A node: config.go has its configuration and timers, node.go is its parts and how
 //     it is, start.go starts and closes it, build.go makes the machine from disk.
 //   - On disk: store.go and store_sum.go are the log, mark.go how far it was applied,
-//     snapshots.go the images, keep.go and pace.go when and how gently they are written.
-//     disk.go watches the room, fence.go stops a node that can no longer write.
+//     snapshots.go the images, keep.go and pace*.go when and how gently they are
+//     written. disk.go watches the room, fence.go stops a node that can no longer write.
 //   - Backups: restore.go saves and restores, course.go is a restore in the log.
 //   - Raft's messages: transport.go, sender.go (nobody speaks for another),
 //     reach.go, suspicion.go and abdicate.go (elections without delay).
@@ -35,6 +35,8 @@
 //   - Files beside the log: audit.go (changes), reads*.go (who was given a key).
 //   - Agreement: check.go and recount.go compare machines, diverged.go gives up one that
 //     is wrong; figures.go has what health and metrics say.
+//   - Small things: tcp.go (the network under link and library), hclog.go and seldom.go
+//     (what goes to the log, and how often).
 //
 // Read cluster/state for what is replicated, api for its caller.
 package cluster

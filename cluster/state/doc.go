@@ -19,11 +19,12 @@
 //     the persistent structures), limits.go its bounds.
 //   - Commands: command.go pins their codes, encode.go is their form in the log.
 //   - Apply: apply.go begins and ends each command; apply_*.go have the rules by
-//     theme; refusal.go the words of a no; once.go what was done before.
+//     theme; refusal.go the words of a no; once.go what was done before;
+//     names.go, token.go and dmarc.go what texts may be.
 //   - Rendering: plan.go turns a domain into a zone.Plan, publish.go takes the
 //     branches to the tree, customer.go is what a customer must add, shown.go what
 //     a change can be seen by.
-//   - Indexes: names.go and nameindex.go, keyindex.go, due.go (what is due when),
+//   - Indexes: nameindex.go, keyindex.go, due.go (what is due when),
 //     pending.go, sealed.go, tally.go.
 //   - Rotations of many domains: rotation.go, rotation_eta.go.
 //   - History: audit.go, audit_record.go.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -300,5 +301,28 @@ func TestLongFunctionsAndFilesAreNamed(t *testing.T) {
 				t.Logf("%s: %s has %d lines", s.fset.Position(f.Pos()), f.Name.Name, lines)
 			}
 		}
+	}
+}
+
+// TestPackageDocumentsNameFilesThatExist keeps the maps in the package comments true
+// ("Where things are").
+func TestPackageDocumentsNameFilesThatExist(t *testing.T) {
+	named := regexp.MustCompile(`[a-z0-9_*]+\.go\b`)
+	maps := 0
+	for _, s := range sources(t) {
+		_, where, mapped := strings.Cut(s.file.Doc.Text(), "# Where things are")
+		if !mapped {
+			continue
+		}
+		maps++
+		for _, pattern := range named.FindAllString(where, -1) {
+			found, err := filepath.Glob(filepath.Join(root, s.pkg, pattern))
+			if err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, and there is none: say where that is now", s.path(), pattern)
+			}
+		}
+	}
+	if maps < 6 {
+		t.Errorf("%d packages have a map, of zone, keys, cluster, cluster/state, api and cmd/authd", maps)
 	}
 }
