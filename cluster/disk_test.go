@@ -244,3 +244,27 @@ func TestARestoreWithoutRoomChangesNothing(t *testing.T) {
 		t.Error("not restored")
 	}
 }
+
+// The image goes into the log of every node, and then into a snapshot.
+func TestARestoreLooksForRoomOnEveryNode(t *testing.T) {
+	c, d := withDisks(t, 3)
+	c.startAll()
+	leader, follower := c.leader(), c.follower()
+	must(t, leader.roomToRestore(t.Context(), 4<<30))
+	if err := leader.roomToRestore(t.Context(), 5<<30); err == nil || !strings.Contains(err.Error(), leader.c.DataDir) {
+		t.Errorf("more than the leader has room for: %v", err)
+	}
+	d.set(follower.c.DataDir, 3<<30)
+	eventually(t, "the follower's disk", func() bool { return follower.Disk().Free == 3<<30 })
+	must(t, leader.roomToRestore(t.Context(), 1<<30))
+	if err := leader.roomToRestore(t.Context(), 2<<30); err == nil || !strings.Contains(err.Error(), follower.c.ID) {
+		t.Errorf("more than a follower has room for: %v", err)
+	}
+	for _, n := range c.nodes {
+		d.set(n.c.DataDir, 90<<30)
+		eventually(t, "room", func() bool { return n.Disk().Free == 90<<30 })
+	}
+	if err := leader.roomToRestore(t.Context(), 15<<30); err == nil || !strings.Contains(err.Error(), "the log holds") {
+		t.Errorf("more than the log holds: %v", err)
+	}
+}
