@@ -174,6 +174,13 @@ func TestANewerRestoreEndsAnOlderOne(t *testing.T) {
 			t.Errorf("the audit says %q", said)
 		}
 		h.wantEverywhere(write(t, h.leader(), "after"), sorted(h.tenants, []string{"after"})...)
+		for _, n := range h.nodes {
+			eventually(t, "a snapshot, behind which the pieces can go", func() bool {
+				made, err := n.snaps.List()
+				must(t, err)
+				return len(made) > 0 && made[0].Index >= index
+			})
+		}
 	})
 }
 

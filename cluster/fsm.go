@@ -23,9 +23,10 @@ type fsm struct {
 	mark   *mark
 	fence  *fence
 	logger *slog.Logger
-	// adopted is told of a snapshot that replaced the machine, replaced of anything that did.
-	adopted  func(*raft.SnapshotMeta) error
-	replaced func()
+	// adopted is told of a snapshot that replaced the machine, restored of an operator's
+	// restore that did, and replaced of both, later.
+	adopted            func(*raft.SnapshotMeta) error
+	restored, replaced func()
 	// void notes that what this node has on disk is to be given up.
 	void func(why string) error
 	// committed is called when entries are known to be committed, before they are applied.
@@ -64,7 +65,7 @@ func newFSM(built start, log entryReader, tree *zone.Tree, mk *mark, f *fence, l
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
 		adopted: func(*raft.SnapshotMeta) error { return nil }, void: func(string) error { return nil },
-		replaced:  func() {},
+		restored: func() {}, replaced: func() {},
 		committed: func(uint64) {}, checks: func(state.Machine) {}, spent: func(time.Duration) {},
 		startedAt: built.machine.Index(),
 		course:    course{log: log, open: built.open},
@@ -155,6 +156,7 @@ func (s *fsm) publish(old state.Machine) error {
 	e.Commit()
 	s.shown(m)
 	if s.course.replaced {
+		s.restored()
 		s.tidy("a restore", m, old)
 	}
 	return nil

@@ -48,6 +48,9 @@ type tailSize struct {
 
 func (t *tail) init(s start) {
 	t.tailSize = tailSize{int64(s.tailEntries), s.tailOctets, s.took}
+	if s.restored {
+		t.restored()
+	}
 }
 
 func (t *tail) add(entries int, octets int64) {
@@ -63,6 +66,10 @@ func (t *tail) applied(took time.Duration) {
 	defer t.mu.Unlock()
 	t.replay += took
 }
+
+// restored makes a snapshot due: to replay a restore is to read its image twice, and
+// behind the snapshot its pieces can go.
+func (t *tail) restored() { t.applied(maxReplay + 1) }
 
 // size is what there is now.
 func (t *tail) size() tailSize {

@@ -179,6 +179,7 @@ func (n *Node) connectMachine() {
 		n.snaps.adopt(meta.ID)
 		return n.store.superseded(meta.Index, meta.Term)
 	}
+	n.fsm.restored = n.tail.restored
 	n.fsm.replaced = func() { n.trail.restored.Store(true) }
 	n.snaps.written = n.store.continues
 	n.snaps.rests, n.snaps.room = n.tail.rests, n.disk.roomFor

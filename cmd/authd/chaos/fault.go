@@ -57,6 +57,7 @@ func faults() []fault {
 		{"corrupt-mark", "the same of its mark", corruptMark, 5},
 		{"wiped", "a follower comes back with an empty disk", wiped, 3},
 		{"restore", "the state is saved and restored, through the log", restore, 2},
+		{"restore-kill", "SIGKILL of the leader while the state is restored", restoreKilled, 2},
 		{"leader-clock", "the leader's clock is an hour or ten years wrong for a while", onLeader((*trial).clockStepped), 3},
 		{"follower-clock", "the same of a follower", onFollower((*trial).clockStepped), 2},
 		{"rolling-restart", "SIGTERM and start, node after node", rollingRestart, 3},

@@ -273,21 +273,33 @@ func corruptSnapshot(ctx context.Context, t *trial) error {
 	if err := t.snapshotted(ctx); err != nil {
 		return err
 	}
-	return t.corrupted(ctx, "snapshots/*/state.bin")
+	return t.corrupted(ctx, finishedSnapshots)
 }
+
+// finishedSnapshots are a node's: one in the making has another ending.
+const finishedSnapshots = "snapshots/*[0-9]/state.bin"
 
 // snapshotted sees that every node has a snapshot.
 func (t *trial) snapshotted(ctx context.Context) error {
-	for _, n := range t.nodes {
-		files, err := filepath.Glob(filepath.Join(n.data(), "snapshots/*/state.bin"))
-		if err != nil {
-			return err
+	have := func() error {
+		for _, n := range t.nodes {
+			files, err := filepath.Glob(filepath.Join(n.data(), finishedSnapshots))
+			if err != nil {
+				return err
+			}
+			if len(files) == 0 {
+				return fmt.Errorf("%s has none", n.id())
+			}
 		}
-		if len(files) == 0 {
-			return restore(ctx, t)
-		}
+		return nil
 	}
-	return nil
+	if have() == nil {
+		return nil
+	}
+	if err := restore(ctx, t); err != nil { // after which every node makes one
+		return err
+	}
+	return until(ctx, recoverLimit, "a snapshot on every node", have)
 }
 
 func wiped(ctx context.Context, t *trial) error {
@@ -307,27 +319,69 @@ func wiped(ctx context.Context, t *trial) error {
 	return t.rebuild(ctx, n)
 }
 
+// saved is an image of the state, once clients rest and all nodes have all.
+func (t *trial) saved(ctx context.Context) (leader *node, image []byte, err error) {
+	if leader, err = t.leader(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := t.load.level(ctx); err != nil {
+		return nil, nil, err
+	}
+	t.load.strike()
+	r, err := t.request(ctx, leader, http.MethodGet, "/v1/cluster/snapshot", nil, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.status != http.StatusOK {
+		return nil, nil, fmt.Errorf("saving: %d: %s", r.status, r.body)
+	}
+	return leader, r.body, nil
+}
+
+// restoreKilled kills the leader while it puts the state back. Whether that came to be
+// is not to be seen: what is restored is what is there.
+func restoreKilled(ctx context.Context, t *trial) error {
+	leader, err := t.killedRestoring(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.writing(ctx); err != nil {
+		return err
+	}
+	if err := leader.start(); err != nil {
+		return err
+	}
+	return t.revive(ctx, leader)
+}
+
+func (t *trial) killedRestoring(ctx context.Context) (*node, error) {
+	t.load.running.Lock()
+	defer t.load.running.Unlock()
+	leader, image, err := t.saved(ctx)
+	if err != nil {
+		return nil, err
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		t.request(ctx, leader, http.MethodPost, "/v1/cluster/snapshot", image, nil)
+	}()
+	pause(ctx, t.between(0, 100*time.Millisecond))
+	err = t.hurting(leader, leader.kill)
+	<-over
+	return leader, err
+}
+
 // restore saves the state and puts it back, with clients at rest: what they
 // wrote between the two would rightly be gone.
 func restore(ctx context.Context, t *trial) error {
 	t.load.running.Lock()
 	defer t.load.running.Unlock()
-	leader, err := t.leader(ctx)
+	leader, image, err := t.saved(ctx)
 	if err != nil {
 		return err
 	}
-	if err := t.load.level(ctx); err != nil {
-		return err
-	}
-	t.load.strike()
-	saved, err := t.request(ctx, leader, http.MethodGet, "/v1/cluster/snapshot", nil, nil)
-	if err != nil {
-		return err
-	}
-	if saved.status != http.StatusOK {
-		return fmt.Errorf("saving: %d: %s", saved.status, saved.body)
-	}
-	r, err := t.request(ctx, leader, http.MethodPost, "/v1/cluster/snapshot", saved.body, nil)
+	r, err := t.request(ctx, leader, http.MethodPost, "/v1/cluster/snapshot", image, nil)
 	if err != nil {
 		return err
 	}
