@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"golang.org/x/term"
 )
 
 // operatorCmd is `authd operator`.
@@ -45,6 +49,7 @@ func (c *snapshotSaveCmd) Run(s *session) (err error) {
 	if _, err := os.Lstat(c.File); err == nil {
 		return fmt.Errorf("%s exists: choose another name", c.File)
 	}
+	s.http.Timeout = bulkTime // gigabytes
 	reply, err := s.send(s.ctx, http.MethodGet, v1("cluster", "snapshot"), nil, "", nil, false)
 	if err != nil {
 		return err
@@ -81,12 +86,14 @@ type snapshotRestoreCmd struct {
 	clientFlags
 	File        string `arg:"" type:"existingfile" help:"A saved snapshot."`
 	WithoutKeys bool   `help:"Restore it although its key-encryption key is lost: DNS answers, and no signer gets a key."`
+	Yes         bool   `help:"Do not ask; only on a terminal it does."`
 }
 
 func (snapshotRestoreCmd) Help() string {
 	return `Everything written since the snapshot is lost, and what is written meanwhile. It is done on all nodes
 or, after an error, on none. Zone serials never go back, and names that were given
 up stay burned. Every node needs the key-encryption key of the snapshot's cluster first.
+On a terminal it asks before.
 
     authd operator snapshot restore authd-2026-11-21.snapshot
 `
@@ -102,6 +109,12 @@ func (c *snapshotRestoreCmd) Run(s *session) error {
 		return fmt.Errorf("restoring snapshot: %w", err)
 	}
 	defer f.Close()
+	if in, ok := s.stdin.(*os.File); ok && !c.Yes && term.IsTerminal(int(in.Fd())) {
+		if err := c.agreed(s, summary); err != nil {
+			return err
+		}
+	}
+	s.http.Timeout = bulkTime
 	var query url.Values
 	if c.WithoutKeys {
 		query = url.Values{"without_keys": {"true"}}
@@ -113,6 +126,16 @@ func (c *snapshotRestoreCmd) Run(s *session) error {
 	defer reply.Body.Close()
 	_, err = fmt.Fprintf(s.stdout, "restored %s\n", summary)
 	return err
+}
+
+// agreed asks, since a command for another cluster's address is soon typed.
+func (c *snapshotRestoreCmd) agreed(s *session, summary string) error {
+	fmt.Fprintf(s.stdout, "It holds %s.\nAll that the cluster at %s has since, or has instead, is lost. Type yes to go on: ", summary, s.base.Host)
+	line, err := bufio.NewReader(s.stdin).ReadString('\n')
+	if strings.TrimSpace(line) != "yes" {
+		return errors.Join(errors.New("nothing was changed: type yes, or give --yes"), err)
+	}
+	return nil
 }
 
 type snapshotInspectCmd struct {

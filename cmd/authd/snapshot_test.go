@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"authd/cluster/state"
 )
@@ -42,6 +46,42 @@ func TestInspectSaysWhatMatters(t *testing.T) {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q in\n%s", want, said)
 		}
+	}
+}
+
+// A snapshot has gigabytes, so what bounds other calls does not bound it; and a restore
+// is asked for by who means it.
+func TestSnapshotsTakeTheirTimeAndARestoreIsMeant(t *testing.T) {
+	image := testImage(t)
+	const soon = 50 * time.Millisecond
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		time.Sleep(2 * soon)
+		w.Write(image)
+	}))
+	defer node.Close()
+	said := &bytes.Buffer{}
+	talk := func(answer string) *session {
+		c, err := newClient(node.URL, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.http.Timeout = soon
+		return &session{app: &app{ctx: t.Context(), stdin: strings.NewReader(answer), stdout: said, stderr: said}, client: c}
+	}
+	path := filepath.Join(t.TempDir(), "x.snapshot")
+	if err := (&snapshotSaveCmd{File: path}).Run(talk("")); err != nil {
+		t.Fatal(err)
+	}
+	restore := &snapshotRestoreCmd{File: path}
+	if err := restore.Run(talk("")); err != nil {
+		t.Fatal(err)
+	}
+	if err := restore.agreed(talk("y\n"), "something"); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("%v", err)
+	}
+	if err := restore.agreed(talk("yes\n"), "something"); err != nil || !strings.Contains(said.String(), "It holds something.\nAll that the cluster at "+strings.TrimPrefix(node.URL, "http://")) {
+		t.Errorf("%v: %s", err, said)
 	}
 }
 
