@@ -52,8 +52,10 @@ type transport struct {
 	ended <-chan struct{} // closed when this node's part ends
 	// ends is where this node's log ends, and whether the library believes in a tail
 	// beyond that.
-	ends  func() (index uint64, stale bool)
-	reach reach
+	ends func() (index uint64, stale bool)
+	// applied is the index of the machine.
+	applied func() uint64
+	reach   reach
 	// suspicion is nil where every wish to be elected goes straight to the library.
 	suspicion *suspicion
 
@@ -97,6 +99,7 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		leads:     func() bool { return false },
 		broken:    func() uint64 { return 0 },
 		roomFor:   func(int64) string { return "" },
+		applied:   func() uint64 { return 0 },
 		ends:      func() (uint64, bool) { return 0, false },
 		feeds:     func(raft.ServerID, raft.ServerAddress) bool { return false },
 		look:      time.Second,
@@ -320,6 +323,11 @@ func (t *transport) refuses(rpc raft.RPC) error {
 		}
 		if why := t.roomFor(c.Size); why != "" {
 			return errors.New("a snapshot is refused: " + why)
+		}
+		// A leader never needs to send what is applied here: its log goes on from there. One
+		// that was deposed, and whose log was cut, may try, and the state would go back.
+		if end, stale := t.ends(); !stale && c.LastLogIndex < min(end, t.applied()) {
+			return fmt.Errorf("a snapshot of index %d is refused: the state here is of %d", c.LastLogIndex, t.applied())
 		}
 	}
 	return nil
