@@ -153,6 +153,11 @@ func (h *Handler) addDomain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if req.who.tenant != "" {
+		if r := req.machine.RoomFor(in.Tenant); r != nil { // before keys are made for nothing
+			return nil, refused(r)
+		}
+	}
 	bounded, cancel := context.WithTimeout(ctx, keyTime)
 	defer cancel()
 	command, err := h.keyed(bounded, claim)

@@ -69,6 +69,7 @@ func everyCall() map[string]call {
 		"GET /v1/tenants":                   {scopes: "read tenant"},
 		"POST /v1/tenants":                  {},
 		"GET /v1/tenants/{tenant}":          {scopes: "read tenant"},
+		"PATCH /v1/tenants/{tenant}":        {},
 		"POST /v1/tenants/{tenant}/suspend": {},
 		"POST /v1/tenants/{tenant}/resume":  {},
 		"POST /v1/tenants/{tenant}/domains": {scopes: "tenant", body: `{"domain":"send.customer9.example","mode":"cname"}`},

@@ -12,10 +12,12 @@ import (
 
 // Tenant is a customer of the platform.
 type Tenant struct {
-	ID        string    `json:"id" example:"acme"`
-	Name      string    `json:"name" example:"Acme"`
-	Suspended bool      `json:"suspended" doc:"DNS is unchanged, signing documents are empty."`
-	CreatedAt time.Time `json:"created_at"`
+	ID         string    `json:"id" example:"acme"`
+	Name       string    `json:"name" example:"Acme"`
+	Suspended  bool      `json:"suspended" doc:"DNS is unchanged, signing documents are empty."`
+	Domains    int       `json:"domains" doc:"Domains it has, those that wait for their proof and those that leave too."`
+	MaxDomains int       `json:"max_domains" doc:"At this number of domains the tenant's own tokens add no more (409, field tenant). An admin's token, and an import, may."`
+	CreatedAt  time.Time `json:"created_at"`
 }
 
 // TenantList is one page of tenants.
@@ -28,6 +30,13 @@ type TenantList struct {
 type NewTenant struct {
 	ID   string `json:"id" minLength:"1" maxLength:"63" example:"acme"`
 	Name string `json:"name,omitempty" maxLength:"200" example:"Acme" doc:"For people; the id where it is left out."`
+
+	MaxDomains uint32 `json:"max_domains,omitempty" maximum:"20000000" doc:"As in PATCH /v1/tenants/{tenant}."`
+}
+
+// TenantPatch is the body of PATCH /v1/tenants/{tenant}.
+type TenantPatch struct {
+	MaxDomains uint32 `json:"max_domains" maximum:"20000000" example:"50000" doc:"At this number of domains the tenant's own tokens add no more; 0: the default, 10000. A bound below what it has takes none away."`
 }
 
 // Replies with one object or one page.
@@ -57,6 +66,10 @@ func (h *Handler) registerTenants() {
 		OperationID: "show-tenant", Method: http.MethodGet, Path: "/v1/tenants/{tenant}", Tags: tags,
 		Summary: "Show a tenant",
 	}, reader|tenant, h.showTenant)
+	add(h, huma.Operation{
+		OperationID: "patch-tenant", Method: http.MethodPatch, Path: "/v1/tenants/{tenant}", Tags: tags,
+		Summary: "Change how many domains a tenant's own tokens may add",
+	}, adminOnly, h.patchTenant)
 	for _, verb := range []struct {
 		name, summary string
 		suspended     bool
@@ -108,7 +121,7 @@ func (h *Handler) addTenant(ctx context.Context, in *struct {
 	if name == "" {
 		name = in.Body.ID
 	}
-	if _, err := h.write(ctx, in.Wait, "", state.AddTenant{ID: in.Body.ID, Name: name}); err != nil {
+	if _, err := h.write(ctx, in.Wait, "", state.AddTenant{ID: in.Body.ID, Name: name, MaxDomains: in.Body.MaxDomains}); err != nil {
 		return nil, err
 	}
 	t, err := h.tenantNow(in.Body.ID)
@@ -130,6 +143,18 @@ func (h *Handler) showTenant(ctx context.Context, in *TenantPath) (*tenantReply,
 	return &tenantReply{viewTenant(t)}, nil
 }
 
+func (h *Handler) patchTenant(ctx context.Context, in *struct {
+	TenantPath
+	Wait
+	Reason
+	Body TenantPatch
+}) (*tenantReply, error) {
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.LimitTenant{ID: in.Tenant, MaxDomains: in.Body.MaxDomains}); err != nil {
+		return nil, err
+	}
+	return h.tenantNow(in.Tenant)
+}
+
 // tenantNow is the tenant after a write.
 func (h *Handler) tenantNow(id string) (*tenantReply, error) {
 	t, ok := h.replica.Machine().Tenant(id)
@@ -144,7 +169,7 @@ func noTenant(id string) *Problem {
 }
 
 func viewTenant(t *state.Tenant) Tenant {
-	return Tenant{ID: t.ID, Name: t.Name, Suspended: t.Suspended, CreatedAt: moment(t.CreatedAt)}
+	return Tenant{ID: t.ID, Name: t.Name, Suspended: t.Suspended, Domains: t.Domains, MaxDomains: t.DomainLimit(), CreatedAt: moment(t.CreatedAt)}
 }
 
 // moment is a time of the machine as the API shows it: RFC 3339, UTC.

@@ -115,6 +115,8 @@ func (w *writer) decide(c Command) Result {
 		return w.addTenant(c)
 	case SuspendTenant:
 		return w.suspendTenant(c)
+	case LimitTenant:
+		return w.limitTenant(c)
 	case AddDomain:
 		return w.addDomain(c)
 	case PatchDomain:

@@ -114,6 +114,11 @@ func (w *writer) checkClaim(c AddDomain) *Refusal {
 	if _, ok := w.tenants.Get(c.Tenant); !ok {
 		return notFound("tenant", "no tenant %s: add it first", quote(c.Tenant))
 	}
+	if w.tenantOf(w.entry.Actor) != "" {
+		if r := w.roomFor(c.Tenant); r != nil {
+			return r
+		}
+	}
 	pool, ok := w.pools.Get(c.Pool)
 	if !ok {
 		return invalid("pool", "no pool %s: add it first", quote(c.Pool))

@@ -172,6 +172,7 @@ func (d *Domain) boundNames() (names []zone.Name) {
 // count keeps how many claims use an object, so that none in use is removed.
 func (w *writer) count(d *Domain, by int) {
 	w.countPool(d, by)
+	w.countTenant(d.Tenant, by)
 	for _, s := range d.Servers {
 		if e, ok := w.servers.Get(s.Server); ok {
 			next := *e

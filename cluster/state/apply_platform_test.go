@@ -260,12 +260,12 @@ func TestPoolChangeIsOneObject(t *testing.T) {
 
 func TestTenants(t *testing.T) {
 	w := newWorld(t)
-	if r := w.must(AddTenant{"acme", "Acme"}); r.Changed {
+	if r := w.must(AddTenant{ID: "acme", Name: "Acme"}); r.Changed {
 		t.Error("adding again changed something")
 	}
-	w.refuse(AddTenant{"acme", "Other"}, Conflict, "id", "acme")
-	w.refuse(AddTenant{"Acme Ltd", "x"}, Invalid, "id")
-	w.refuse(AddTenant{"a", "x\n"}, Invalid, "name")
+	w.refuse(AddTenant{ID: "acme", Name: "Other"}, Conflict, "id", "acme")
+	w.refuse(AddTenant{ID: "Acme Ltd", Name: "x"}, Invalid, "id")
+	w.refuse(AddTenant{ID: "a", Name: "x\n"}, Invalid, "name")
 	w.must(claimOf(tok(1), "customer.test", zone.CNAME, "acme"))
 	branch := w.domain(tok(1)).Branch
 	w.must(SuspendTenant{"acme", true})

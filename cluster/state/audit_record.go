@@ -109,10 +109,17 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 	case DropPool:
 		on("pool", c.ID, "removed")
 	case AddTenant:
-		on("tenant", c.ID, "added as %s", quote(c.Name))
+		text := "added as " + quote(c.Name)
+		if c.MaxDomains != 0 {
+			text += ", " + describeLimit(c.MaxDomains)
+		}
+		on("tenant", c.ID, "%s", text)
 		a.Tenant = c.ID
 	case SuspendTenant:
 		on("tenant", c.ID, "%s", either(c.Suspended, "suspended", "resumed"))
+		a.Tenant = c.ID
+	case LimitTenant:
+		on("tenant", c.ID, "%s", describeLimit(c.MaxDomains))
 		a.Tenant = c.ID
 	case StartRotation:
 		on("rotation", c.ID.String(), "%s", describeRotation(c))
@@ -198,6 +205,11 @@ func describeRotation(c StartRotation) string {
 		kind = "drill of "
 	}
 	return kind + scope + either(c.Store, ", sealed store leaked", "") + ", old keys: " + c.Old.String()
+}
+
+func describeLimit(most uint32) string {
+	of := Tenant{MaxDomains: most}
+	return fmt.Sprintf("at most %d domains by its own tokens", of.DomainLimit())
 }
 
 func (w *writer) tenantOfRotation(id Token) string {

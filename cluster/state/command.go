@@ -49,6 +49,7 @@ const (
 	CodeAdmitNode        Code = 52
 	CodeSettleNode       Code = 53
 	CodeSetServing       Code = 61
+	CodeLimitTenant      Code = 62
 	CodeSetWrap          Code = 45
 	CodeRewrap           Code = 46
 )
@@ -116,8 +117,15 @@ type DropPool struct {
 
 // AddTenant adds a tenant. Adding it again with the same name changes nothing.
 type AddTenant struct {
-	ID   string `cbor:"1,keyasint"`
-	Name string `cbor:"2,keyasint"`
+	ID         string `cbor:"1,keyasint"`
+	Name       string `cbor:"2,keyasint"`
+	MaxDomains uint32 `cbor:"3,keyasint,omitempty"` // 0: the default
+}
+
+// LimitTenant sets how many domains the tenant's own tokens may add; 0: the default.
+type LimitTenant struct {
+	ID         string `cbor:"1,keyasint"`
+	MaxDomains uint32 `cbor:"2,keyasint"`
 }
 
 // SuspendTenant suspends or resumes.
@@ -383,6 +391,7 @@ func (PutNameServer) Code() Code    { return CodePutNameServer }
 func (PutPool) Code() Code          { return CodePutPool }
 func (AddTenant) Code() Code        { return CodeAddTenant }
 func (SuspendTenant) Code() Code    { return CodeSuspendTenant }
+func (LimitTenant) Code() Code      { return CodeLimitTenant }
 func (AddDomain) Code() Code        { return CodeAddDomain }
 func (PatchDomain) Code() Code      { return CodePatchDomain }
 func (ProveDomain) Code() Code      { return CodeProveDomain }

@@ -24,6 +24,7 @@ var pinned = map[Code]string{
 	35: "StartRotation", 36: "AdvanceRotation", 37: "ControlRotation",
 	43: "BringKey", 44: "SetReads", 45: "SetWrap", 46: "Rewrap",
 	50: "SetAuthority", 51: "InviteNode", 52: "AdmitNode", 53: "SettleNode", 60: "CheckState", 61: "SetServing",
+	62: "LimitTenant",
 }
 
 // examples has one command of each code with every field set.
@@ -41,8 +42,9 @@ func examples() []Command {
 			SPF: []string{"ip4:192.0.2.0/24"}, SPFAll: "~all", MX: []zone.MX{{Preference: 10, Host: name("mx1.p-dns.test")}},
 			ClickA: addresses, ClickCNAME: name("edge.example"), DMARC: "v=DMARC1; p=none", Labels: labels, Policy: keys.DefaultPolicy().After(keys.Policy{SignerHold: 2 * keys.DefaultPolicy().SignerHold}, start),
 		}},
-		AddTenant{"acme", "Acmé"},
+		AddTenant{"acme", "Acmé", 7},
 		SuspendTenant{"acme", true},
+		LimitTenant{"acme", 7},
 		AddDomain{
 			Token: tok(1), Name: name("send.customer.test"), Mode: zone.CNAME, Tenant: "acme", Pool: "default", Labels: labels,
 			SignsFor: names, DMARC: "v=DMARC1; p=none", Registrable: name("customer.test"), Suffix: true, Override: true,
@@ -214,7 +216,7 @@ func TestBatchIsBounded(t *testing.T) {
 	if _, err := EncodeBatch([]Entry{{At: 1}}); err == nil {
 		t.Error("an entry without a command was encoded")
 	}
-	big := Entry{At: 1, Command: AddTenant{"a", strings.Repeat("x", MaxBatchBytes)}}
+	big := Entry{At: 1, Command: AddTenant{ID: "a", Name: strings.Repeat("x", MaxBatchBytes)}}
 	if _, err := EncodeBatch([]Entry{big}); err == nil {
 		t.Error("a batch of too many octets was encoded")
 	}

@@ -208,6 +208,8 @@ func decodeCommand(code Code, body []byte) (Command, error) {
 		return decodeBody[AddTenant](body)
 	case CodeSuspendTenant:
 		return decodeBody[SuspendTenant](body)
+	case CodeLimitTenant:
+		return decodeBody[LimitTenant](body)
 	case CodeAddDomain:
 		return decodeBody[AddDomain](body)
 	case CodePatchDomain:

@@ -30,6 +30,9 @@ func (g *generator) flag(what string, oneIn int) bool {
 func (g *generator) entry(m Machine) Entry {
 	g.at += rapid.SampledFrom([]int64{0, 1, 1, 60, 3600, day, 3 * day}).Draw(g.t, "later")
 	e := Entry{At: g.at, Actor: "admin-1", Command: g.command(m)}
+	if g.flag("tenant's own", 4) {
+		e.Actor = g.pick("actor", "a1", "a2", "a3")
+	}
 	if g.flag("late", 20) {
 		e.At -= 500 // a leader's clock may be behind its predecessor's
 	}
@@ -118,7 +121,10 @@ func (g *generator) shared() Command {
 		if g.flag("suspend", 2) {
 			return SuspendTenant{tenant, g.flag("suspended", 2)}
 		}
-		return AddTenant{tenant, tenant}
+		if g.flag("limit", 2) {
+			return LimitTenant{tenant, uint32(rapid.IntRange(0, 3).Draw(g.t, "most"))}
+		}
+		return AddTenant{ID: tenant, Name: tenant}
 	case 16:
 		return CheckState{}
 	case 18:

@@ -29,8 +29,8 @@ type claimed struct {
 	sealed map[uint16]int
 	sum    Sum // of the records
 
-	servers, pools, slots map[string]int
-	platforms             map[uint32]int
+	servers, pools, slots, tenants map[string]int
+	platforms                      map[uint32]int
 }
 
 type claimUse struct {
@@ -272,10 +272,11 @@ func (s *claimed) add(d *Domain) {
 		s.pending = append(s.pending, dueKey(until, d.Token))
 	}
 	if s.pools == nil {
-		s.pools, s.slots = make(map[string]int), make(map[string]int)
+		s.pools, s.slots, s.tenants = make(map[string]int), make(map[string]int), make(map[string]int)
 		s.servers, s.platforms = make(map[string]int), make(map[uint32]int)
 	}
 	s.pools[d.Pool]++
+	s.tenants[d.Tenant]++
 	if d.Mode == zone.CNAME {
 		s.slots[d.Pool]++
 	}
@@ -302,12 +303,13 @@ func (s *claimed) merge(o *claimed) {
 	}
 	addCounts(s.sealed, o.sealed)
 	if s.pools == nil {
-		s.servers, s.pools, s.slots, s.platforms = o.servers, o.pools, o.slots, o.platforms
+		s.servers, s.pools, s.slots, s.tenants, s.platforms = o.servers, o.pools, o.slots, o.tenants, o.platforms
 		return
 	}
 	addCounts(s.servers, o.servers)
 	addCounts(s.pools, o.pools)
 	addCounts(s.slots, o.slots)
+	addCounts(s.tenants, o.tenants)
 	addCounts(s.platforms, o.platforms)
 }
 
@@ -352,6 +354,9 @@ func (w *writer) countAll(s *claimed) {
 			next.domains, next.slots = next.domains+n, next.slots+s.slots[id]
 			w.pools.Set(id, &next)
 		}
+	}
+	for id, n := range s.tenants {
+		w.countTenant(id, n)
 	}
 	for label, n := range s.servers {
 		if e, ok := w.servers.Get(label); ok {

@@ -225,9 +225,8 @@ func (w *writer) readShared(section byte, item string) error {
 		})
 	case sectionTenants:
 		return object(item, func(t imageTenant) bool {
-			tenant := Tenant(t)
-			twice := w.setTenant(&tenant)
-			return !twice && t.Number > 0 && t.Number <= w.tenantNumber
+			twice := w.setTenant(&Tenant{Number: t.Number, ID: t.ID, Name: t.Name, Suspended: t.Suspended, CreatedAt: t.CreatedAt, MaxDomains: t.Most})
+			return !twice && t.Number > 0 && t.Number <= w.tenantNumber && t.Most <= MaxDomains
 		})
 	case sectionAccess:
 		return object(item, func(a AccessToken) bool {

@@ -41,6 +41,10 @@ const (
 	MaxTenants      = 10_000_000
 	MaxDomains      = 20_000_000
 	MaxAccessTokens = 100_000
+	// DefaultTenantDomains is how many domains a tenant has, leaving ones too, past which
+	// its own tokens add none, where an admin gave it no bound (Tenant.MaxDomains). It
+	// does not bind whoever else adds domains for it.
+	DefaultTenantDomains = 10_000
 	// MaxClaims is the number of claims to one name. A tenant has at most one a
 	// mode, so that it takes as many tenants in league to reach it.
 	MaxClaims = 256

@@ -58,6 +58,19 @@ type Tenant struct {
 	Name      string
 	Suspended bool  // DNS unchanged, signing documents empty
 	CreatedAt int64 // seconds since 1970, as all times here
+	// MaxDomains bounds the domains that the tenant's own tokens add; 0: see DomainLimit.
+	MaxDomains uint32
+	// Domains counts the tenant's claims that have not ended. It follows from them, and
+	// is not in the image.
+	Domains int
+}
+
+// DomainLimit is the bound in force.
+func (t *Tenant) DomainLimit() int {
+	if t.MaxDomains == 0 {
+		return DefaultTenantDomains
+	}
+	return int(t.MaxDomains)
 }
 
 // DomainState is where a claim is in its life. Values are kept in the log.

@@ -57,6 +57,7 @@ func (t *Tenant) sum() Sum {
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, 64), t.Number)
 	b = appendText(appendText(b, t.ID), t.Name)
 	b = binary.AppendVarint(b, t.CreatedAt)
+	b = binary.AppendVarint(binary.AppendUvarint(b, uint64(t.MaxDomains)), int64(t.Domains))
 	if t.Suspended {
 		b = append(b, 1)
 	}

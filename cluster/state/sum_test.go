@@ -15,8 +15,9 @@ func TestSumTellsMachinesApart(t *testing.T) {
 	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
 	seen := map[Sum]string{w.m.Sum(): "the machine"}
 	for _, c := range []Command{
-		AddTenant{"another", "Another"},
+		AddTenant{ID: "another", Name: "Another"},
 		SuspendTenant{"acme", true},
+		LimitTenant{"acme", 7},
 		PutRecord{name("p-dns.test"), rrset("www.p-dns.test", zone.TypeA, 300, "192.0.2.1")},
 		PutPool{"another", spec()},
 		SetCookieSecret{secretOf(1)},

@@ -142,8 +142,8 @@ func (c *client) post(ctx context.Context, path string, query url.Values, body, 
 	return c.call(ctx, http.MethodPost, path, query, body, into)
 }
 
-func (c *client) patch(ctx context.Context, path string, body, into any) ([]byte, error) {
-	return c.call(ctx, http.MethodPatch, path, nil, body, into)
+func (c *client) patch(ctx context.Context, path string, query url.Values, body, into any) ([]byte, error) {
+	return c.call(ctx, http.MethodPatch, path, query, body, into)
 }
 
 func (c *client) remove(ctx context.Context, path string, query url.Values) ([]byte, error) {

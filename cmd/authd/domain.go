@@ -230,7 +230,7 @@ func (c *domainSetCmd) Run(s *session) error {
 	if body == (api.DomainPatch{}) {
 		return usagef("nothing to change: give --pool, --label, --dmarc or --signs-for")
 	}
-	raw, err := s.patch(s.ctx, v1("domains", c.Domain), body, nil)
+	raw, err := s.patch(s.ctx, v1("domains", c.Domain), nil, body, nil)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"strconv"
 
 	"authd/api"
 )
@@ -13,6 +14,7 @@ type tenantCmd struct {
 	Add     tenantAddCmd     `cmd:"" help:"Add a tenant."`
 	List    tenantListCmd    `cmd:"" help:"List tenants."`
 	Show    tenantShowCmd    `cmd:"" help:"Show a tenant."`
+	Set     tenantSetCmd     `cmd:"" help:"Change how many domains a tenant may add by itself."`
 	Suspend tenantSuspendCmd `cmd:"" help:"Stop a tenant's signing; DNS is unchanged."`
 	Resume  tenantResumeCmd  `cmd:"" help:"Let a suspended tenant sign again."`
 }
@@ -20,12 +22,15 @@ type tenantCmd struct {
 type tenantAddCmd struct {
 	ID   string `arg:"" help:"Short id, for ever: a to z, 0 to 9 and hyphens."`
 	Name string `arg:"" optional:"" help:"Name for people (default: the id)."`
+
+	MaxDomains uint32 `name:"max-domains" placeholder:"N" help:"At N domains the tenant's own tokens add no more (default: 10000). Tokens of scope admin, and an import, may."`
 }
 
 func (tenantAddCmd) Help() string {
 	return `Examples:
 
     authd tenant add acme "Acme Incorporated"
+    authd tenant add reseller --max-domains 50000
     authd domain add send.acme.example --tenant acme
 `
 }
@@ -35,7 +40,7 @@ func (c *tenantAddCmd) Run(s *session) error {
 	if name == "" {
 		name = c.ID
 	}
-	raw, err := s.post(s.ctx, v1("tenants"), nil, api.NewTenant{ID: c.ID, Name: name}, nil)
+	raw, err := s.post(s.ctx, v1("tenants"), nil, api.NewTenant{ID: c.ID, Name: name, MaxDomains: c.MaxDomains}, nil)
 	if err != nil {
 		return err
 	}
@@ -55,9 +60,9 @@ func (c *tenantListCmd) Run(s *session) error {
 }
 
 func printTenants(w io.Writer, tenants ...api.Tenant) {
-	row(w, "ID", "NAME", "SUSPENDED", "CREATED")
+	row(w, "ID", "NAME", "DOMAINS", "MAX-DOMAINS", "SUSPENDED", "CREATED")
 	for _, t := range tenants {
-		row(w, t.ID, t.Name, yesNo(t.Suspended), when(&t.CreatedAt))
+		row(w, t.ID, t.Name, strconv.Itoa(t.Domains), strconv.Itoa(t.MaxDomains), yesNo(t.Suspended), when(&t.CreatedAt))
 	}
 }
 
@@ -74,6 +79,29 @@ func (c *tenantShowCmd) Run(s *session) error {
 		return err
 	}
 	return s.show(raw, func(w io.Writer) { printTenants(w, t) })
+}
+
+type tenantSetCmd struct {
+	ID         string `arg:"" help:"Tenant."`
+	MaxDomains uint32 `name:"max-domains" required:"" placeholder:"N" help:"At N domains the tenant's own tokens add no more; 0: the default, 10000."`
+	Reason     string `help:"Why, for the audit."`
+}
+
+func (tenantSetCmd) Help() string {
+	return `A number below what the tenant has takes no domain away. Domains that leave count until they are
+gone. Tokens of scope admin, and an import, are not bound.
+
+    authd tenant set acme --max-domains 50000
+`
+}
+
+func (c *tenantSetCmd) Run(s *session) error {
+	var t api.Tenant
+	raw, err := s.patch(s.ctx, v1("tenants", c.ID), because(c.Reason), api.TenantPatch{MaxDomains: c.MaxDomains}, &t)
+	if err != nil {
+		return err
+	}
+	return s.say(raw, "tenant %s: %d domains, at most %d by its own tokens", t.ID, t.Domains, t.MaxDomains)
 }
 
 type tenantSuspendCmd struct {
