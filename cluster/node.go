@@ -57,6 +57,7 @@ type Node struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
+	awaited   atomic.Int64 // what the library was handed and has not answered
 
 	serving  atomic.Bool
 	joined   atomic.Bool // a node that joined has learnt how far it must get

@@ -192,10 +192,19 @@ func (n *Node) openTerm() {
 	}
 }
 
-// await waits for the library, which does not answer on a fenced node.
+// await waits for the library, which does not answer on a fenced node, nor for what it was
+// handed while it ended.
 func (n *Node) await(ctx context.Context, f raft.Future) error {
+	n.awaited.Add(1)
+	if err := n.ctx.Err(); err != nil {
+		n.awaited.Add(-1)
+		return err
+	}
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
+	go func() {
+		done <- f.Error()
+		n.awaited.Add(-1)
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -203,6 +212,21 @@ func (n *Node) await(ctx context.Context, f raft.Future) error {
 		return ctx.Err()
 	case <-n.fence.tripped:
 		return errFenced
+	}
+}
+
+const (
+	// answerTime is how long the library may take to answer what it was handed before it
+	// is ended: nobody waits for that but a goroutine each.
+	answerTime  = time.Second
+	answerPause = 5 * time.Millisecond
+)
+
+// awaitAnswers waits until the library has answered. Entries in its queue when it ends are
+// never answered, and who waits for one would never end.
+func (n *Node) awaitAnswers() {
+	for until := time.Now().Add(answerTime); n.awaited.Load() > 0 && time.Now().Before(until); {
+		time.Sleep(answerPause)
 	}
 }
 
@@ -222,6 +246,7 @@ func (n *Node) close(ctx context.Context) error {
 	}
 	n.cancel()
 	if n.raft() != nil {
+		n.awaitAnswers()
 		// Parked goroutines of the library end; those that wait for them follow.
 		n.fence.free()
 		if err := n.raft().Shutdown().Error(); err != nil {
