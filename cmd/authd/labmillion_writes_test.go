@@ -262,6 +262,7 @@ func (m *million) built(i int) string {
 		m.Fatal(err)
 	}
 	_, line, _ := strings.Cut(string(text), `msg="state built"`)
+	line, _, _ = strings.Cut(line, "\n")
 	var parts []string
 	for _, part := range []string{"read", "replay", "published"} {
 		took, err := time.ParseDuration(logField(line, " "+part+"="))
