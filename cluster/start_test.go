@@ -3,32 +3,40 @@ package cluster
 import (
 	"context"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
 )
 
-// pendingAnswer is what the library owes.
-type pendingAnswer chan error
+// lateAnswer is what the library answers half of answerTime after the node began to close.
+type lateAnswer struct {
+	node  *Node
+	asked chan struct{}
+	state chan raft.RaftState // the library's when it answered
+}
 
-func (p pendingAnswer) Error() error { return <-p }
+func (l lateAnswer) Error() error {
+	close(l.asked)
+	<-l.node.ctx.Done()
+	time.Sleep(answerTime / 2)
+	l.state <- l.node.raft().State()
+	return nil
+}
 
 // TestClosingWaitsForWhatTheLibraryOwes: entries in its queue when it ends are never
 // answered, and who waits for one would never end.
 func TestClosingWaitsForWhatTheLibraryOwes(t *testing.T) {
-	c := newTestCluster(t, 1)
-	c.startAll()
-	n := c.leader()
-	owed := make(pendingAnswer)
-	heard, closed := make(chan error, 1), make(chan error, 1)
-	go func() { heard <- n.await(within(t, answerTime), owed) }()
-	eventually(t, "the answer is awaited", func() bool { return n.awaited.Load() > 0 })
-	go func() { closed <- n.Close(context.Background()) }()
-	<-n.ctx.Done()
-	if n.raft().State().String() == "Shutdown" {
-		t.Error("the library was ended while it owed an answer")
-	}
-	owed <- nil
-	must(t, <-heard)
-	must(t, <-closed)
-	if err := n.await(context.Background(), owed); err == nil || n.awaited.Load() != 0 {
-		t.Errorf("on a closed node: %v, and %d await", err, n.awaited.Load())
-	}
+	inVirtualTimeOf(t, 1, calm(), func(t *testing.T, v *virtual) {
+		n := v.waitLeader()
+		owed := lateAnswer{node: n, asked: make(chan struct{}), state: make(chan raft.RaftState, 1)}
+		go n.await(context.Background(), owed)
+		<-owed.asked
+		v.stop(n.c.ID)
+		if s := <-owed.state; s == raft.Shutdown {
+			t.Error("the library was ended while it owed an answer")
+		}
+		if err := n.await(context.Background(), nil); err == nil || n.awaited.Load() != 0 {
+			t.Errorf("on a closed node: %v, and %d awaited", err, n.awaited.Load())
+		}
+	})
 }
