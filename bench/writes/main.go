@@ -74,7 +74,7 @@ func (b *bench) run(names []string) error {
 		name    string
 		measure func() error
 	}{{"authd", b.authd}, {"bind", b.bind}, {"pdns", b.pdns}, {"knot", b.knot}, {"raft", b.raft}}
-	fmt.Print("| what | at once | changes/s | p50 ms | p99 ms | errors |\n|---|---|---|---|---|---|\n")
+	fmt.Print("| what | at once | changes/s | p50 ms | p99 ms | servers' processor time a change, µs | errors |\n|---|---|---|---|---|---|---|\n")
 	for _, p := range parts {
 		if slices.Contains(names, p.name) {
 			if err := p.measure(); err != nil {
@@ -111,6 +111,7 @@ func (b *bench) drive(row string, clients int, change func(client int, n uint64)
 		failed []error
 		wg     sync.WaitGroup
 	)
+	spent := processors()
 	began := time.Now()
 	for client := range clients {
 		wg.Go(func() {
@@ -131,22 +132,28 @@ func (b *bench) drive(row string, clients int, change func(client int, n uint64)
 	}
 	wg.Wait()
 	elapsed := time.Since(began)
+	spent = processors() - spent
 	if len(took) == 0 {
 		return fmt.Errorf("%s: no change was made: %w", row, errors.Join(failed...))
 	}
-	b.row(row, clients, float64(len(took))/elapsed.Seconds(), took, failed)
+	b.row(row, clients, float64(len(took))/elapsed.Seconds(), spent, took, failed)
 	return nil
 }
 
-func (b *bench) row(row string, clients int, rate float64, took []time.Duration, failed []error) {
+func (b *bench) row(row string, clients int, rate float64, spent time.Duration, took []time.Duration, failed []error) {
 	slices.Sort(took)
 	b.rates[fmt.Sprintf("%s, %d", row, clients)] = rate
 	first := ""
 	if len(failed) > 0 {
 		first = " " + strings.ReplaceAll(failed[0].Error(), "\n", " ")
 	}
-	fmt.Printf("| %s | %d | %.0f | %.2f | %.2f | %d%s |\n", row, clients, rate,
-		milliseconds(took[len(took)/2]), milliseconds(took[min(len(took)-1, len(took)*99/100)]), len(failed), first)
+	fmt.Printf("| %s | %d | %.0f | %.2f | %.2f | %.0f | %d%s |\n", row, clients, rate,
+		milliseconds(took[len(took)/2]), milliseconds(took[min(len(took)-1, len(took)*99/100)]), each(spent, len(took)), len(failed), first)
+}
+
+// each is what one of so many took, in microseconds.
+func each(spent time.Duration, changes int) float64 {
+	return float64(spent) / float64(time.Microsecond) / float64(changes)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

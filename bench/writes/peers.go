@@ -227,7 +227,7 @@ template:
 	if err := until("knotd takes commands", time.Minute, func() error { return control.do("status") }); err != nil {
 		return err
 	}
-	began := time.Now()
+	spent, began := processors(), time.Now()
 	for from := 0; from < len(names); from += batch {
 		if err := control.add(names[from:min(from+batch, len(names))]); err != nil {
 			return err
@@ -240,7 +240,7 @@ template:
 	rate := float64(len(names)) / time.Since(began).Seconds()
 	row := fmt.Sprintf("knot batches of %d", batch)
 	b.rates[row] = rate
-	fmt.Printf("| %s, %d zones | 1 | %.0f | | | 0 |\n", row, len(names), rate)
+	fmt.Printf("| %s, %d zones | 1 | %.0f | | | %.0f | 0 |\n", row, len(names), rate, each(processors()-spent, len(names)))
 	return nil
 }
 

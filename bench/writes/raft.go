@@ -65,7 +65,7 @@ func (b *bench) raft() error {
 		var rate float64
 		if n, _ := fmt.Sscanf(lines.Text(), "%d %g", &clients, &rate); n == 2 {
 			b.rates[fmt.Sprintf("raft, %d", clients)] = rate
-			fmt.Printf("| raft, empty machine | %d | %.0f | | | 0 |\n", clients, rate)
+			fmt.Printf("| raft, empty machine | %d | %.0f | | | | 0 |\n", clients, rate)
 		}
 	}
 	return nil
