@@ -29,15 +29,21 @@ func (w *writer) setDomainRecords(c SetDomainRecords) Result {
 	if slices.EqualFunc(old.Records, d.Records, equalRRsets) {
 		return result
 	}
-	touched(&d)
-	var err error
-	if d.Branch, err = w.renderHeld(&d); err != nil {
-		result.Refusal = invalid("sets", "%v", err)
-		return result
-	}
-	w.store(old, &d)
-	result.Changed = true
+	result.Refusal = w.storeRecords(old, &d, "sets")
+	result.Changed = result.Refusal == nil
 	return result
+}
+
+// storeRecords renders a claim whose records changed, and stores it; field is where
+// records that do not render came from.
+func (w *writer) storeRecords(old, d *Domain, field string) *Refusal {
+	touched(d)
+	var err error
+	if d.Branch, err = w.renderHeld(d); err != nil {
+		return invalid(field, "%v", err)
+	}
+	w.store(old, d)
+	return nil
 }
 
 // mergeRecords are the extra records after a command, in the order in which they
@@ -140,13 +146,7 @@ func (w *writer) putDomainRecord(c PutDomainRecord) Result {
 		result.Refusal = r
 		return result
 	}
-	touched(&d)
-	var err error
-	if d.Branch, err = w.renderHeld(&d); err != nil {
-		result.Refusal = invalid("values", "%v", err)
-		return result
-	}
-	w.store(old, &d)
-	result.Changed = true
+	result.Refusal = w.storeRecords(old, &d, "values")
+	result.Changed = result.Refusal == nil
 	return result
 }

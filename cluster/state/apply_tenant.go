@@ -31,15 +31,18 @@ func (w *writer) addTenant(c AddTenant) Result {
 // suspendTenant suspends or resumes. DNS goes on unchanged, rotations too, so
 // that a tenant who comes back finds keys as fresh as everyone's.
 func (w *writer) suspendTenant(c SuspendTenant) Result {
-	old, ok := w.tenants.Get(c.ID)
+	return w.changeTenant(c.ID, func(t *Tenant) { t.Suspended = c.Suspended })
+}
+
+func (w *writer) changeTenant(id string, change func(*Tenant)) Result {
+	old, ok := w.tenants.Get(id)
 	if !ok {
-		return refused(notFound("tenant", "no tenant %s", quote(c.ID)))
-	}
-	if old.Suspended == c.Suspended {
-		return same
+		return refused(notFound("tenant", "no tenant %s", quote(id)))
 	}
 	next := *old
-	next.Suspended = c.Suspended
+	if change(&next); next == *old {
+		return same
+	}
 	w.setTenant(&next)
 	return done
 }
@@ -47,20 +50,10 @@ func (w *writer) suspendTenant(c SuspendTenant) Result {
 // limitTenant sets how many domains a tenant's own tokens may add. A bound below what
 // the tenant has takes nothing away.
 func (w *writer) limitTenant(c LimitTenant) Result {
-	old, ok := w.tenants.Get(c.ID)
-	if !ok {
-		return refused(notFound("tenant", "no tenant %s", quote(c.ID)))
-	}
 	if r := checkMaxDomains(c.MaxDomains); r != nil {
 		return refused(r)
 	}
-	if old.MaxDomains == c.MaxDomains {
-		return same
-	}
-	next := *old
-	next.MaxDomains = c.MaxDomains
-	w.setTenant(&next)
-	return done
+	return w.changeTenant(c.ID, func(t *Tenant) { t.MaxDomains = c.MaxDomains })
 }
 
 func checkMaxDomains(n uint32) *Refusal {
@@ -72,13 +65,7 @@ func checkMaxDomains(n uint32) *Refusal {
 
 // countTenant keeps how many claims a tenant has.
 func (w *writer) countTenant(id string, by int) {
-	old, ok := w.tenants.Get(id)
-	if !ok {
-		return
-	}
-	next := *old
-	next.Domains += by
-	w.setTenant(&next)
+	w.changeTenant(id, func(t *Tenant) { t.Domains += by })
 }
 
 // RoomFor says whether a tenant's own token may add one more domain. Else one tenant
