@@ -206,8 +206,8 @@ func (w *writer) checkListers(d *Domain, field string, n zone.Name) *Refusal {
 		return nil
 	}
 	own := 0
-	for _, o := range w.all(listers) {
-		if o.Tenant == d.Tenant {
+	for _, t := range listers {
+		if r, ok := w.domains.Get(t.key()); ok && r.tenant() == d.Tenant {
 			own++
 		}
 	}

@@ -412,6 +412,36 @@ func TestOneTenantListsANameABoundedNumberOfTimes(t *testing.T) {
 	w.must(PatchDomain{Token: tok(1), SignsFor: &same}) // it is one of them
 }
 
+// Who lists a name may have a thousand records: a domain that lists a hundred such
+// names would stop all nodes for as long as decoding those takes.
+func TestListersAreCountedForTheSameWhateverTheyHold(t *testing.T) {
+	w := newWorld(t)
+	signs := []zone.Name{name("customer.test")}
+	lister := claimOf(tok(1), "send.customer.test", zone.Delegated, "acme")
+	lister.SignsFor = signs
+	w.must(lister)
+	w.must(claimOf(tok(2), "send2.customer.test", zone.Delegated, "acme"))
+	other := w.domain(tok(2))
+	cost := func() float64 {
+		a := w.m.Applier()
+		return testing.AllocsPerRun(10, func() {
+			if _, r := a.w.checkSignsFor(other, signs); r != nil {
+				t.Fatal(r)
+			}
+		})
+	}
+	before := cost()
+	var many []zone.RRset
+	for n := range 200 {
+		many = append(many, rrset(fmt.Sprintf("n%d.send.customer.test", n), zone.TypeA, 300, "192.0.2.1"))
+	}
+	slices.SortFunc(many, compareRecords)
+	w.must(SetDomainRecords{Token: tok(1), Sets: many})
+	if after := cost(); after != before {
+		t.Errorf("%.0f allocations, %.0f without the lister's records", after, before)
+	}
+}
+
 func TestReportAuthorisationHasOneHolder(t *testing.T) {
 	w := newWorld(t)
 	policy := "v=DMARC1; p=none; rua=mailto:d@dmarc-in.p-dns.test,mailto:x@elsewhere.test"

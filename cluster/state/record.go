@@ -377,14 +377,8 @@ func (d *Domain) decode(meta string, p apexes) error {
 	}
 	copy(d.Token[:], r.s)
 	r.s = r.s[len(d.Token):]
-	d.Mode, d.State, d.Override = zone.Mode(r.byte()), DomainState(r.byte()), r.byte() == 1
-	d.Name = zone.Name(r.text())
-	if n := r.uvarint(); n <= uint64(len(d.Name)) {
-		d.Registrable = d.Name[len(d.Name)-int(n):]
-	} else {
-		r.fail()
-	}
-	d.Tenant, d.Pool = r.text(), r.text()
+	r.whose(d)
+	d.Pool = r.text()
 	d.DMARC, d.Prefix, d.AttestedBy = r.text(), r.text(), r.text()
 	d.Serial = r.uint32()
 	for _, at := range [...]*int64{&d.CreatedAt, &d.ProvenAt, &d.LeavingAt, &d.GoneAt, &d.DueAt} {
@@ -428,6 +422,27 @@ func (d *Domain) decode(meta string, p apexes) error {
 		return fmt.Errorf("reading claim %s: %w", d.Token, r.err)
 	}
 	return nil
+}
+
+// whose reads what is behind the token, up to the tenant.
+func (r *decoder) whose(d *Domain) {
+	d.Mode, d.State, d.Override = zone.Mode(r.byte()), DomainState(r.byte()), r.byte() == 1
+	d.Name = zone.Name(r.text())
+	if n := r.uvarint(); n <= uint64(len(d.Name)) {
+		d.Registrable = d.Name[len(d.Name)-int(n):]
+	} else {
+		r.fail()
+	}
+	d.Tenant = r.text()
+}
+
+// tenant is a claim's, for those who need no more of it: decoding all costs as much as
+// the claim has records.
+func (r record) tenant() string {
+	var d Domain
+	in := decoder{s: r.meta[len(d.Token):]}
+	in.whose(&d)
+	return d.Tenant
 }
 
 func (r *decoder) server(d *Domain, p apexes) zone.ServerName {
