@@ -17,6 +17,8 @@ type Tenant struct {
 	Suspended  bool      `json:"suspended" doc:"DNS is unchanged, signing documents are empty."`
 	Domains    int       `json:"domains" doc:"Domains it has, those that wait for their proof and those that leave too."`
 	MaxDomains int       `json:"max_domains" doc:"At this number of domains the tenant's own tokens add no more (409, field tenant). An admin's token, and an import, may."`
+	Octets     int       `json:"octets" doc:"What its domains take in the memory of each node, past 8192 octets each: records, labels, names they sign for, keys. 0 for most tenants."`
+	MaxOctets  int       `json:"max_octets" doc:"At this number of octets the tenant's own tokens fill its domains no further (409, field tenant). An admin's token, and an import, may."`
 	CreatedAt  time.Time `json:"created_at"`
 }
 
@@ -32,11 +34,13 @@ type NewTenant struct {
 	Name string `json:"name,omitempty" maxLength:"200" example:"Acme" doc:"For people; the id where it is left out."`
 
 	MaxDomains uint32 `json:"max_domains,omitempty" maximum:"20000000" doc:"As in PATCH /v1/tenants/{tenant}."`
+	MaxOctets  uint32 `json:"max_octets,omitempty" maximum:"1073741824" doc:"As in PATCH /v1/tenants/{tenant}."`
 }
 
-// TenantPatch is the body of PATCH /v1/tenants/{tenant}.
+// TenantPatch is the body of PATCH /v1/tenants/{tenant}. What is left out stays.
 type TenantPatch struct {
-	MaxDomains uint32 `json:"max_domains" maximum:"20000000" example:"50000" doc:"At this number of domains the tenant's own tokens add no more; 0: the default, 10000. A bound below what it has takes none away."`
+	MaxDomains *uint32 `json:"max_domains,omitempty" maximum:"20000000" example:"50000" doc:"At this number of domains the tenant's own tokens add no more; 0: the default, 10000. A bound below what it has takes none away."`
+	MaxOctets  *uint32 `json:"max_octets,omitempty" maximum:"1073741824" example:"67108864" doc:"At this number of octets in memory, past 8192 for each domain, the tenant's own tokens fill its domains no further; 0: the default, 16777216."`
 }
 
 // Replies with one object or one page.
@@ -68,7 +72,7 @@ func (h *Handler) registerTenants() {
 	}, reader|tenant, h.showTenant)
 	add(h, huma.Operation{
 		OperationID: "patch-tenant", Method: http.MethodPatch, Path: "/v1/tenants/{tenant}", Tags: tags,
-		Summary: "Change how many domains a tenant's own tokens may add",
+		Summary: "Change how much a tenant's own tokens may add",
 	}, adminOnly, h.patchTenant)
 	for _, verb := range []struct {
 		name, summary string
@@ -121,7 +125,7 @@ func (h *Handler) addTenant(ctx context.Context, in *struct {
 	if name == "" {
 		name = in.Body.ID
 	}
-	if _, err := h.write(ctx, in.Wait, "", state.AddTenant{ID: in.Body.ID, Name: name, MaxDomains: in.Body.MaxDomains}); err != nil {
+	if _, err := h.write(ctx, in.Wait, "", state.AddTenant{ID: in.Body.ID, Name: name, MaxDomains: in.Body.MaxDomains, MaxOctets: in.Body.MaxOctets}); err != nil {
 		return nil, err
 	}
 	t, err := h.tenantNow(in.Body.ID)
@@ -149,7 +153,7 @@ func (h *Handler) patchTenant(ctx context.Context, in *struct {
 	Reason
 	Body TenantPatch
 }) (*tenantReply, error) {
-	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.LimitTenant{ID: in.Tenant, MaxDomains: in.Body.MaxDomains}); err != nil {
+	if _, err := h.write(ctx, in.Wait, in.Reason.Reason, state.LimitTenant{ID: in.Tenant, MaxDomains: in.Body.MaxDomains, MaxOctets: in.Body.MaxOctets}); err != nil {
 		return nil, err
 	}
 	return h.tenantNow(in.Tenant)
@@ -169,7 +173,10 @@ func noTenant(id string) *Problem {
 }
 
 func viewTenant(t *state.Tenant) Tenant {
-	return Tenant{ID: t.ID, Name: t.Name, Suspended: t.Suspended, Domains: t.Domains, MaxDomains: t.DomainLimit(), CreatedAt: moment(t.CreatedAt)}
+	return Tenant{
+		ID: t.ID, Name: t.Name, Suspended: t.Suspended, CreatedAt: moment(t.CreatedAt),
+		Domains: t.Domains, MaxDomains: t.DomainLimit(), Octets: t.Octets, MaxOctets: t.OctetLimit(),
+	}
 }
 
 // moment is a time of the machine as the API shows it: RFC 3339, UTC.

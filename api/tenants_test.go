@@ -43,11 +43,40 @@ func TestATenantsOwnTokenAddsDomainsUpToItsBound(t *testing.T) {
 	if s := read[Tenant](h, h.as("tenant:acme", "GET", "/v1/tenants/acme", "")); s.Domains != 4 || s.MaxDomains != 4 {
 		t.Errorf("%+v", s)
 	}
-	h.must(http.StatusUnprocessableEntity, "PATCH", "/v1/tenants/acme", `{}`)
+	if s := read[Tenant](h, h.must(http.StatusOK, "PATCH", "/v1/tenants/acme", `{}`)); s.MaxDomains != 4 {
+		t.Errorf("nothing given: %+v", s)
+	}
 	h.must(http.StatusUnprocessableEntity, "PATCH", "/v1/tenants/acme", `{"max_domains":-1}`)
 	h.must(http.StatusUnprocessableEntity, "PATCH", "/v1/tenants/acme", `{"max_domains":20000001}`)
 	h.must(http.StatusNotFound, "PATCH", "/v1/tenants/nobody", `{"max_domains":1}`)
 	if s := read[Tenant](h, h.must(http.StatusCreated, "POST", "/v1/tenants", `{"id":"new","max_domains":7}`)); s.MaxDomains != 7 {
 		t.Errorf("%+v", s)
 	}
+}
+
+func TestATenantsOwnTokenFillsItsDomainsUpToItsBound(t *testing.T) {
+	h := newHouse(t)
+	token := h.claim("acme", "send.customer.example", "delegated").Token
+	www := "/v1/domains/" + token + "/records/www/TXT"
+	text := `{"ttl":300,"values":["` + strings.Repeat("x", 9000) + `"]}`
+	if s := read[Tenant](h, h.must(http.StatusOK, "PATCH", "/v1/tenants/acme", `{"max_octets":1000}`)); s.MaxOctets != 1000 || s.Octets != 0 || s.MaxDomains != 10000 {
+		t.Errorf("%+v", s)
+	}
+	a := h.as("tenant:acme", "PUT", www, text)
+	if p := a.problem; a.Code != http.StatusConflict || p.Code != "conflict" || p.Field != "tenant" || !strings.Contains(p.Detail, "at most 1000") {
+		t.Errorf("%d %+v", a.Code, p)
+	}
+	if a := h.as("admin", "PUT", www, text); a.Code != http.StatusOK {
+		t.Errorf("an admin's: %d %s", a.Code, a.Body)
+	}
+	if s := read[Tenant](h, h.as("tenant:acme", "GET", "/v1/tenants/acme", "")); s.Octets < 9000 || s.MaxOctets != 1000 {
+		t.Errorf("%+v", s)
+	}
+	if s := read[Tenant](h, h.must(http.StatusOK, "PATCH", "/v1/tenants/acme", `{"max_octets":0}`)); s.MaxOctets != 16777216 {
+		t.Errorf("%+v", s)
+	}
+	if a := h.as("tenant:acme", "PUT", www, strings.Replace(text, "x", "y", 1)); a.Code != http.StatusOK {
+		t.Errorf("after raising it: %d %s", a.Code, a.Body)
+	}
+	h.must(http.StatusUnprocessableEntity, "PATCH", "/v1/tenants/acme", `{"max_octets":1073741825}`)
 }

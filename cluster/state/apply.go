@@ -190,8 +190,8 @@ func (w *writer) put(old, d *Domain, ring keys.Ring) {
 // store is put where the keys stay as they are, and with them DueAt.
 func (w *writer) store(old, d *Domain) {
 	w.sawDomain(d)
-	meta := string(appendMeta(make([]byte, 0, usualMeta+rrsetsSize(d.Records)), d))
-	w.setDomain(record{meta, d.Branch}) // one block for both
+	r := recordOf(d)
+	w.countTenant(d.Tenant, 0, r.unusual()-w.setDomain(r).unusual())
 	if old == nil || old.wakeAt() != d.wakeAt() {
 		if old != nil && old.wakeAt() != 0 {
 			w.due.Delete(dueKey(old.wakeAt(), d.Token))

@@ -29,6 +29,9 @@ func (w *writer) addDomain(c AddDomain) Result {
 	if d.Branch, err = w.render(d, ring); err != nil {
 		return refused(invalid("domain", "%v", err))
 	}
+	if r := w.roomIn(d); r != nil {
+		return refused(r)
+	}
 	w.link(d, useOf(ring, keys.Ring{}))
 	w.put(nil, d, ring)
 	w.bumpPlatforms(d)
@@ -380,6 +383,9 @@ func (w *writer) patchDomain(c PatchDomain) Result {
 		return Result{Token: c.Token, Refusal: invalid("dmarc", "%v", err)}
 	}
 	d.Branch = branch
+	if r := w.roomIn(&d); r != nil {
+		return Result{Token: c.Token, Refusal: r}
+	}
 	if visible && d.Mode == zone.CNAME {
 		w.bumpPlatforms(&d)
 	}

@@ -147,7 +147,7 @@ func (w *writer) remove(d *Domain) {
 		w.due.Delete(dueKey(at, d.Token))
 	}
 	w.waits(d.Token, d.waitsUntil(), 0)
-	w.dropDomain(d.Token)
+	w.countTenant(d.Tenant, 0, -w.dropDomain(d.Token).unusual())
 	w.bury(d.Token)
 	w.delta.domain(d.Token)
 	w.settleReports(d.Name)
@@ -172,7 +172,7 @@ func (d *Domain) boundNames() (names []zone.Name) {
 // count keeps how many claims use an object, so that none in use is removed.
 func (w *writer) count(d *Domain, by int) {
 	w.countPool(d, by)
-	w.countTenant(d.Tenant, by)
+	w.countTenant(d.Tenant, by, 0)
 	for _, s := range d.Servers {
 		if e, ok := w.servers.Get(s.Server); ok {
 			next := *e

@@ -42,6 +42,9 @@ func (w *writer) storeRecords(old, d *Domain, field string) *Refusal {
 	if d.Branch, err = w.renderHeld(d); err != nil {
 		return invalid(field, "%v", err)
 	}
+	if r := w.roomIn(d); r != nil {
+		return r
+	}
 	w.store(old, d)
 	return nil
 }

@@ -8,23 +8,25 @@ func (w *writer) addTenant(c AddTenant) Result {
 	if r := checkTitle("name", c.Name); r != nil {
 		return refused(r)
 	}
-	if r := checkMaxDomains(c.MaxDomains); r != nil {
+	if r := checkBounds(c.MaxDomains, c.MaxOctets); r != nil {
 		return refused(r)
 	}
-	if old, ok := w.tenants.Get(c.ID); ok {
-		if old.Name == c.Name && (c.MaxDomains == 0 || c.MaxDomains == old.MaxDomains) {
-			return same
-		}
-		if old.Name == c.Name {
-			return refused(conflict("max_domains", nil, "tenant %s is there already with at most %d domains: change that of the tenant that is there", c.ID, old.DomainLimit()))
-		}
+	switch old, ok := w.tenants.Get(c.ID); {
+	case !ok:
+	case old.Name != c.Name:
 		return refused(conflict("id", nil, "tenant %s is there already with the name %s", c.ID, quote(old.Name)))
+	case c.MaxDomains != 0 && c.MaxDomains != old.MaxDomains:
+		return refused(conflict("max_domains", nil, "tenant %s is there already with at most %d domains: change that of the tenant that is there", c.ID, old.DomainLimit()))
+	case c.MaxOctets != 0 && c.MaxOctets != old.MaxOctets:
+		return refused(conflict("max_octets", nil, "tenant %s is there already with at most %d octets: change that of the tenant that is there", c.ID, old.OctetLimit()))
+	default:
+		return same
 	}
 	if w.tenants.Len() >= MaxTenants {
 		return refused(invalid("id", "%d tenants already: at most %d", w.tenants.Len(), MaxTenants))
 	}
 	w.tenantNumber++
-	w.setTenant(&Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time, MaxDomains: c.MaxDomains})
+	w.setTenant(&Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time, MaxDomains: c.MaxDomains, MaxOctets: c.MaxOctets})
 	return done
 }
 
@@ -47,25 +49,44 @@ func (w *writer) changeTenant(id string, change func(*Tenant)) Result {
 	return done
 }
 
-// limitTenant sets how many domains a tenant's own tokens may add. A bound below what
-// the tenant has takes nothing away.
+// limitTenant sets what a tenant's own tokens may add. A bound below what the tenant has
+// takes nothing away.
 func (w *writer) limitTenant(c LimitTenant) Result {
-	if r := checkMaxDomains(c.MaxDomains); r != nil {
+	var domains, octets uint32 // 0 is in bounds
+	if c.MaxDomains != nil {
+		domains = *c.MaxDomains
+	}
+	if c.MaxOctets != nil {
+		octets = *c.MaxOctets
+	}
+	if r := checkBounds(domains, octets); r != nil {
 		return refused(r)
 	}
-	return w.changeTenant(c.ID, func(t *Tenant) { t.MaxDomains = c.MaxDomains })
+	return w.changeTenant(c.ID, func(t *Tenant) {
+		if c.MaxDomains != nil {
+			t.MaxDomains = domains
+		}
+		if c.MaxOctets != nil {
+			t.MaxOctets = octets
+		}
+	})
 }
 
-func checkMaxDomains(n uint32) *Refusal {
-	if n > MaxDomains {
-		return invalid("max_domains", "%d: at most %d, or 0 for the default of %d", n, MaxDomains, DefaultTenantDomains)
+func checkBounds(domains, octets uint32) *Refusal {
+	if domains > MaxDomains {
+		return invalid("max_domains", "%d: at most %d, or 0 for the default of %d", domains, MaxDomains, DefaultTenantDomains)
+	}
+	if octets > MaxTenantOctets {
+		return invalid("max_octets", "%d: at most %d, or 0 for the default of %d", octets, MaxTenantOctets, DefaultTenantOctets)
 	}
 	return nil
 }
 
-// countTenant keeps how many claims a tenant has.
-func (w *writer) countTenant(id string, by int) {
-	w.changeTenant(id, func(t *Tenant) { t.Domains += by })
+// countTenant keeps how many claims a tenant has, and what they take.
+func (w *writer) countTenant(id string, domains, octets int) {
+	if domains != 0 || octets != 0 {
+		w.changeTenant(id, func(t *Tenant) { t.Domains, t.Octets = t.Domains+domains, t.Octets+octets })
+	}
 }
 
 // RoomFor says whether a tenant's own token may add one more domain. Else one tenant
@@ -78,4 +99,21 @@ func (t *tables) roomFor(tenant string) *Refusal {
 		return nil
 	}
 	return conflict("tenant", nil, "tenant %s has %d domains, at most %d that its own tokens add: let one end, or ask the operator to raise the bound", quote(of.ID), of.Domains, of.DomainLimit())
+}
+
+// roomIn says whether a tenant's own token may make of a claim what it is in d. What is
+// counted is what nodes hold, not what was written: one record of a name with a hundred
+// labels makes a hundred names.
+func (w *writer) roomIn(d *Domain) *Refusal {
+	of, ok := w.tenants.Get(d.Tenant)
+	if !ok || w.tenantOf(w.entry.Actor) == "" {
+		return nil
+	}
+	was, _ := w.domains.Get(d.Token.key())
+	more := recordOf(d).unusual() - was.unusual()
+	if more <= 0 || of.Octets+more <= of.OctetLimit() {
+		return nil
+	}
+	return conflict("tenant", nil, "the domains of tenant %s would take %d octets past %d each, at most %d that its own tokens fill: remove records, labels or names to sign for, or ask the operator to raise the bound",
+		quote(of.ID), of.Octets+more, usualDomain, of.OctetLimit())
 }

@@ -110,8 +110,8 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on("pool", c.ID, "removed")
 	case AddTenant:
 		text := "added as " + quote(c.Name)
-		if c.MaxDomains != 0 {
-			text += ", " + describeLimit(c.MaxDomains)
+		if c.MaxDomains != 0 || c.MaxOctets != 0 {
+			text += ", " + describeBounds(Tenant{MaxDomains: c.MaxDomains, MaxOctets: c.MaxOctets})
 		}
 		on("tenant", c.ID, "%s", text)
 		a.Tenant = c.ID
@@ -119,7 +119,8 @@ func (w *writer) describe(a *AuditEntry, c Command) {
 		on("tenant", c.ID, "%s", either(c.Suspended, "suspended", "resumed"))
 		a.Tenant = c.ID
 	case LimitTenant:
-		on("tenant", c.ID, "%s", describeLimit(c.MaxDomains))
+		of, _ := w.tenants.Get(c.ID)
+		on("tenant", c.ID, "%s", describeBounds(*of))
 		a.Tenant = c.ID
 	case StartRotation:
 		on("rotation", c.ID.String(), "%s", describeRotation(c))
@@ -207,9 +208,8 @@ func describeRotation(c StartRotation) string {
 	return kind + scope + either(c.Store, ", sealed store leaked", "") + ", old keys: " + c.Old.String()
 }
 
-func describeLimit(most uint32) string {
-	of := Tenant{MaxDomains: most}
-	return fmt.Sprintf("at most %d domains by its own tokens", of.DomainLimit())
+func describeBounds(of Tenant) string {
+	return fmt.Sprintf("by its own tokens at most %d domains and %d octets past %d each", of.DomainLimit(), of.OctetLimit(), usualDomain)
 }
 
 func (w *writer) tenantOfRotation(id Token) string {

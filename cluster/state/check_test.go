@@ -128,7 +128,7 @@ func counts(t *tables) string {
 	var b strings.Builder
 	t.pools.Scan(func(k string, e *poolEntry) bool { fmt.Fprintln(&b, "pool", k, e.domains, e.slots); return true })
 	t.servers.Scan(func(k string, e *serverEntry) bool { fmt.Fprintln(&b, "server", k, e.domains); return true })
-	t.tenants.Scan(func(k string, e *Tenant) bool { fmt.Fprintln(&b, "tenant", k, e.Domains); return true })
+	t.tenants.Scan(func(k string, e *Tenant) bool { fmt.Fprintln(&b, "tenant", k, e.Domains, e.Octets); return true })
 	t.platforms.Scan(func(k uint32, e *platformEntry) bool {
 		fmt.Fprintln(&b, "platform", k, e.domains, e.octets)
 		return true

@@ -120,12 +120,15 @@ type AddTenant struct {
 	ID         string `cbor:"1,keyasint"`
 	Name       string `cbor:"2,keyasint"`
 	MaxDomains uint32 `cbor:"3,keyasint,omitempty"` // 0: the default
+	MaxOctets  uint32 `cbor:"4,keyasint,omitempty"` // 0: the default
 }
 
-// LimitTenant sets how many domains the tenant's own tokens may add; 0: the default.
+// LimitTenant sets bounds of what the tenant's own tokens may add. Nil leaves one as it
+// is; 0: the default.
 type LimitTenant struct {
-	ID         string `cbor:"1,keyasint"`
-	MaxDomains uint32 `cbor:"2,keyasint"`
+	ID         string  `cbor:"1,keyasint"`
+	MaxDomains *uint32 `cbor:"2,keyasint,omitempty"`
+	MaxOctets  *uint32 `cbor:"3,keyasint,omitempty"`
 }
 
 // SuspendTenant suspends or resumes.

@@ -42,9 +42,9 @@ func examples() []Command {
 			SPF: []string{"ip4:192.0.2.0/24"}, SPFAll: "~all", MX: []zone.MX{{Preference: 10, Host: name("mx1.p-dns.test")}},
 			ClickA: addresses, ClickCNAME: name("edge.example"), DMARC: "v=DMARC1; p=none", Labels: labels, Policy: keys.DefaultPolicy().After(keys.Policy{SignerHold: 2 * keys.DefaultPolicy().SignerHold}, start),
 		}},
-		AddTenant{"acme", "Acmé", 7},
+		AddTenant{"acme", "Acmé", 7, 8},
 		SuspendTenant{"acme", true},
-		LimitTenant{"acme", 7},
+		LimitTenant{"acme", new(uint32(7)), new(uint32(8))},
 		AddDomain{
 			Token: tok(1), Name: name("send.customer.test"), Mode: zone.CNAME, Tenant: "acme", Pool: "default", Labels: labels,
 			SignsFor: names, DMARC: "v=DMARC1; p=none", Registrable: name("customer.test"), Suffix: true, Override: true,

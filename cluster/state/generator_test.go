@@ -122,7 +122,13 @@ func (g *generator) shared() Command {
 			return SuspendTenant{tenant, g.flag("suspended", 2)}
 		}
 		if g.flag("limit", 2) {
-			return LimitTenant{tenant, uint32(rapid.IntRange(0, 3).Draw(g.t, "most"))}
+			c := LimitTenant{ID: tenant}
+			if g.flag("domains", 2) {
+				c.MaxDomains = new(uint32(rapid.IntRange(0, 3).Draw(g.t, "most domains")))
+			} else {
+				c.MaxOctets = new(rapid.SampledFrom([]uint32{0, 1, 5000}).Draw(g.t, "most octets"))
+			}
+			return c
 		}
 		return AddTenant{ID: tenant, Name: tenant}
 	case 16:
@@ -306,6 +312,9 @@ func (g *generator) domainRecord(m Machine) Command {
 	domain := "send.customer.test"
 	if d, ok := m.Domain(c.Token); ok {
 		domain = d.Name.Host()
+	}
+	if g.flag("deep", 8) {
+		owner = strings.Repeat("x.", 90) // fills the domain with the names above it
 	}
 	c.Set = g.rrset(owner + domain)
 	return c

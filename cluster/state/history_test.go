@@ -111,7 +111,7 @@ func rarer(w *world) []Command {
 		AdmitNode{"node-4", [32]byte{1}},
 		SettleNode{"node-4"},
 		SetServing{Node: "node-3", Statement: "it is off"},
-		LimitTenant{"acme", 500},
+		LimitTenant{"acme", new(uint32(500)), new(uint32(1 << 20))},
 		DropAccessToken{"a1"},
 		PutNameServer{Label: "ns3", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.53")}},
 		DropNameServer{"ns3"},

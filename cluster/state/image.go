@@ -111,7 +111,8 @@ type imageTenant struct {
 	Name      string `cbor:"3,keyasint"`
 	Suspended bool   `cbor:"4,keyasint"`
 	CreatedAt int64  `cbor:"5,keyasint"`
-	Most      uint32 `cbor:"6,keyasint,omitempty"`
+	Domains   uint32 `cbor:"6,keyasint,omitempty"` // at most
+	Octets    uint32 `cbor:"7,keyasint,omitempty"` // at most
 }
 
 // WriteImage writes the snapshot format: versioned, checksummed, the same bytes
@@ -167,7 +168,7 @@ func (i *imageWriter) machine(t *tables) {
 	})
 	i.begin(sectionTenants)
 	t.tenants.Scan(func(_ string, t *Tenant) bool {
-		return i.object(imageTenant{t.Number, t.ID, t.Name, t.Suspended, t.CreatedAt, t.MaxDomains})
+		return i.object(imageTenant{t.Number, t.ID, t.Name, t.Suspended, t.CreatedAt, t.MaxDomains, t.MaxOctets})
 	})
 	i.begin(sectionAccess)
 	t.access.Scan(func(_ string, a *AccessToken) bool { return i.object(a) })

@@ -29,8 +29,9 @@ type claimed struct {
 	sealed map[uint16]int
 	sum    Sum // of the records
 
-	servers, pools, slots, tenants map[string]int
-	platforms                      map[uint32]int
+	servers, pools, slots map[string]int
+	platforms             map[uint32]int
+	tenants, octets       map[string]int // as Tenant.Domains and Tenant.Octets
 }
 
 type claimUse struct {
@@ -189,6 +190,7 @@ func (c *claimDecoder) claim(meta, branch []byte, sum *claimed) (record, error) 
 		return r, fmt.Errorf("claim %s: its answers are another's: %w", d.Token, errDamaged)
 	}
 	sum.add(d)
+	sum.octets[d.Tenant] += r.unusual()
 	sum.sum += r.sum()
 	return r, sum.learn(d.Token, ring, c.anew)
 }
@@ -272,8 +274,9 @@ func (s *claimed) add(d *Domain) {
 		s.pending = append(s.pending, dueKey(until, d.Token))
 	}
 	if s.pools == nil {
-		s.pools, s.slots, s.tenants = make(map[string]int), make(map[string]int), make(map[string]int)
-		s.servers, s.platforms = make(map[string]int), make(map[uint32]int)
+		s.pools, s.slots, s.servers = make(map[string]int), make(map[string]int), make(map[string]int)
+		s.platforms = make(map[uint32]int)
+		s.tenants, s.octets = make(map[string]int), make(map[string]int)
 	}
 	s.pools[d.Pool]++
 	s.tenants[d.Tenant]++
@@ -303,14 +306,15 @@ func (s *claimed) merge(o *claimed) {
 	}
 	addCounts(s.sealed, o.sealed)
 	if s.pools == nil {
-		s.servers, s.pools, s.slots, s.tenants, s.platforms = o.servers, o.pools, o.slots, o.tenants, o.platforms
+		s.servers, s.pools, s.slots, s.platforms, s.tenants, s.octets = o.servers, o.pools, o.slots, o.platforms, o.tenants, o.octets
 		return
 	}
 	addCounts(s.servers, o.servers)
 	addCounts(s.pools, o.pools)
 	addCounts(s.slots, o.slots)
-	addCounts(s.tenants, o.tenants)
 	addCounts(s.platforms, o.platforms)
+	addCounts(s.tenants, o.tenants)
+	addCounts(s.octets, o.octets)
 }
 
 func addCounts[K comparable](to, from map[K]int) {
@@ -356,7 +360,7 @@ func (w *writer) countAll(s *claimed) {
 		}
 	}
 	for id, n := range s.tenants {
-		w.countTenant(id, n)
+		w.countTenant(id, n, s.octets[id])
 	}
 	for label, n := range s.servers {
 		if e, ok := w.servers.Get(label); ok {

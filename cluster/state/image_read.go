@@ -225,8 +225,8 @@ func (w *writer) readShared(section byte, item string) error {
 		})
 	case sectionTenants:
 		return object(item, func(t imageTenant) bool {
-			twice := w.setTenant(&Tenant{Number: t.Number, ID: t.ID, Name: t.Name, Suspended: t.Suspended, CreatedAt: t.CreatedAt, MaxDomains: t.Most})
-			return !twice && t.Number > 0 && t.Number <= w.tenantNumber && t.Most <= MaxDomains
+			twice := w.setTenant(&Tenant{Number: t.Number, ID: t.ID, Name: t.Name, Suspended: t.Suspended, CreatedAt: t.CreatedAt, MaxDomains: t.Domains, MaxOctets: t.Octets})
+			return !twice && t.Number > 0 && t.Number <= w.tenantNumber && checkBounds(t.Domains, t.Octets) == nil
 		})
 	case sectionAccess:
 		return object(item, func(a AccessToken) bool {

@@ -45,6 +45,16 @@ const (
 	// its own tokens add none, where an admin gave it no bound (Tenant.MaxDomains). It
 	// does not bind whoever else adds domains for it.
 	DefaultTenantDomains = 10_000
+	// DefaultTenantOctets is the same for what its domains take in memory past
+	// usualDomain each: as much again as that many usual domains, on each node.
+	DefaultTenantOctets = 16 << 20
+	// MaxTenantOctets is the most that an admin gives one tenant: a third of what a node
+	// with a million domains has.
+	MaxTenantOctets = 1 << 30
+	// usualDomain is how many octets of a domain count as the domain's own and not as
+	// what its tenant put into it: three times the average, so that hardly a step of
+	// keys changes a tenant's count.
+	usualDomain = 8 << 10
 	// MaxClaims is the number of claims to one name. A tenant has at most one a
 	// mode, so that it takes as many tenants in league to reach it.
 	MaxClaims = 256

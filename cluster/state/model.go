@@ -58,19 +58,29 @@ type Tenant struct {
 	Name      string
 	Suspended bool  // DNS unchanged, signing documents empty
 	CreatedAt int64 // seconds since 1970, as all times here
-	// MaxDomains bounds the domains that the tenant's own tokens add; 0: see DomainLimit.
-	MaxDomains uint32
-	// Domains counts the tenant's claims that have not ended. It follows from them, and
-	// is not in the image.
-	Domains int
+	// MaxDomains and MaxOctets bound what the tenant's own tokens add; 0: see DomainLimit
+	// and OctetLimit.
+	MaxDomains, MaxOctets uint32
+	// Domains counts the tenant's claims that have not ended, and Octets what they take
+	// in memory past usualDomain each. They follow from the claims, and are not in the
+	// image.
+	Domains, Octets int
 }
 
-// DomainLimit is the bound in force.
+// DomainLimit is the bound of Domains in force.
 func (t *Tenant) DomainLimit() int {
 	if t.MaxDomains == 0 {
 		return DefaultTenantDomains
 	}
 	return int(t.MaxDomains)
+}
+
+// OctetLimit is the bound of Octets in force.
+func (t *Tenant) OctetLimit() int {
+	if t.MaxOctets == 0 {
+		return DefaultTenantOctets
+	}
+	return int(t.MaxOctets)
 }
 
 // DomainState is where a claim is in its life. Values are kept in the log.

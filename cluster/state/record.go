@@ -18,6 +18,13 @@ type record struct {
 	branch zone.Branch
 }
 
+func recordOf(d *Domain) record {
+	return record{string(appendMeta(make([]byte, 0, usualMeta+rrsetsSize(d.Records)), d)), d.Branch} // one block for both
+}
+
+// unusual is how many octets a claim takes past usualDomain.
+func (r record) unusual() int { return max(0, len(r.meta)+len(r.branch)-usualDomain) }
+
 // Tags of a target in meta.
 const (
 	targetNone      = 0

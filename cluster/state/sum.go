@@ -57,7 +57,9 @@ func (t *Tenant) sum() Sum {
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, 64), t.Number)
 	b = appendText(appendText(b, t.ID), t.Name)
 	b = binary.AppendVarint(b, t.CreatedAt)
-	b = binary.AppendVarint(binary.AppendUvarint(b, uint64(t.MaxDomains)), int64(t.Domains))
+	for _, n := range [...]int{int(t.MaxDomains), t.Domains, int(t.MaxOctets), t.Octets} {
+		b = binary.AppendVarint(b, int64(n))
+	}
 	if t.Suspended {
 		b = append(b, 1)
 	}
@@ -137,11 +139,13 @@ func (t *tables) small() Sum {
 
 // The maps that have a sum are written by these alone.
 
-func (t *tables) setDomain(r record) {
-	if old, ok := t.domains.Set(r.meta[:len(Token{})], r); ok {
+func (t *tables) setDomain(r record) (old record) {
+	old, ok := t.domains.Set(r.meta[:len(Token{})], r)
+	if ok {
 		t.sums.drop(old.sum())
 	}
 	t.sums.add(r.sum())
+	return old
 }
 
 // loadDomains is setDomain for claims that come in order, none twice; sum is that
@@ -153,10 +157,12 @@ func (t *tables) loadDomains(list []record, sum Sum) {
 	t.sums.add(sum)
 }
 
-func (t *tables) dropDomain(token Token) {
-	if old, ok := t.domains.Delete(token.key()); ok {
+func (t *tables) dropDomain(token Token) (old record) {
+	old, ok := t.domains.Delete(token.key())
+	if ok {
 		t.sums.drop(old.sum())
 	}
+	return old
 }
 
 // bury makes a token a tombstone; buryName the hash of a name that was bound.

@@ -17,7 +17,8 @@ func TestSumTellsMachinesApart(t *testing.T) {
 	for _, c := range []Command{
 		AddTenant{ID: "another", Name: "Another"},
 		SuspendTenant{"acme", true},
-		LimitTenant{"acme", 7},
+		atMost("acme", 7),
+		LimitTenant{ID: "acme", MaxOctets: new(uint32(7))},
 		PutRecord{name("p-dns.test"), rrset("www.p-dns.test", zone.TypeA, 300, "192.0.2.1")},
 		PutPool{"another", spec()},
 		SetCookieSecret{secretOf(1)},

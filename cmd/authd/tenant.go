@@ -14,7 +14,7 @@ type tenantCmd struct {
 	Add     tenantAddCmd     `cmd:"" help:"Add a tenant."`
 	List    tenantListCmd    `cmd:"" help:"List tenants."`
 	Show    tenantShowCmd    `cmd:"" help:"Show a tenant."`
-	Set     tenantSetCmd     `cmd:"" help:"Change how many domains a tenant may add by itself."`
+	Set     tenantSetCmd     `cmd:"" help:"Change how much a tenant may add by itself."`
 	Suspend tenantSuspendCmd `cmd:"" help:"Stop a tenant's signing; DNS is unchanged."`
 	Resume  tenantResumeCmd  `cmd:"" help:"Let a suspended tenant sign again."`
 }
@@ -24,6 +24,7 @@ type tenantAddCmd struct {
 	Name string `arg:"" optional:"" help:"Name for people (default: the id)."`
 
 	MaxDomains uint32 `name:"max-domains" placeholder:"N" help:"At N domains the tenant's own tokens add no more (default: 10000). Tokens of scope admin, and an import, may."`
+	MaxOctets  uint32 `name:"max-octets" placeholder:"N" help:"At N octets in memory, past 8192 for each domain, they fill domains no further (default: 16777216)."`
 }
 
 func (tenantAddCmd) Help() string {
@@ -40,7 +41,7 @@ func (c *tenantAddCmd) Run(s *session) error {
 	if name == "" {
 		name = c.ID
 	}
-	raw, err := s.post(s.ctx, v1("tenants"), nil, api.NewTenant{ID: c.ID, Name: name, MaxDomains: c.MaxDomains}, nil)
+	raw, err := s.post(s.ctx, v1("tenants"), nil, api.NewTenant{ID: c.ID, Name: name, MaxDomains: c.MaxDomains, MaxOctets: c.MaxOctets}, nil)
 	if err != nil {
 		return err
 	}
@@ -60,9 +61,9 @@ func (c *tenantListCmd) Run(s *session) error {
 }
 
 func printTenants(w io.Writer, tenants ...api.Tenant) {
-	row(w, "ID", "NAME", "DOMAINS", "MAX-DOMAINS", "SUSPENDED", "CREATED")
+	row(w, "ID", "NAME", "DOMAINS", "MAX-DOMAINS", "OCTETS", "MAX-OCTETS", "SUSPENDED", "CREATED")
 	for _, t := range tenants {
-		row(w, t.ID, t.Name, strconv.Itoa(t.Domains), strconv.Itoa(t.MaxDomains), yesNo(t.Suspended), when(&t.CreatedAt))
+		row(w, t.ID, t.Name, strconv.Itoa(t.Domains), strconv.Itoa(t.MaxDomains), strconv.Itoa(t.Octets), strconv.Itoa(t.MaxOctets), yesNo(t.Suspended), when(&t.CreatedAt))
 	}
 }
 
@@ -82,26 +83,34 @@ func (c *tenantShowCmd) Run(s *session) error {
 }
 
 type tenantSetCmd struct {
-	ID         string `arg:"" help:"Tenant."`
-	MaxDomains uint32 `name:"max-domains" required:"" placeholder:"N" help:"At N domains the tenant's own tokens add no more; 0: the default, 10000."`
-	Reason     string `help:"Why, for the audit."`
+	ID         string  `arg:"" help:"Tenant."`
+	MaxDomains *uint32 `name:"max-domains" placeholder:"N" help:"At N domains the tenant's own tokens add no more; 0: the default, 10000."`
+	MaxOctets  *uint32 `name:"max-octets" placeholder:"N" help:"At N octets in memory, past 8192 for each domain, they fill domains no further; 0: the default, 16777216."`
+	Reason     string  `help:"Why, for the audit."`
 }
 
 func (tenantSetCmd) Help() string {
-	return `A number below what the tenant has takes no domain away. Domains that leave count until they are
-gone. Tokens of scope admin, and an import, are not bound.
+	return `A number below what the tenant has takes nothing away. Domains that leave count until they are
+gone. Octets are of records, labels, names to sign for and keys, as each node holds them; most
+domains have less than the 8192 that do not count. Tokens of scope admin, and an import, are not
+bound.
 
     authd tenant set acme --max-domains 50000
+    authd tenant set acme --max-octets 67108864
 `
 }
 
 func (c *tenantSetCmd) Run(s *session) error {
+	body := api.TenantPatch{MaxDomains: c.MaxDomains, MaxOctets: c.MaxOctets}
+	if body == (api.TenantPatch{}) {
+		return usagef("nothing to change: give --max-domains or --max-octets")
+	}
 	var t api.Tenant
-	raw, err := s.patch(s.ctx, v1("tenants", c.ID), because(c.Reason), api.TenantPatch{MaxDomains: c.MaxDomains}, &t)
+	raw, err := s.patch(s.ctx, v1("tenants", c.ID), because(c.Reason), body, &t)
 	if err != nil {
 		return err
 	}
-	return s.say(raw, "tenant %s: %d domains, at most %d by its own tokens", t.ID, t.Domains, t.MaxDomains)
+	return s.say(raw, "tenant %s: %d domains, at most %d by its own tokens; %d octets past 8192 each, at most %d", t.ID, t.Domains, t.MaxDomains, t.Octets, t.MaxOctets)
 }
 
 type tenantSuspendCmd struct {
