@@ -22,8 +22,8 @@
 //   - The ring: ring.go has the keys and their stages, step.go what is due and
 //     how it is done, emergency.go a replacement out of turn, bring.go keys that
 //     operators bring, leave.go a domain that goes, takeover.go a backup that is
-//     restored, reseal.go another key-encryption key. policy.go has the times, evidence.go what a draining
-//     key waits for, encode.go the ring's octets.
+//     restored, reseal.go another key-encryption key. policy.go has the times,
+//     evidence.go what a draining key waits for, encode.go the ring's octets.
 //   - Keys: pair.go and pem.go are private halves, public.go and record.go public
 //     ones, weak.go refuses those that are no good, selector.go mints names.
 //   - Sealing: seal.go, seal_file.go.

@@ -281,7 +281,7 @@ func (d *ringDecoder) times(most int) (times map[string]int64) {
 	for range count {
 		name := d.string(maxSelector)
 		if name <= last {
-			d.fail(errors.New("freed names are not in order"))
+			d.fail(errors.New("names are not in order"))
 			return nil
 		}
 		times[name] = d.varint()
@@ -310,7 +310,7 @@ func (d *ringDecoder) rolled(r *Ring) {
 func (d *ringDecoder) urgent(r *Ring) {
 	r.Rotation = d.uint32()
 	if r.Handed = d.times(2 * slotCount); len(r.Handed) > 0 && r.Mode != Slots {
-		d.fail(errors.New("slots in a ring without"))
+		d.fail(errors.New("slots in a ring that has none"))
 	}
 	count := d.count(2)
 	if count == 0 {

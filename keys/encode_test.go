@@ -154,7 +154,7 @@ func TestRingWithAnEmergencyIsReadOnlyInItsOneForm(t *testing.T) {
 		"out of order":       {"\x02" + body + "\x00\x00\x02\x02\x01\x00\x02\x01\x01\x00\x01", "order"},
 		"twice":              {"\x02" + body + "\x00\x00\x02\x01\x01\x00\x01\x01\x01\x00\x01", "order"},
 		"part of a rotation": {"\x02" + body + "\x07\x00\x00\x01", "too many"},
-		"slots handed out":   {"\x02" + body + "\x00\x01\x02k1\x02\x00", "without"},
+		"slots handed out":   {"\x02" + body + "\x00\x01\x02k1\x02\x00", "has none"},
 		"cut short":          {urgent[:len(urgent)-1], "cut short"},
 	} {
 		if _, err := DecodeRing(c.encoded, payloads(r)); err == nil || !strings.Contains(err.Error(), c.says) {
