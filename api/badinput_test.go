@@ -179,7 +179,7 @@ func TestBodyBoundsAre413(t *testing.T) {
 		size int
 	}{
 		"any":    {"/v1/tenants", MaxBody + 1},
-		"import": {"/v1/import", MaxImportBody + 1},
+		"import": {"/v1/import", maxImportBody + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &house{T: t, replica: h.replica, handler: h.handler, log: h.log, tokens: h.tokens}

@@ -15,7 +15,7 @@ import (
 // request that showed a token makes room, so that clients without a token, however slow,
 // keep nobody with one away.
 type connections struct {
-	limits  Limits
+	limits  limits
 	refused func(reason string)
 
 	mu   sync.Mutex // guards what follows; taken when a connection opens or closes

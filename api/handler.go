@@ -103,7 +103,7 @@ type Config struct {
 	// standby published just now; 0 means 3 s.
 	ConfirmWait time.Duration
 	// BodyTime is how long a body may take that is not an import or a snapshot; 0
-	// means the Read of DefaultLimits.
+	// means 15 s, as for reading any request.
 	BodyTime time.Duration
 	// Heartbeat is how often a change stream without changes sends a sign of life; 0
 	// means 15 s.
@@ -113,8 +113,8 @@ type Config struct {
 // Bounds of a request. The header's size is bounded by the server (Listen).
 const (
 	MaxBody       = 1 << 20  // octets
-	MaxImportBody = 64 << 20 // POST /v1/import
-	MaxSnapshot   = 16 << 30 // POST /v1/cluster/snapshot; streamed, never in memory
+	maxImportBody = 64 << 20 // POST /v1/import
+	maxSnapshot   = 16 << 30 // POST /v1/cluster/snapshot; streamed, never in memory
 	maxURI        = 8 << 10
 )
 
@@ -180,7 +180,7 @@ func New(c Config) (*Handler, error) {
 		c.ConfirmWait = confirmTime
 	}
 	if c.BodyTime == 0 {
-		c.BodyTime = DefaultLimits().Read
+		c.BodyTime = defaultLimits().Read
 	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = heartbeat

@@ -58,7 +58,7 @@ func (h *Handler) registerImport() {
 		Summary: "Claim many domains",
 		Description: "Each item succeeds or is refused by itself. Sending the same import again changes nothing: " +
 			"what is there already is exists. After a 503 send it again.",
-		MaxBodyBytes: MaxImportBody,
+		MaxBodyBytes: maxImportBody,
 		// Items are checked one by one, so that one bad line is not all lines; the
 		// strict decoder still refuses what is not an import.
 		SkipValidateBody: true,

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Limits bound what one client, and all of them, can take of the server.
-type Limits struct {
+// limits bound what one client, and all of them, can take of the server.
+type limits struct {
 	Header      time.Duration // until a request's header is read
 	Read        time.Duration // until its body is read
 	Write       time.Duration // until its reply is written
@@ -34,10 +34,10 @@ const (
 	unreadOctets = 256 << 10 // the same of all requests of a connection
 )
 
-// DefaultLimits are what a slow or hostile client must not get past. The write
+// defaultLimits are what a slow or hostile client must not get past. The write
 // timeout leaves room for ?wait=served behind a slow proposal.
-func DefaultLimits() Limits {
-	return Limits{
+func defaultLimits() limits {
+	return limits{
 		Header: 5 * time.Second, Read: 15 * time.Second, Write: 30 * time.Second, Idle: 60 * time.Second,
 		HeaderBytes: 16 << 10, Connections: 1024, PerAddress: 128, Streams: 100,
 	}
@@ -58,10 +58,10 @@ type ListenConfig struct {
 	Certificate func() *tls.Certificate
 	// Handler is a *Handler, or anything else. Required.
 	Handler http.Handler
-	// Limits; the zero value means DefaultLimits.
-	Limits Limits
 	// Logger takes what goes wrong below HTTP. Required.
 	Logger *slog.Logger
+
+	limits limits // of tests; the zero value means defaultLimits
 }
 
 // Server is the API listening.
@@ -78,8 +78,8 @@ func Listen(c ListenConfig) (*Server, error) {
 	if c.Handler == nil || c.Logger == nil || len(c.Listen) == 0 {
 		return nil, errors.New("listening for the API: addresses, handler and logger are required")
 	}
-	if c.Limits == (Limits{}) {
-		c.Limits = DefaultLimits()
+	if c.limits == (limits{}) {
+		c.limits = defaultLimits()
 	}
 	s := &Server{}
 	s.configure(c)
@@ -100,7 +100,7 @@ func Listen(c ListenConfig) (*Server, error) {
 		s.sockets = append(s.sockets, socket)
 	}
 	s.serveLocal(c)
-	shared := &connections{limits: c.Limits, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}, refused: func(string) {}}
+	shared := &connections{limits: c.limits, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}, refused: func(string) {}}
 	if h, ok := c.Handler.(interface{ Refused(reason string) }); ok {
 		shared.refused = h.Refused
 	}
@@ -122,7 +122,7 @@ func Listen(c ListenConfig) (*Server, error) {
 
 // configure sets up HTTP within the limits.
 func (s *Server) configure(c ListenConfig) {
-	l := c.Limits
+	l := c.limits
 	s.http = http.Server{
 		Handler: c.Handler, ReadHeaderTimeout: l.Header, ReadTimeout: l.Read, WriteTimeout: l.Write, IdleTimeout: l.Idle,
 		MaxHeaderBytes: l.HeaderBytes, HTTP2: &http.HTTP2Config{

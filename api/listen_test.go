@@ -74,9 +74,9 @@ func TestEveryAddressIsListenedOn(t *testing.T) {
 }
 
 func TestSlowAndLargeHeadersAreCut(t *testing.T) {
-	l := DefaultLimits()
+	l := defaultLimits()
 	l.Header = 50 * time.Millisecond
-	_, addr := listening(t, ListenConfig{Limits: l})
+	_, addr := listening(t, ListenConfig{limits: l})
 	c := dial(t, addr)
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ")
 	if _, err := c.Read(make([]byte, 1)); err == nil {
@@ -97,9 +97,9 @@ func TestSlowAndLargeHeadersAreCut(t *testing.T) {
 // sends nothing or rests after a request; who has a request with one keeps his place.
 func TestConnectionsWithoutATokenMakeRoom(t *testing.T) {
 	h := newHouse(t)
-	l := DefaultLimits()
+	l := defaultLimits()
 	l.Connections = 3
-	_, addr := listening(t, ListenConfig{Limits: l, Handler: h.handler})
+	_, addr := listening(t, ListenConfig{limits: l, Handler: h.handler})
 	follow := func() net.Conn {
 		c := dial(t, addr)
 		fmt.Fprintf(c, "GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n\r\n", h.tokens["admin"])
@@ -157,9 +157,9 @@ func TestConnectionsWithoutATokenMakeRoom(t *testing.T) {
 // waited for.
 func TestBodiesOfStrangersAreNotWaitedFor(t *testing.T) {
 	h := newHouse(t)
-	l := DefaultLimits()
+	l := defaultLimits()
 	l.Read = time.Minute
-	_, addr := listening(t, ListenConfig{Limits: l, Handler: h.handler})
+	_, addr := listening(t, ListenConfig{limits: l, Handler: h.handler})
 	for _, to := range []string{"POST /v1/tenants", "GET /ready", "POST /none"} {
 		c := dial(t, addr)
 		fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", to)
@@ -172,7 +172,7 @@ func TestBodiesOfStrangersAreNotWaitedFor(t *testing.T) {
 // One address takes so many connections and not all of them; loopback, where
 // the node's own programs are, may.
 func TestOneAddressCannotTakeEveryConnection(t *testing.T) {
-	l := &connections{limits: Limits{Connections: 10, PerAddress: 2}, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}}
+	l := &connections{limits: limits{Connections: 10, PerAddress: 2}, open: map[*cappedConn]struct{}{}, from: map[netip.Addr]int{}}
 	near, far, other := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	enter := func(client netip.Addr, since int64) (c, gone *cappedConn, full string) {
 		c = &cappedConn{all: l, client: client}

@@ -110,7 +110,7 @@ func (h *Handler) registerMembers() {
 		Responses:   map[string]*huma.Response{"200": {Description: "The image", Content: binary}},
 	}, adminOnly, h.saveSnapshot)
 	h.addRaw(huma.Operation{
-		OperationID: "restore-snapshot", Method: http.MethodPost, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: MaxSnapshot,
+		OperationID: "restore-snapshot", Method: http.MethodPost, Path: "/v1/cluster/snapshot", Tags: tags, MaxBodyBytes: maxSnapshot,
 		Summary: "Replace the state of the whole cluster by a saved one",
 		Description: "A snapshot whose private halves this node cannot open is refused: give every node its key-encryption key first. " +
 			"Writes go on meanwhile; those that are acknowledged before the state is replaced are lost with the rest. An error other than `outcome_unknown` changed nothing, and no outcome is one node's alone.",
@@ -323,7 +323,7 @@ func (h *Handler) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
 	var index uint64
 	if err == nil {
 		who := cluster.Actor{ID: req.who.id, Source: req.who.source}
-		index, err = h.replica.RestoreSnapshot(r.Context(), who, http.MaxBytesReader(w, r.Body, MaxSnapshot), r.URL.Query().Get("without_keys") == "true")
+		index, err = h.replica.RestoreSnapshot(r.Context(), who, http.MaxBytesReader(w, r.Body, maxSnapshot), r.URL.Query().Get("without_keys") == "true")
 	}
 	if err != nil {
 		h.logger.Error("a snapshot was not restored", "error", err)

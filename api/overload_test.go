@@ -275,10 +275,10 @@ func TestASlowBodyIsCut(t *testing.T) {
 // A client that asks and does not read the reply is given up after the write
 // deadline.
 func TestASlowReaderIsCut(t *testing.T) {
-	l := DefaultLimits()
+	l := defaultLimits()
 	l.Write = 200 * time.Millisecond
 	ended := make(chan error, 1)
-	_, addr := listening(t, ListenConfig{Limits: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	_, addr := listening(t, ListenConfig{limits: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		block := make([]byte, 1<<20)
 		for {
 			if _, err := w.Write(block); err != nil {
@@ -328,13 +328,13 @@ func (w *stuckWriter) Write([]byte) (int, error)          { return 0, os.ErrDead
 func (w *stuckWriter) SetWriteDeadline(t time.Time) error { w.until <- t; return nil }
 
 func TestSilentConnectionsAreClosed(t *testing.T) {
-	l := DefaultLimits()
+	l := defaultLimits()
 	l.Header, l.Idle = 100*time.Millisecond, 100*time.Millisecond
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	writeCertificate(t, certFile, keyFile, "node-1")
-	_, plain := listening(t, ListenConfig{Limits: l})
-	_, secure := listening(t, ListenConfig{Limits: l, CertFile: certFile, KeyFile: keyFile})
+	_, plain := listening(t, ListenConfig{limits: l})
+	_, secure := listening(t, ListenConfig{limits: l, CertFile: certFile, KeyFile: keyFile})
 	for what, addr := range map[string]string{"before a handshake": secure, "before a request": plain} {
 		if _, err := io.ReadAll(dial(t, addr)); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("still open %s", what)
@@ -355,8 +355,8 @@ func TestAConnectionIsToldItsBounds(t *testing.T) {
 		told[binary.BigEndian.Uint16(settings)] = binary.BigEndian.Uint32(settings[2:])
 	}
 	const maxStreams, window, maxFrame, maxHeader = 3, 4, 5, 6
-	if told[maxStreams] != uint32(DefaultLimits().Streams) || told[window] != streamOctets || told[maxFrame] != frameOctets ||
-		told[maxHeader] == 0 || told[maxHeader] > 2*uint32(DefaultLimits().HeaderBytes) {
+	if told[maxStreams] != uint32(defaultLimits().Streams) || told[window] != streamOctets || told[maxFrame] != frameOctets ||
+		told[maxHeader] == 0 || told[maxHeader] > 2*uint32(defaultLimits().HeaderBytes) {
 		t.Errorf("%v", told)
 	}
 }
@@ -365,11 +365,11 @@ func TestAConnectionIsToldItsBounds(t *testing.T) {
 // nothing off the wire is given up like one of HTTP/1: the deadline of its request alone
 // would wait for a write that never ends.
 func TestASlowReaderOfHTTP2IsCut(t *testing.T) {
-	l := DefaultLimits()
+	l := defaultLimits()
 	l.Write = 200 * time.Millisecond
 	ended := make(chan struct{})
 	block := make([]byte, 1<<20)
-	c := ListenConfig{Limits: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	c := ListenConfig{limits: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		defer close(ended)
 		for {
 			if _, err := w.Write(block); err != nil {
