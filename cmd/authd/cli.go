@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -82,6 +84,19 @@ func (a *app) run(args []string) int {
 		return exitDone
 	}
 	return a.fail(command, err)
+}
+
+// asker gives what asks a person a question and reads the line of the answer.
+func (a *app) asker() func(question string) (string, error) {
+	in := bufio.NewReader(a.stdin) // which may read ahead, so one for all questions
+	return func(question string) (string, error) {
+		fmt.Fprint(a.stdout, question)
+		line, err := in.ReadString('\n')
+		if line = strings.TrimSpace(line); line != "" {
+			err = nil // the last line need not end
+		}
+		return line, err
+	}
 }
 
 // fail prints an error as people need it, and says how to exit. command is what ran.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/term"
 )
@@ -130,9 +128,8 @@ func (c *snapshotRestoreCmd) Run(s *session) error {
 
 // agreed asks, since a command for another cluster's address is soon typed.
 func (c *snapshotRestoreCmd) agreed(s *session, summary string) error {
-	fmt.Fprintf(s.stdout, "It holds %s.\nAll that the cluster at %s has since, or has instead, is lost. Type yes to go on: ", summary, s.base.Host)
-	line, err := bufio.NewReader(s.stdin).ReadString('\n')
-	if strings.TrimSpace(line) != "yes" {
+	answer, err := s.asker()(fmt.Sprintf("It holds %s.\nAll that the cluster at %s has since, or has instead, is lost. Type yes to go on: ", summary, s.base.Host))
+	if answer != "yes" {
 		return errors.Join(errors.New("nothing was changed: type yes, or give --yes"), err)
 	}
 	return nil

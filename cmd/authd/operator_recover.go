@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -111,15 +110,7 @@ func (c *raftRecoverCmd) nobodyLives(a *app, r *cluster.Recovery, caFile string)
 
 // agreed asks for what only the operator can know.
 func (c *raftRecoverCmd) agreed(a *app, r *cluster.Recovery) error {
-	in := bufio.NewReader(a.stdin)
-	ask := func(question string) (string, error) {
-		fmt.Fprint(a.stdout, question)
-		line, err := in.ReadString('\n')
-		if line = strings.TrimSpace(line); line != "" {
-			err = nil // the last line need not end
-		}
-		return line, err
-	}
+	ask := a.asker()
 	if c.Statement == "" && len(r.Lost) > 0 {
 		if c.Yes {
 			return errors.New("nothing was changed: --statement is missing: say where the disks of the other nodes are, such as \"destroyed\"; those that live on would be a second cluster")
