@@ -76,27 +76,16 @@ func cnamePlan(t testing.TB, token string) Plan {
 	return p
 }
 
-func mustRender(t testing.TB, p Plan) Branch {
-	t.Helper()
-	b, err := Render(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func mustRenderPool(t testing.TB, p PoolPlan) *Pool {
-	t.Helper()
-	out, err := RenderPool(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
+func mustRender(t testing.TB, p Plan) Branch        { t.Helper(); return rendered(t, Render, p) }
+func mustRenderPool(t testing.TB, p PoolPlan) *Pool { t.Helper(); return rendered(t, RenderPool, p) }
 func mustRenderPlatform(t testing.TB, p PlatformPlan) *Platform {
 	t.Helper()
-	out, err := RenderPlatform(p)
+	return rendered(t, RenderPlatform, p)
+}
+
+func rendered[P, A any](t testing.TB, render func(P) (A, error), p P) A {
+	t.Helper()
+	out, err := render(p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,15 @@ import (
 	"authd/zone"
 )
 
+// leaving has a claim that was proven and leaves.
+func leaving(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.prove(w.claim(1, "send.customer.test", "acme"))
+	w.must(LeaveDomain{Token: tok(1)})
+	return w
+}
+
 func TestLeavingIsNotInstantAndRestoreRevivesTheToken(t *testing.T) {
 	w := newWorld(t)
 	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
@@ -49,10 +58,7 @@ func TestLeavingIsNotInstantAndRestoreRevivesTheToken(t *testing.T) {
 }
 
 func TestRestoreAfterTheKeysAreGoneNeedsNewOnes(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	w.must(LeaveDomain{Token: tok(1)})
+	w := leaving(t)
 	w.later(9 * day)
 	w.runDue()
 	w.refuse(RestoreDomain{Token: tok(1)}, Invalid, "keys", "rsa2048")
@@ -64,10 +70,7 @@ func TestRestoreAfterTheKeysAreGoneNeedsNewOnes(t *testing.T) {
 }
 
 func TestGoneIsForEver(t *testing.T) {
-	w := newWorld(t)
-	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
-	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
-	w.must(LeaveDomain{Token: tok(1)})
+	w := leaving(t)
 	w.later(14 * day)
 	w.runDue()
 	if _, ok := w.m.Domain(tok(1)); ok || !w.m.Tombstoned(tok(1)) || len(w.m.Claims(name("send.customer.test"))) != 0 {
