@@ -36,8 +36,8 @@ func (w *writer) addAccessToken(c AddAccessToken) Result {
 	if _, ok := w.accessHash.Get(string(a.Hash[:])); ok {
 		return refused(conflict("id", nil, "token %s has the text of another token", quote(a.ID)))
 	}
-	if w.access.Len() >= MaxAccessTokens {
-		return refused(invalid("id", "%d tokens already: at most %d", w.access.Len(), MaxAccessTokens))
+	if w.access.Len() >= maxAccessTokens {
+		return refused(invalid("id", "%d tokens already: at most %d", w.access.Len(), maxAccessTokens))
 	}
 	a.CreatedAt = w.time
 	a.Subnets = slices.Clone(a.Subnets)
@@ -74,8 +74,8 @@ func (s Scope) tenant() string {
 }
 
 func checkSubnets(subnets []netip.Prefix) *Refusal {
-	if len(subnets) > MaxSubnets {
-		return invalid("subnets", "%d subnets: at most %d", len(subnets), MaxSubnets)
+	if len(subnets) > maxSubnets {
+		return invalid("subnets", "%d subnets: at most %d", len(subnets), maxSubnets)
 	}
 	for i, p := range subnets {
 		if !p.IsValid() || p != p.Masked() {

@@ -25,12 +25,12 @@ func TestTokensAreBounded(t *testing.T) {
 		return a
 	}
 	a := w.m.Applier()
-	for i := a.w.access.Len(); i < MaxAccessTokens-1; i++ {
+	for i := a.w.access.Len(); i < maxAccessTokens-1; i++ {
 		one := token(uint64(i))
 		a.w.setAccess(&one)
 		a.w.accessHash.Set(string(one.Hash[:]), one.ID)
 	}
 	w.m, _ = a.Machine()
-	w.must(AddAccessToken{token(MaxAccessTokens)})
-	w.refuse(AddAccessToken{token(MaxAccessTokens + 1)}, Invalid, "id", "at most 100000")
+	w.must(AddAccessToken{token(maxAccessTokens)})
+	w.refuse(AddAccessToken{token(maxAccessTokens + 1)}, Invalid, "id", "at most 100000")
 }

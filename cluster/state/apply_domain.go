@@ -137,8 +137,8 @@ func (w *writer) checkClaim(c AddDomain) *Refusal {
 	if r := checkSuffix(c); r != nil {
 		return r
 	}
-	if w.domains.Len() >= MaxDomains {
-		return invalid("domain", "%d claims already: at most %d", w.domains.Len(), MaxDomains)
+	if w.domains.Len() >= maxDomains {
+		return invalid("domain", "%d claims already: at most %d", w.domains.Len(), maxDomains)
 	}
 	claims := w.claimsTo(c.Name)
 	for _, o := range claims {
@@ -150,8 +150,8 @@ func (w *writer) checkClaim(c AddDomain) *Refusal {
 		}
 		return conflict("domain", []Token{o.Token}, "%s is claimed by tenant %s already: claim %s", quoteName(c.Name), quote(c.Tenant), o.Token)
 	}
-	if len(claims) >= MaxClaims {
-		return conflict("domain", nil, "%s has %d claims already: at most %d", quoteName(c.Name), len(claims), MaxClaims)
+	if len(claims) >= maxClaims {
+		return conflict("domain", nil, "%s has %d claims already: at most %d", quoteName(c.Name), len(claims), maxClaims)
 	}
 	return nil
 }
@@ -177,8 +177,8 @@ func checkSuffix(c AddDomain) *Refusal {
 // checkSignsFor checks further From: domains. Another tenant's proven zone
 // cannot be signed for.
 func (w *writer) checkSignsFor(d *Domain, names []zone.Name) ([]zone.Name, *Refusal) {
-	if len(names) > MaxSignsFor {
-		return nil, invalid("signs_for", "%d names: at most %d", len(names), MaxSignsFor)
+	if len(names) > maxSignsFor {
+		return nil, invalid("signs_for", "%d names: at most %d", len(names), maxSignsFor)
 	}
 	for i, n := range names {
 		field := element("signs_for", i)
@@ -214,11 +214,11 @@ func (w *writer) checkListers(d *Domain, field string, n zone.Name) *Refusal {
 			own++
 		}
 	}
-	if own >= MaxListers {
-		return conflict(field, nil, "%s is signed for by %d other domains of tenant %s: at most %d", quoteName(n), own, quote(d.Tenant), MaxListers)
+	if own >= maxListers {
+		return conflict(field, nil, "%s is signed for by %d other domains of tenant %s: at most %d", quoteName(n), own, quote(d.Tenant), maxListers)
 	}
-	if len(listers) >= MaxClaims {
-		return conflict(field, nil, "%s is signed for by %d domains already: at most %d", quoteName(n), len(listers), MaxClaims)
+	if len(listers) >= maxClaims {
+		return conflict(field, nil, "%s is signed for by %d domains already: at most %d", quoteName(n), len(listers), maxClaims)
 	}
 	return nil
 }
@@ -235,7 +235,7 @@ func (w *writer) giveServers(d *Domain) *Refusal {
 	if len(servers) == 0 || len(zones) == 0 {
 		return conflict("domain", nil, "a delegated domain needs a name server and a platform zone: add them first")
 	}
-	for i, s := range servers[:min(len(servers), MaxServerNames)] {
+	for i, s := range servers[:min(len(servers), maxServerNames)] {
 		p := zones[i%len(zones)]
 		n, err := targetName(d.Token, p.Apex, s.Label)
 		if err != nil {

@@ -403,11 +403,11 @@ func TestOneTenantListsANameABoundedNumberOfTimes(t *testing.T) {
 		c.SignsFor = []zone.Name{name("customer.test")}
 		return c
 	}
-	for n := range MaxListers {
+	for n := range maxListers {
 		w.must(list(n+1, "zeta"))
 	}
-	w.refuse(list(MaxListers+1, "zeta"), Conflict, "signs_for[0]", "customer.test", "at most 16")
-	w.must(list(MaxListers+2, "acme"))
+	w.refuse(list(maxListers+1, "zeta"), Conflict, "signs_for[0]", "customer.test", "at most 16")
+	w.must(list(maxListers+2, "acme"))
 	same := []zone.Name{name("customer.test"), name("other.test")}
 	w.must(PatchDomain{Token: tok(1), SignsFor: &same}) // it is one of them
 }
@@ -490,11 +490,11 @@ func TestTenantMayClaimANameOnceAMode(t *testing.T) {
 func TestClaimsToOneNameAreBounded(t *testing.T) {
 	w := newWorld(t)
 	var entries []Entry
-	for n := range MaxClaims {
+	for n := range maxClaims {
 		id := fmt.Sprintf("t%d", n)
 		entries = append(entries, Entry{At: w.at, Command: AddTenant{ID: id, Name: id}},
 			Entry{At: w.at, Command: claimOf(tok(uint64(n+1)), "send.customer1.example", zone.Delegated, id)})
 	}
 	w.all(entries)
-	w.refuse(claimOf(tok(MaxClaims+1), "send.customer1.example", zone.Delegated, "acme"), Conflict, "domain", "at most 256")
+	w.refuse(claimOf(tok(maxClaims+1), "send.customer1.example", zone.Delegated, "acme"), Conflict, "domain", "at most 256")
 }

@@ -29,8 +29,8 @@ type Invitation struct {
 }
 
 const (
-	// MaxInvitations bounds what is open at once: a cluster has a handful of nodes.
-	MaxInvitations = 64
+	// maxInvitations bounds what is open at once: a cluster has a handful of nodes.
+	maxInvitations = 64
 	// MaxInvitationLife bounds how long a join token is good, in seconds.
 	MaxInvitationLife = 7 * 24 * 3600
 	// maxAuthority bounds each part of an authority; P-256 takes some hundred octets.
@@ -108,8 +108,8 @@ func (w *writer) inviteNode(c InviteNode) Result {
 			open = append(open, other)
 		}
 	}
-	if len(open) >= MaxInvitations {
-		return refused(invalid("id", "%d nodes are invited already: at most %d", len(open), MaxInvitations))
+	if len(open) >= maxInvitations {
+		return refused(invalid("id", "%d nodes are invited already: at most %d", len(open), maxInvitations))
 	}
 	w.keepInvitations(append(open, i))
 	return done
@@ -186,7 +186,7 @@ func soundInvitations(all []Invitation) bool {
 			return false
 		}
 	}
-	return len(all) <= MaxInvitations
+	return len(all) <= maxInvitations
 }
 
 // image is what an image holds: nothing where there is none.

@@ -62,7 +62,7 @@ func TestInvitationsAreCheckedAndBounded(t *testing.T) {
 	}
 	w.refuse(SetAuthority{}, Invalid, "certificate")
 	w.refuse(SetAuthority{Authority{[]byte("c"), make([]byte, maxAuthority+1)}}, Invalid, "sealed")
-	for n := range MaxInvitations {
+	for n := range maxInvitations {
 		w.must(InviteNode{invitation("n"+strings.Repeat("x", n%60)+string(rune('a'+n/60)), byte(n+1), w.at+60)})
 	}
 	w.refuse(InviteNode{invitation("more", 1, w.at+60)}, Invalid, "id", "at most 64")

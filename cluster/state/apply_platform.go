@@ -57,8 +57,8 @@ func (w *writer) putPlatform(c PutPlatform) Result {
 
 // checkNewPlatform keeps platform zones apart from each other and from claims.
 func (w *writer) checkNewPlatform(apex zone.Name) *Refusal {
-	if w.platforms.Len() >= MaxPlatforms {
-		return invalid("zone", "%d platform zones already: at most %d", w.platforms.Len(), MaxPlatforms)
+	if w.platforms.Len() >= maxPlatforms {
+		return invalid("zone", "%d platform zones already: at most %d", w.platforms.Len(), maxPlatforms)
 	}
 	// Room for the names below it: ke1.T.dkim.P and the like.
 	if len(apex) > maxPlatformName {
@@ -169,7 +169,7 @@ func (w *writer) putRecord(c PutRecord) Result {
 		return refused(invalid("name", "%s is managed: authd answers ns1…, dkim, bounce, click, dmarc, spf and what lies below them", quoteName(set.Owner)))
 	}
 	next := *p
-	changed, r := editRecords(&next.Records, &next.octets, set, MaxPlatformRecords, MaxPlatformOctets)
+	changed, r := editRecords(&next.Records, &next.octets, set, maxPlatformRecords, maxPlatformOctets)
 	if r != nil {
 		return refused(r)
 	}
@@ -322,8 +322,8 @@ func (w *writer) putNameServer(c PutNameServer) Result {
 			return same
 		}
 		next.domains = old.domains
-	} else if w.servers.Len() >= MaxNameServers {
-		return refused(invalid("nameserver", "%d name servers already: at most %d", w.servers.Len(), MaxNameServers))
+	} else if w.servers.Len() >= maxNameServers {
+		return refused(invalid("nameserver", "%d name servers already: at most %d", w.servers.Len(), maxNameServers))
 	}
 	w.servers.Set(c.Label, next)
 	platforms, err := w.renderPlatforms()

@@ -39,10 +39,10 @@ func TestPlatformZones(t *testing.T) {
 	w.must(LeaveDomain{Token: tok(1), Now: true})
 	w.refuse(DropPlatform{apex}, Conflict, "zone", "1 pools")
 	w.must(DropPlatform{name("p-dns.example")})
-	for i := range MaxPlatforms - 1 {
+	for i := range maxPlatforms - 1 {
 		w.must(PutPlatform{name(fmt.Sprintf("more%d.test", i)), contact})
 	}
-	w.refuse(PutPlatform{name("toomany.test"), contact}, Invalid, "zone", fmt.Sprint(MaxPlatforms))
+	w.refuse(PutPlatform{name("toomany.test"), contact}, Invalid, "zone", fmt.Sprint(maxPlatforms))
 	if p, _ := w.m.Platform(name("more0.test")); p.Number != 4 {
 		t.Errorf("number %d: numbers of removed zones are used again", p.Number)
 	}
@@ -149,7 +149,7 @@ func TestNameServers(t *testing.T) {
 	w.refuse(PutNameServer{"ns1", nil}, Invalid, "addresses")
 	w.refuse(PutNameServer{"ns1", []netip.Addr{one[0], one[0]}}, Invalid, "addresses", "twice")
 	w.refuse(PutNameServer{"ns1", []netip.Addr{{}}}, Invalid, "addresses[0]")
-	w.refuse(PutNameServer{"ns1", make([]netip.Addr, MaxAddresses+1)}, Invalid, "addresses")
+	w.refuse(PutNameServer{"ns1", make([]netip.Addr, maxAddresses+1)}, Invalid, "addresses")
 	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
 	w.refuse(DropNameServer{"ns1"}, Conflict, "nameserver", "1 domains")
 	w.refuse(DropNameServer{"ns7"}, NotFound, "nameserver")
@@ -196,10 +196,10 @@ func TestPools(t *testing.T) {
 		{"a DMARC text too long", change(func(s *PoolSpec) { s.DMARC = "v=DMARC1; p=none; x=" + strings.Repeat("y", 1000) }), "dmarc", "450"},
 		{"a period too short", change(func(s *PoolSpec) { s.Policy.Period = 1 }), "dkim.period", ""},
 		{"no algorithm", change(func(s *PoolSpec) { s.Policy.Algorithms = nil }), "dkim.algorithms", ""},
-		{"too many mechanisms", change(func(s *PoolSpec) { s.SPF = make([]string, MaxSPF+1) }), "spf", fmt.Sprint(MaxSPF)},
+		{"too many mechanisms", change(func(s *PoolSpec) { s.SPF = make([]string, maxSPF+1) }), "spf", fmt.Sprint(maxSPF)},
 		{"more parts than receivers follow", change(func(s *PoolSpec) {
 			s.SPF = nil
-			for i := range MaxSPF {
+			for i := range maxSPF {
 				s.SPF = append(s.SPF, fmt.Sprintf("ip6:2001:db8:%x:ffff:ffff:ffff:ffff:ffff", 0x1000+i))
 			}
 		}), "spf", "merge"},

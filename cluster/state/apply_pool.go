@@ -34,8 +34,8 @@ func (w *writer) putPool(c PutPool) Result {
 		}
 		next.Policy = spec.Policy.After(old.Policy, w.time)
 		next.Number, next.Serial, next.domains, next.slots = old.Number, old.Serial+1, old.domains, old.slots
-	} else if w.pools.Len() >= MaxPools {
-		return refused(invalid("pool", "%d pools already: at most %d", w.pools.Len(), MaxPools))
+	} else if w.pools.Len() >= maxPools {
+		return refused(invalid("pool", "%d pools already: at most %d", w.pools.Len(), maxPools))
 	}
 	if next.answers, r = renderPool(&next.Pool, base.Apex); r != nil {
 		return refused(r)
@@ -177,8 +177,8 @@ func checkPace(p keys.Policy, slots bool) *Refusal {
 // checkSPF allows literal addresses alone, so that no receiver needs a look-up
 // of the ten it may do (RFC 7208 section 4.6.4).
 func checkSPF(in []string) ([]string, *Refusal) {
-	if len(in) > MaxSPF {
-		return nil, invalid("spf", "%d mechanisms: at most %d", len(in), MaxSPF)
+	if len(in) > maxSPF {
+		return nil, invalid("spf", "%d mechanisms: at most %d", len(in), maxSPF)
 	}
 	seen := make(map[string]bool, len(in))
 	out := make([]string, len(in))
@@ -223,8 +223,8 @@ func parsePrefix(text string) (netip.Prefix, error) {
 }
 
 func checkMX(in []zone.MX) ([]zone.MX, *Refusal) {
-	if len(in) > MaxMX {
-		return nil, invalid("mx", "%d hosts: at most %d", len(in), MaxMX)
+	if len(in) > maxMX {
+		return nil, invalid("mx", "%d hosts: at most %d", len(in), maxMX)
 	}
 	for i, mx := range in {
 		if r := checkHost(element("mx", i)+".host", mx.Host); r != nil {

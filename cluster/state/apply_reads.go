@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// MaxReadsHeads is how many nodes' journals of key reads are remembered: members
+// maxReadsHeads is how many nodes' journals of key reads are remembered: members
 // of now and of before. Past it the one that was heard of longest ago goes.
-const MaxReadsHeads = 64
+const maxReadsHeads = 64
 
 // ReadsHead is where a node's journal of key reads ended when it last said so.
 type ReadsHead struct {
@@ -58,7 +58,7 @@ func (w *writer) setReads(c SetReads) Result {
 	case found:
 		w.reads[i] = next
 		return done
-	case len(w.reads) == MaxReadsHeads:
+	case len(w.reads) == maxReadsHeads:
 		oldest := slices.MinFunc(w.reads, func(a, b ReadsHead) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Node, b.Node)) })
 		w.reads = slices.DeleteFunc(w.reads, func(h ReadsHead) bool { return h.Node == oldest.Node })
 		i, _ = findReads(w.reads, c.Node)
@@ -69,7 +69,7 @@ func (w *writer) setReads(c SetReads) Result {
 
 // soundReads says whether heads are as setReads keeps them.
 func soundReads(list []ReadsHead) bool {
-	return len(list) <= MaxReadsHeads && slices.IsSortedFunc(list, func(a, b ReadsHead) int {
+	return len(list) <= maxReadsHeads && slices.IsSortedFunc(list, func(a, b ReadsHead) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), 1) // equal names are out of order
 	})
 }

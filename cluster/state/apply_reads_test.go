@@ -27,14 +27,14 @@ func TestHeadsOfJournalsOnlyGrow(t *testing.T) {
 
 func TestHeadsOfJournalsAreBounded(t *testing.T) {
 	w := newWorld(t)
-	for n := range MaxReadsHeads + 3 {
+	for n := range maxReadsHeads + 3 {
 		w.later(60)
 		w.must(SetReads{Node: fmt.Sprintf("node-%d", n), Seq: 1})
 	}
-	if n := len(w.m.ReadsHeads()); n != MaxReadsHeads {
+	if n := len(w.m.ReadsHeads()); n != maxReadsHeads {
 		t.Errorf("%d heads", n)
 	}
-	for n, there := range map[int]bool{0: false, 2: false, 3: true, MaxReadsHeads + 2: true} {
+	for n, there := range map[int]bool{0: false, 2: false, 3: true, maxReadsHeads + 2: true} {
 		if _, ok := w.m.ReadsHead(fmt.Sprintf("node-%d", n)); ok != there {
 			t.Errorf("node-%d: %t", n, ok)
 		}

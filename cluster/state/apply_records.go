@@ -83,8 +83,8 @@ func mergeRecords(old []zone.RRset, c SetDomainRecords, apex zone.Name) ([]zone.
 	if len(next) > MaxDomainRecords {
 		return nil, invalid("sets", "%d record sets in all: at most %d", len(next), MaxDomainRecords)
 	}
-	if size := rrsetsSize(next); size > MaxDomainOctets {
-		return nil, invalid("sets", "%d octets of records in all: at most %d", size, MaxDomainOctets)
+	if size := rrsetsSize(next); size > maxDomainOctets {
+		return nil, invalid("sets", "%d octets of records in all: at most %d", size, maxDomainOctets)
 	}
 	return next, nil
 }
@@ -144,7 +144,7 @@ func (w *writer) putDomainRecord(c PutDomainRecord) Result {
 		return result
 	}
 	octets := rrsetsSize(d.Records)
-	changed, r := editRecords(&d.Records, &octets, c.Set, MaxDomainRecords, MaxDomainOctets)
+	changed, r := editRecords(&d.Records, &octets, c.Set, MaxDomainRecords, maxDomainOctets)
 	if r != nil || !changed {
 		result.Refusal = r
 		return result

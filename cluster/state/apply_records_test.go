@@ -166,7 +166,7 @@ func TestOctetsOfRecordsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	delegated := w.claim(1, "send.customer1.example", "acme")
 	var sets []zone.RRset
-	for n := range MaxDomainOctets / 28_000 {
+	for n := range maxDomainOctets / 28_000 {
 		sets = append(sets, text(fmt.Sprintf("x%02d.send.customer1.example", n)))
 	}
 	w.must(SetDomainRecords{Token: delegated, Sets: sets})

@@ -108,8 +108,8 @@ func (w *writer) checkRotationScope(s *RotationScope) *Refusal {
 			return notFound("scope.pool", "no pool %s", quote(s.Pool))
 		}
 	}
-	if len(s.Tokens) > MaxRotationList {
-		return invalid("scope.domains", "%d domains, at most %d in a list: use a tenant or a pool", len(s.Tokens), MaxRotationList)
+	if len(s.Tokens) > maxRotationList {
+		return invalid("scope.domains", "%d domains, at most %d in a list: use a tenant or a pool", len(s.Tokens), maxRotationList)
 	}
 	for i, t := range s.Tokens {
 		if _, ok := w.domains.Get(t.key()); !ok {

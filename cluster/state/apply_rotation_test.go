@@ -333,7 +333,7 @@ func TestRotationsThatCannotBeAreRefused(t *testing.T) {
 		"no pool":                 {RotationSpec{Scope: RotationScope{Pool: "nowhere"}}, NotFound, "scope.pool"},
 		"no claim":                {RotationSpec{Scope: RotationScope{Tokens: []Token{tok(77)}}}, NotFound, "scope.domains"},
 		"in order":                {RotationSpec{Scope: RotationScope{Tokens: []Token{tok(1), tok(1)}}}, Invalid, "scope.domains"},
-		"at most 5000":            {RotationSpec{Scope: RotationScope{Tokens: make([]Token, MaxRotationList+1)}}, Invalid, "scope.domains"},
+		"at most 5000":            {RotationSpec{Scope: RotationScope{Tokens: make([]Token, maxRotationList+1)}}, Invalid, "scope.domains"},
 		"emergency alone":         {RotationSpec{Scope: all, Old: keys.FateRevoke}, Invalid, "old"},
 		"with an emergency alone": {RotationSpec{Scope: all, Store: true}, Invalid, "compromised"},
 		"burns nothing":           {RotationSpec{Scope: all, Store: true, Drill: true}, Invalid, "compromised"},

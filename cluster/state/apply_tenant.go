@@ -22,8 +22,8 @@ func (w *writer) addTenant(c AddTenant) Result {
 	default:
 		return same
 	}
-	if w.tenants.Len() >= MaxTenants {
-		return refused(invalid("id", "%d tenants already: at most %d", w.tenants.Len(), MaxTenants))
+	if w.tenants.Len() >= maxTenants {
+		return refused(invalid("id", "%d tenants already: at most %d", w.tenants.Len(), maxTenants))
 	}
 	w.tenantNumber++
 	w.setTenant(&Tenant{Number: w.tenantNumber, ID: c.ID, Name: c.Name, CreatedAt: w.time, MaxDomains: c.MaxDomains, MaxOctets: c.MaxOctets})
@@ -73,11 +73,11 @@ func (w *writer) limitTenant(c LimitTenant) Result {
 }
 
 func checkBounds(domains, octets uint32) *Refusal {
-	if domains > MaxDomains {
-		return invalid("max_domains", "%d: at most %d, or 0 for the default of %d", domains, MaxDomains, DefaultTenantDomains)
+	if domains > maxDomains {
+		return invalid("max_domains", "%d: at most %d, or 0 for the default of %d", domains, maxDomains, defaultTenantDomains)
 	}
-	if octets > MaxTenantOctets {
-		return invalid("max_octets", "%d: at most %d, or 0 for the default of %d", octets, MaxTenantOctets, DefaultTenantOctets)
+	if octets > maxTenantOctets {
+		return invalid("max_octets", "%d: at most %d, or 0 for the default of %d", octets, maxTenantOctets, defaultTenantOctets)
 	}
 	return nil
 }

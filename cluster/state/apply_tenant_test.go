@@ -72,15 +72,15 @@ func TestTenantsHaveABoundByDefault(t *testing.T) {
 		(&writer{tables: forged}).countTenant("acme", n, 0)
 		return Machine{t: forged}.RoomFor("acme")
 	}
-	if at(DefaultTenantDomains-1) != nil || at(DefaultTenantDomains) == nil {
+	if at(defaultTenantDomains-1) != nil || at(defaultTenantDomains) == nil {
 		t.Error("the default does not bound")
 	}
-	w.must(atMost("acme", DefaultTenantDomains+1))
-	if at(DefaultTenantDomains) != nil {
+	w.must(atMost("acme", defaultTenantDomains+1))
+	if at(defaultTenantDomains) != nil {
 		t.Error("a bound above the default does not let more in")
 	}
 	w.must(atMost("acme", 0))
-	if at(DefaultTenantDomains) == nil {
+	if at(defaultTenantDomains) == nil {
 		t.Error("0 is not the default again")
 	}
 }
@@ -88,9 +88,9 @@ func TestTenantsHaveABoundByDefault(t *testing.T) {
 func TestABoundOfATenantIsChecked(t *testing.T) {
 	w := newWorld(t)
 	w.refuse(atMost("nobody", 1), NotFound, "tenant", "nobody")
-	w.refuse(atMost("acme", MaxDomains+1), Invalid, "max_domains", "at most 20000000")
-	w.refuse(AddTenant{ID: "new", MaxDomains: MaxDomains + 1}, Invalid, "max_domains")
-	tooMany := uint32(MaxTenantOctets + 1)
+	w.refuse(atMost("acme", maxDomains+1), Invalid, "max_domains", "at most 20000000")
+	w.refuse(AddTenant{ID: "new", MaxDomains: maxDomains + 1}, Invalid, "max_domains")
+	tooMany := uint32(maxTenantOctets + 1)
 	w.refuse(LimitTenant{ID: "acme", MaxOctets: &tooMany}, Invalid, "max_octets", "at most 1073741824")
 	w.refuse(AddTenant{ID: "new", MaxOctets: tooMany}, Invalid, "max_octets")
 	w.must(AddTenant{ID: "new", MaxDomains: 3, MaxOctets: 5})
@@ -105,7 +105,7 @@ func TestABoundOfATenantIsChecked(t *testing.T) {
 		t.Error("no bound at all changed something")
 	}
 	w.must(atMost("new", 0)) // and leaves the other alone
-	if tenant, _ := w.m.Tenant("new"); tenant.DomainLimit() != DefaultTenantDomains || tenant.OctetLimit() != 5 {
+	if tenant, _ := w.m.Tenant("new"); tenant.DomainLimit() != defaultTenantDomains || tenant.OctetLimit() != 5 {
 		t.Errorf("%+v", tenant)
 	}
 	w.checkIndexes()
@@ -145,7 +145,7 @@ func TestATenantsOwnTokensFillMemoryUpToItsBound(t *testing.T) {
 	labels := map[string]string{"a": "1"}
 	signs := []zone.Name{name("customer.test")}
 	heavy := claimOf(tok(2), "send2.customer.test", zone.Delegated, "acme")
-	for n := range MaxSignsFor {
+	for n := range maxSignsFor {
 		heavy.SignsFor = append(heavy.SignsFor, name(strings.Repeat("long.", 40)+fmt.Sprintf("n%d.test", n)))
 	}
 	more := []Command{
@@ -184,7 +184,7 @@ func TestTenantsMemoryHasABoundByDefault(t *testing.T) {
 	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
 	w.who.Actor = "own"
 	forged := w.m.tables().fork()
-	(&writer{tables: forged}).countTenant("acme", 0, DefaultTenantOctets)
+	(&writer{tables: forged}).countTenant("acme", 0, defaultTenantOctets)
 	w.m = Machine{t: forged}
 	w.refuse(PutDomainRecord{Token: tok(1), Set: deep("a", "send.customer.test")}, Conflict, "tenant", "at most 16777216")
 }

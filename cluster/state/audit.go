@@ -48,7 +48,7 @@ func ParseAuditHash(text string) (h AuditHash, err error) {
 }
 
 // audit is the window of entries that the machine keeps: bounded by MaxAudit and
-// MaxAuditOctets, whatever happens in a day. An entry is kept as its canonical
+// maxAuditOctets, whatever happens in a day. An entry is kept as its canonical
 // form behind its hash.
 type audit struct {
 	seq     uint64    // of the last entry ever
@@ -74,7 +74,7 @@ func (a *audit) push(canonical string) {
 	stored := string(a.head[:]) + canonical
 	a.entries.Push(a.seq, stored)
 	a.octets += len(stored)
-	for a.entries.Len() > MaxAudit || a.octets > MaxAuditOctets && a.entries.Len() > 1 {
+	for a.entries.Len() > MaxAudit || a.octets > maxAuditOctets && a.entries.Len() > 1 {
 		oldest := a.entries.PopMin()
 		a.octets -= len(oldest)
 		copy(a.base[:], oldest)

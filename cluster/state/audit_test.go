@@ -185,10 +185,10 @@ func TestAuditWindowIsBounded(t *testing.T) {
 func TestAuditWindowIsBoundedInOctets(t *testing.T) {
 	var a audit
 	long := strings.Repeat("x", 1<<20)
-	for range 3 * MaxAuditOctets >> 20 {
+	for range 3 * maxAuditOctets >> 20 {
 		a.push(long)
 	}
-	if a.octets > MaxAuditOctets || a.entries.Len() < MaxAuditOctets>>20-1 {
+	if a.octets > maxAuditOctets || a.entries.Len() < maxAuditOctets>>20-1 {
 		t.Errorf("%d octets in %d entries", a.octets, a.entries.Len())
 	}
 }
@@ -244,7 +244,7 @@ func TestRequestWithAKeyHappensOnce(t *testing.T) {
 	w.who.Once = MakeOnce("a1", "key", []byte("POST"), []byte("body"))
 	done := w.must(first)
 	at := w.index
-	w.later(OnceFor - 1)
+	w.later(onceFor - 1)
 	again := w.must(second)
 	if again.Token != tok(1) || again.First != at || !again.Changed || done.First != 0 {
 		t.Errorf("first %+v, then %+v", done, again)
@@ -273,7 +273,7 @@ func TestKeyIsForgottenAfterAnHour(t *testing.T) {
 	w := newWorld(t)
 	w.who.Once = MakeOnce("a1", "key", []byte("x"))
 	w.must(SuspendTenant{ID: "acme", Suspended: true})
-	w.later(OnceFor)
+	w.later(onceFor)
 	if _, ok := w.m.Once(w.who.Once); ok && w.m.Time() >= w.at {
 		t.Error("it is known still")
 	}
@@ -299,12 +299,12 @@ func TestResultsAreBoundedAndExpire(t *testing.T) {
 			n -= len(entries)
 		}
 	}
-	apply(start, MaxOnce+10, 0)
-	if n := m.tables().results.order.Len(); n != MaxOnce || m.tables().results.byKey.Len() != n {
+	apply(start, maxOnce+10, 0)
+	if n := m.tables().results.order.Len(); n != maxOnce || m.tables().results.byKey.Len() != n {
 		t.Errorf("%d results are kept", n)
 	}
-	apply(start+OnceFor, MaxOnce/(onceDrop-1)+1, MaxOnce+10)
-	if n := m.tables().results.order.Len(); n > MaxOnce/(onceDrop-1)+onceDrop {
+	apply(start+onceFor, maxOnce/(onceDrop-1)+1, maxOnce+10)
+	if n := m.tables().results.order.Len(); n > maxOnce/(onceDrop-1)+onceDrop {
 		t.Errorf("%d results are kept an hour later", n)
 	}
 	read, err := ReadImage(bytes.NewReader(image(t, m)))

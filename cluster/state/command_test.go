@@ -216,11 +216,11 @@ func TestBatchIsBounded(t *testing.T) {
 	if _, err := EncodeBatch([]Entry{{At: 1}}); err == nil {
 		t.Error("an entry without a command was encoded")
 	}
-	big := Entry{At: 1, Command: AddTenant{ID: "a", Name: strings.Repeat("x", MaxBatchBytes)}}
+	big := Entry{At: 1, Command: AddTenant{ID: "a", Name: strings.Repeat("x", maxBatchBytes)}}
 	if _, err := EncodeBatch([]Entry{big}); err == nil {
 		t.Error("a batch of too many octets was encoded")
 	}
-	if _, err := DecodeBatch(append([]byte{batchVersion}, make([]byte, MaxBatchBytes)...)); err == nil {
+	if _, err := DecodeBatch(append([]byte{batchVersion}, make([]byte, maxBatchBytes)...)); err == nil {
 		t.Error("a batch of too many octets was decoded")
 	}
 }

@@ -14,8 +14,8 @@ func checkPolicy(field, text string) *Refusal {
 	if text == "" {
 		return nil
 	}
-	if len(text) > MaxPolicy || !printable(text) {
-		return invalid(field, "%s: at most %d printable ASCII characters", quote(text), MaxPolicy)
+	if len(text) > maxPolicy || !printable(text) {
+		return invalid(field, "%s: at most %d printable ASCII characters", quote(text), maxPolicy)
 	}
 	tags := policyTags(text)
 	if len(tags) == 0 || tags[0] != [2]string{"v", "DMARC1"} {

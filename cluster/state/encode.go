@@ -90,7 +90,7 @@ func (e *Entry) Encode() (octets int, err error) {
 }
 
 // EncodeBatch packs entries into one log entry's data. Equal entries encode to
-// equal bytes. It refuses more than MaxBatch entries and MaxBatchBytes octets.
+// equal bytes. It refuses more than MaxBatch entries and maxBatchBytes octets.
 func EncodeBatch(entries []Entry) ([]byte, error) {
 	if len(entries) == 0 || len(entries) > MaxBatch {
 		return nil, fmt.Errorf("encoding batch: %d commands, want 1 to %d", len(entries), MaxBatch)
@@ -110,8 +110,8 @@ func EncodeBatch(entries []Entry) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding batch: %w", err)
 	}
-	if len(data)+1 > MaxBatchBytes {
-		return nil, fmt.Errorf("encoding batch: %d octets, at most %d", len(data)+1, MaxBatchBytes)
+	if len(data)+1 > maxBatchBytes {
+		return nil, fmt.Errorf("encoding batch: %d octets, at most %d", len(data)+1, maxBatchBytes)
 	}
 	return append([]byte{version}, data...), nil
 }
@@ -164,8 +164,8 @@ func DecodeBatch(data []byte) ([]Entry, error) {
 	if len(data) == 0 {
 		return nil, errors.New("decoding batch: no data")
 	}
-	if len(data) > MaxBatchBytes {
-		return nil, fmt.Errorf("decoding batch: %d octets, at most %d", len(data), MaxBatchBytes)
+	if len(data) > maxBatchBytes {
+		return nil, fmt.Errorf("decoding batch: %d octets, at most %d", len(data), maxBatchBytes)
 	}
 	if data[0] != batchVersion && data[0] != keyedVersion {
 		return nil, fmt.Errorf("decoding batch: version %d, this release reads %d: upgrade this node", data[0], keyedVersion)

@@ -138,7 +138,7 @@ func (g *generator) shared() Command {
 	case 17:
 		return SetAuthority{Authority{[]byte{1}, []byte{byte(rapid.IntRange(0, 3).Draw(g.t, "sealed"))}}}
 	case 15:
-		return Note{"node", "node-2", g.pick("note", "added", "removed", strings.Repeat("x", MaxTitle+1))}
+		return Note{"node", "node-2", g.pick("note", "added", "removed", strings.Repeat("x", maxTitle+1))}
 	case 13:
 		return SetCookieSecret{zone.CookieSecret{byte(rapid.IntRange(0, 3).Draw(g.t, "secret"))}}
 	case 12:

@@ -113,5 +113,5 @@ func (w *writer) readOnce(v imageOnce) bool {
 	key := string(v.Key[:])
 	_, twice := w.results.byKey.Get(key)
 	w.results.add(key, onceResult{request: v.Request, token: v.Token, index: v.Index, at: v.At, changed: v.Changed})
-	return !twice && v.At >= 0 && w.results.order.Len() <= MaxOnce
+	return !twice && v.At >= 0 && w.results.order.Len() <= maxOnce
 }

@@ -8,79 +8,79 @@ const (
 	// MaxBatch is the number of commands in one log entry: at 50 µs each an entry
 	// is applied within 20 ms.
 	MaxBatch = 256
-	// MaxBatchBytes is the size of one encoded log entry.
-	MaxBatchBytes = 4 << 20
+	// maxBatchBytes is the size of one encoded log entry.
+	maxBatchBytes = 4 << 20
 
 	maxActor  = 128  // octets of Entry.Actor
 	maxSource = 64   // octets of Entry.Source: an address and port
 	maxReason = 1000 // octets of Entry.Reason
 
-	// MaxPlatforms bounds what has to be rendered again with each name server.
-	MaxPlatforms = 16
-	// MaxPlatformRecords and MaxPlatformOctets bound the operator's records in
+	// maxPlatforms bounds what has to be rendered again with each name server.
+	maxPlatforms = 16
+	// maxPlatformRecords and maxPlatformOctets bound the operator's records in
 	// one platform zone: all are rendered again with each change of one.
-	MaxPlatformRecords = 5000
-	MaxPlatformOctets  = 1 << 20
-	// MaxNameServers is far above the four names that a customer is given.
-	MaxNameServers = 16
-	// MaxServerNames is how many names a customer puts in the NS set.
-	MaxServerNames = 4
-	// MaxAddresses bounds the addresses of one name server or click host, so that
+	maxPlatformRecords = 5000
+	maxPlatformOctets  = 1 << 20
+	// maxNameServers is far above the four names that a customer is given.
+	maxNameServers = 16
+	// maxServerNames is how many names a customer puts in the NS set.
+	maxServerNames = 4
+	// maxAddresses bounds the addresses of one name server or click host, so that
 	// an answer stays within one datagram.
-	MaxAddresses = 16
+	maxAddresses = 16
 
-	// MaxPools bounds the shared table that every query looks into.
-	MaxPools = 1000
-	// MaxSPF is the number of mechanisms in a pool: past it the include records
+	// maxPools bounds the shared table that every query looks into.
+	maxPools = 1000
+	// maxSPF is the number of mechanisms in a pool: past it the include records
 	// would cost a receiver more than the ten look-ups of RFC 7208 section 4.6.4.
-	MaxSPF = 200
-	MaxMX  = 16
-	// MaxPolicy is the length of a DMARC policy in octets: one answer of 512.
-	MaxPolicy = zone.SPFLimit
+	maxSPF = 200
+	maxMX  = 16
+	// maxPolicy is the length of a DMARC policy in octets: one answer of 512.
+	maxPolicy = zone.SPFLimit
 
-	MaxTenants      = 10_000_000
-	MaxDomains      = 20_000_000
-	MaxAccessTokens = 100_000
-	// DefaultTenantDomains is how many domains a tenant has, leaving ones too, past which
+	maxTenants      = 10_000_000
+	maxDomains      = 20_000_000
+	maxAccessTokens = 100_000
+	// defaultTenantDomains is how many domains a tenant has, leaving ones too, past which
 	// its own tokens add none, where an admin gave it no bound (Tenant.MaxDomains). It
 	// does not bind whoever else adds domains for it.
-	DefaultTenantDomains = 10_000
-	// DefaultTenantOctets is the same for what its domains take in memory past
+	defaultTenantDomains = 10_000
+	// defaultTenantOctets is the same for what its domains take in memory past
 	// usualDomain each: as much again as that many usual domains, on each node.
-	DefaultTenantOctets = 16 << 20
-	// MaxTenantOctets is the most that an admin gives one tenant: a third of what a node
+	defaultTenantOctets = 16 << 20
+	// maxTenantOctets is the most that an admin gives one tenant: a third of what a node
 	// with a million domains has.
-	MaxTenantOctets = 1 << 30
+	maxTenantOctets = 1 << 30
 	// usualDomain is how many octets of a domain count as the domain's own and not as
 	// what its tenant put into it: three times the average, so that hardly a step of
 	// keys changes a tenant's count.
 	usualDomain = 8 << 10
-	// MaxClaims is the number of claims to one name. A tenant has at most one a
+	// maxClaims is the number of claims to one name. A tenant has at most one a
 	// mode, so that it takes as many tenants in league to reach it.
-	MaxClaims = 256
-	// MaxListers is how many claims of one tenant may list one name in SignsFor; only
+	maxClaims = 256
+	// maxListers is how many claims of one tenant may list one name in SignsFor; only
 	// one of them signs for it.
-	MaxListers = 16
+	maxListers = 16
 
-	MaxLabels     = 32  // labels of a domain or pool
-	MaxLabelKey   = 63  // octets
-	MaxLabelValue = 255 // octets
-	MaxTitle      = 255 // octets of a tenant's name, a token's note, a cluster's id
-	MaxSignsFor   = 100
-	MaxSubnets    = 64
+	maxLabels     = 32  // labels of a domain or pool
+	maxLabelKey   = 63  // octets
+	maxLabelValue = 255 // octets
+	maxTitle      = 255 // octets of a tenant's name, a token's note, a cluster's id
+	maxSignsFor   = 100
+	maxSubnets    = 64
 
-	// MaxDomainRecords and MaxDomainOctets bound the extra records of one domain:
+	// MaxDomainRecords and maxDomainOctets bound the extra records of one domain:
 	// all are rendered again with each change of one.
 	MaxDomainRecords = 1000
-	MaxDomainOctets  = 256 << 10
+	maxDomainOctets  = 256 << 10
 	// MaxRRset is the number of records in one RRset.
 	MaxRRset = 100
 
-	// MaxAudit is how many changes the machine remembers, and MaxAuditOctets how
+	// MaxAudit is how many changes the machine remembers, and maxAuditOctets how
 	// much of them: entries are about 150 octets, reasons may make them longer.
 	// Each node writes all of them to files besides.
 	MaxAudit       = 100_000
-	MaxAuditOctets = 64 << 20
+	maxAuditOctets = 64 << 20
 
 	// MaxRotations is how many rotations of many domains are kept, and under way at
 	// most; plain ones leave room for emergencies.
@@ -88,15 +88,15 @@ const (
 	MaxRotations       = 64
 	maxPlainRotations  = 16
 	maxTenantRotations = 4
-	// MaxRotationList bounds a rotation's list of domains: 16 octets each, kept.
-	MaxRotationList = 5000
+	// maxRotationList bounds a rotation's list of domains: 16 octets each, kept.
+	maxRotationList = 5000
 	maxStages       = 8
 	maxHold         = 30 * 24 * 3600 // seconds
 
-	// OnceFor is how long, in seconds, a request with an Idempotency-Key is known
-	// again, and MaxOnce how many are.
-	OnceFor = 3600
-	MaxOnce = 200_000
+	// onceFor is how long, in seconds, a request with an Idempotency-Key is known
+	// again, and maxOnce how many are.
+	onceFor = 3600
+	maxOnce = 200_000
 
 	// maxPayload is the length of a DKIM record: RSA with 4096 bits needs 750.
 	maxPayload = 2048

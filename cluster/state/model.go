@@ -70,7 +70,7 @@ type Tenant struct {
 // DomainLimit is the bound of Domains in force.
 func (t *Tenant) DomainLimit() int {
 	if t.MaxDomains == 0 {
-		return DefaultTenantDomains
+		return defaultTenantDomains
 	}
 	return int(t.MaxDomains)
 }
@@ -78,7 +78,7 @@ func (t *Tenant) DomainLimit() int {
 // OctetLimit is the bound of Octets in force.
 func (t *Tenant) OctetLimit() int {
 	if t.MaxOctets == 0 {
-		return DefaultTenantOctets
+		return defaultTenantOctets
 	}
 	return int(t.MaxOctets)
 }

@@ -50,8 +50,8 @@ func checkHost(field string, n zone.Name) *Refusal {
 
 // checkLabels bounds an object's labels.
 func checkLabels(labels map[string]string) *Refusal {
-	if len(labels) > MaxLabels {
-		return invalid("labels", "%d labels: at most %d", len(labels), MaxLabels)
+	if len(labels) > maxLabels {
+		return invalid("labels", "%d labels: at most %d", len(labels), maxLabels)
 	}
 	names := make([]string, 0, len(labels))
 	for k := range labels {
@@ -59,11 +59,11 @@ func checkLabels(labels map[string]string) *Refusal {
 	}
 	sort.Strings(names) // so that every node names the same one
 	for _, k := range names {
-		if k == "" || len(k) > MaxLabelKey || !printable(k) {
-			return invalid("labels", "label name %s: want 1 to %d printable ASCII characters", quote(k), MaxLabelKey)
+		if k == "" || len(k) > maxLabelKey || !printable(k) {
+			return invalid("labels", "label name %s: want 1 to %d printable ASCII characters", quote(k), maxLabelKey)
 		}
-		if len(labels[k]) > MaxLabelValue || hasControl(labels[k]) {
-			return invalid("labels", "label %s: the value is longer than %d octets or holds control characters", quote(k), MaxLabelValue)
+		if len(labels[k]) > maxLabelValue || hasControl(labels[k]) {
+			return invalid("labels", "label %s: the value is longer than %d octets or holds control characters", quote(k), maxLabelValue)
 		}
 	}
 	return nil
@@ -90,8 +90,8 @@ func hasControl(s string) bool {
 
 // checkTitle checks a text that people read.
 func checkTitle(field, s string) *Refusal {
-	if len(s) > MaxTitle || hasControl(s) {
-		return invalid(field, "%s: at most %d octets and no control characters", quote(s), MaxTitle)
+	if len(s) > maxTitle || hasControl(s) {
+		return invalid(field, "%s: at most %d octets and no control characters", quote(s), maxTitle)
 	}
 	return nil
 }
@@ -151,8 +151,8 @@ func reserved(n, apex zone.Name) bool {
 // checkAddresses checks a list of addresses that answers are made of and gives
 // it in order. path names the list.
 func checkAddresses(path string, in []netip.Addr) ([]netip.Addr, *Refusal) {
-	if len(in) > MaxAddresses {
-		return nil, invalid(path, "%d addresses: at most %d", len(in), MaxAddresses)
+	if len(in) > maxAddresses {
+		return nil, invalid(path, "%d addresses: at most %d", len(in), maxAddresses)
 	}
 	for i, a := range in {
 		field := element(path, i)

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 )
 
-// Once makes a command happen at most once within OnceFor, however often it is
+// Once makes a command happen at most once within onceFor, however often it is
 // proposed: it is what an Idempotency-Key becomes. The zero value asks for nothing.
 type Once struct {
 	_ struct{} `cbor:",toarray"`
@@ -48,7 +48,7 @@ func (o Once) asked() bool { return o != Once{} }
 // add, and few enough to cost it nothing.
 const onceDrop = 8
 
-// results are what commands with a key came to, bounded by OnceFor and MaxOnce.
+// results are what commands with a key came to, bounded by onceFor and maxOnce.
 // Only what was done is kept: a refusal changed nothing, so it is decided anew.
 type results struct {
 	last  uint64 // number of the newest
@@ -97,7 +97,7 @@ func (r *results) trim(now int64) {
 		if !ok {
 			return
 		}
-		if v, _ := r.byKey.Get(key); v.at+OnceFor > now && r.order.Len() <= MaxOnce {
+		if v, _ := r.byKey.Get(key); v.at+onceFor > now && r.order.Len() <= maxOnce {
 			return
 		}
 		r.drop()
@@ -105,7 +105,7 @@ func (r *results) trim(now int64) {
 }
 
 // Once finds what a request came to, where it was made with the same key less
-// than OnceFor ago. A refusal means that the key was another request's.
+// than onceFor ago. A refusal means that the key was another request's.
 func (m Machine) Once(o Once) (Result, bool) { return m.tables().once(o) }
 
 func (t *tables) once(o Once) (Result, bool) {
@@ -113,7 +113,7 @@ func (t *tables) once(o Once) (Result, bool) {
 		return Result{}, false
 	}
 	v, ok := t.results.byKey.Get(string(o.Key[:]))
-	if !ok || v.at+OnceFor <= t.time {
+	if !ok || v.at+onceFor <= t.time {
 		return Result{}, false
 	}
 	if v.request != o.Request {
@@ -135,7 +135,7 @@ func (w *writer) remember(o Once, r Result) {
 		w.results.order.Delete(expired.number)
 	}
 	w.results.add(key, onceResult{request: o.Request, token: r.Token, index: w.index, at: w.time, changed: r.Changed})
-	for w.results.order.Len() > MaxOnce {
+	for w.results.order.Len() > maxOnce {
 		w.results.drop()
 	}
 }
