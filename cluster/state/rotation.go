@@ -115,10 +115,10 @@ type RotationScope struct {
 	All    bool    `cbor:"4,keyasint,omitempty"`
 }
 
-// Has says whether a claim is in a rotation: that is settled when it begins. So a domain
+// has says whether a claim is in a rotation: that is settled when it begins. So a domain
 // that changes its pool takes its part with it, as what leaked there leaked, and one that
 // comes has none.
-func (r *Rotation) Has(d *Domain) bool {
+func (r *Rotation) has(d *Domain) bool {
 	if d.CreatedAt > r.StartedAt {
 		return false
 	}
@@ -139,7 +139,7 @@ func (r *Rotation) Has(d *Domain) bool {
 func (w *writer) moves(d *Domain) {
 	var parts []uint32
 	w.rotations.Scan(func(number uint32, r *Rotation) bool {
-		if r.Scope.Pool != "" && r.Has(d) {
+		if r.Scope.Pool != "" && r.has(d) {
 			parts = append(parts, number)
 		}
 		return true
@@ -260,7 +260,7 @@ func (t *tables) inRotation(r *Rotation, from string, each func(d *Domain, in bo
 	}
 	t.domains.Ascend(from, func(_ string, rec record) bool {
 		d := t.domain(rec)
-		return each(d, r.Has(d))
+		return each(d, r.has(d))
 	})
 }
 
@@ -302,7 +302,7 @@ func (m Machine) RotationOutcome(r *Rotation, d *Domain) string {
 // Replaced are the keys of a claim, whose ring is given, that a rotation replaced
 // or is to replace.
 func (m Machine) Replaced(r *Rotation, d *Domain, ring keys.Ring) (list []keys.Key) {
-	if !r.Has(d) {
+	if !r.has(d) {
 		return nil
 	}
 	outstanding := !r.Ended() && m.RotationOutcome(r, d) == OutcomeOutstanding

@@ -216,7 +216,7 @@ func (w *writer) exposedBy(number uint32, d *Domain, was, is keys.Ring) {
 func (w *writer) putOff(d *Domain, k *keys.Key, until int64) {
 	var of []uint32
 	w.rotations.Scan(func(number uint32, r *Rotation) bool {
-		if r.Exposed < until && r.Has(d) && k.DrainedAt >= r.StartedAt && (r.EndedAt == 0 || k.DrainedAt <= r.EndedAt) {
+		if r.Exposed < until && r.has(d) && k.DrainedAt >= r.StartedAt && (r.EndedAt == 0 || k.DrainedAt <= r.EndedAt) {
 			of = append(of, number)
 		}
 		return true
