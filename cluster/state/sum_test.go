@@ -13,6 +13,8 @@ func TestSumTellsMachinesApart(t *testing.T) {
 	w := newWorld(t)
 	w.must(SetSettings{Settings{ClusterID: "test", VerificationOff: true}})
 	w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
+	other := spec()
+	other.SPFAll = "-all"
 	seen := map[Sum]string{w.m.Sum(): "the machine"}
 	for _, c := range []Command{
 		AddTenant{ID: "another", Name: "Another"},
@@ -21,22 +23,35 @@ func TestSumTellsMachinesApart(t *testing.T) {
 		LimitTenant{ID: "acme", MaxOctets: new(uint32(7))},
 		PutRecord{name("p-dns.test"), rrset("www.p-dns.test", zone.TypeA, 300, "192.0.2.1")},
 		PutPool{"another", spec()},
+		PutPool{"default", other},
 		SetCookieSecret{secretOf(1)},
 		AddAccessToken{AccessToken{ID: "a1", Hash: [32]byte{1}, Scope: ScopeAdmin}},
 		PutDomainRecord{tok(1), rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.1"), true},
 		LeaveDomain{Token: tok(1), Now: true},
-		Note{"node", "node-2", "added"},
 		CheckState{}, // nothing but the index, and that is enough
 	} {
 		next, results, _ := w.m.Apply(w.m.Index()+1, []Entry{{At: w.m.Time(), Actor: "a", Reason: "a test", Command: c}})
 		if results[0].Refusal != nil {
 			t.Fatalf("%T: %s", c, results[0].Refusal.Message)
 		}
-		if before, twice := seen[next.Sum()]; twice {
-			t.Errorf("after %T the sum is that of %s", c, before)
+		sum := unaudited(next, w.m).Sum()
+		if before, twice := seen[sum]; twice {
+			t.Errorf("after %+v the sum is that of %s", c, before)
 		}
-		seen[next.Sum()] = fmt.Sprintf("%T", c)
+		seen[sum] = fmt.Sprintf("%T", c)
 	}
+	noted, _, _ := w.m.Apply(w.m.Index()+1, []Entry{{At: w.m.Time(), Command: Note{"node", "node-2", "added"}}})
+	if noted.Sum() == unaudited(noted, w.m).Sum() {
+		t.Error("an entry of the audit does not show in the sum")
+	}
+}
+
+// unaudited is a machine with the audit of another: every change has an entry there,
+// which would tell all sums apart.
+func unaudited(m, other Machine) Machine {
+	t := m.tables().fork()
+	t.audit = other.tables().audit
+	return Machine{t: t}
 }
 
 // Memory that went bad after a claim was stored does not change the sum that is
