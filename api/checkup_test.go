@@ -26,7 +26,7 @@ func TestMistakesInCNAMEsAreNamed(t *testing.T) {
 		h.parent.records = records
 		return read[Verification](h, h.must(http.StatusOK, "POST", "/v1/domains/"+d.Token+"/verify", ""))
 	}
-	if v := verify(right()); !v.Complete || v.Proven || len(v.Records) != 5 || len(v.Notes) != 0 || !strings.Contains(v.Detail, "5 of 5") {
+	if v := verify(right()); !v.Complete || !v.Proven || len(v.Records) != 5 || len(v.Notes) != 0 || !strings.Contains(v.Detail, "5 of 5") {
 		t.Errorf("all right: %+v", v)
 	}
 	for name, c := range map[string]struct{ instead, status, hint string }{

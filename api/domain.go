@@ -19,9 +19,9 @@ type Domain struct {
 	Pool   string `json:"pool" example:"default"`
 	Token  string `json:"token" example:"b6tk3kfkxn4hnxvvwmrgjm4jwa" doc:"Addresses the claim for ever, here and in DNS."`
 	State  string `json:"state" enum:"pending,live,leaving"`
-	Proven string `json:"proven,omitempty" doc:"Why a delegated domain is answered: parent, attested, or unchecked where verification is off. Absent while it is not."`
+	Proven string `json:"proven,omitempty" doc:"Why a delegated domain is answered: parent, attested, or unchecked where verification is off. Absent while it is not. In CNAME mode, what shows that the name is this tenant's, so that its keys sign before those of unproven claims: cnames or attested."`
 	// ProofCheck is filled where one domain is shown.
-	ProofCheck *ProofCheck `json:"proof_check,omitempty" doc:"Of a pending domain: how the cluster's own asking stands. The leader asks the parent's servers a minute after the claim, then ever less often, every four hours at last, until the domain is proven or ends. Absent where no leader says."`
+	ProofCheck *ProofCheck `json:"proof_check,omitempty" doc:"Of a pending domain, and of one in CNAME mode for whose names claims of other tenants might sign: how the cluster's own asking stands. The leader asks the customer's own servers a minute after the claim, then ever less often, every four hours at last, until the domain is proven or ends, or nobody else might sign. Absent where no leader says."`
 	Records    []Record    `json:"records" nullable:"false" doc:"What the customer must add to their own DNS, once."`
 	Keys       []Key       `json:"keys" nullable:"false"`
 	// UsableForSigning: GET /v1/dkim answers with a key.
@@ -39,9 +39,9 @@ type Domain struct {
 	GoneAt           *time.Time        `json:"gone_at" doc:"When a pending or leaving domain ends."`
 }
 
-// ProofCheck is how the asking for a pending domain's proof stands.
+// ProofCheck is how the asking for a pending or contested domain's proof stands.
 type ProofCheck struct {
-	Outcome string     `json:"outcome" enum:"none,missing,unasked,refused" doc:"none: this leader has not asked yet; missing: the parent does not delegate to this claim; unasked: nobody could be asked, which says nothing of the delegation; refused: it delegates here, and something else is in the way."`
+	Outcome string     `json:"outcome" enum:"none,found,missing,unasked,refused" doc:"none: this leader has not asked yet; found: the CNAMEs lead to this claim; missing: the parent does not delegate to this claim, or no CNAME leads to its keys; unasked: nobody could be asked, which says nothing; refused: something else is in the way."`
 	Detail  string     `json:"detail,omitempty" doc:"Why, where it is unasked or refused."`
 	At      *time.Time `json:"at" doc:"When it was asked last."`
 	NextAt  time.Time  `json:"next_at" doc:"When it is asked next; verify asks at once."`
@@ -49,7 +49,7 @@ type ProofCheck struct {
 
 // proofCheck is nil where there is nothing to tell.
 func (h *Handler) proofCheck(ctx context.Context, d *state.Domain) *ProofCheck {
-	if d.State != state.Pending {
+	if d.State != state.Pending && !h.replica.Machine().Contested(d) {
 		return nil
 	}
 	c, ok := h.replica.ProofCheck(ctx, d.Token)
@@ -108,12 +108,12 @@ type DomainPatch struct {
 
 // Attestation is the body of POST /v1/domains/{domain}/attest.
 type Attestation struct {
-	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why the delegation counts as proven; kept with the domain."`
+	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why the domain counts as proven; kept with it."`
 }
 
 // Verification is what the customer's own servers said.
 type Verification struct {
-	Proven  bool     `json:"proven" doc:"The parent delegates to this claim, and that is committed. CNAME mode needs no proof: always false."`
+	Proven  bool     `json:"proven" doc:"The parent delegates to this claim, or the CNAMEs lead to its keys, and that is committed."`
 	Detail  string   `json:"detail"`
 	Parent  string   `json:"parent" example:"customer.example." doc:"The zone above."`
 	Servers []string `json:"servers" nullable:"false" doc:"Who was asked."`
@@ -143,8 +143,13 @@ func viewDomain(m state.Machine, d *state.Domain) Domain {
 		out.SignsFor = append(out.SignsFor, n.Host())
 	}
 	status := "unchecked"
-	if d.Mode == zone.Delegated {
+	switch {
+	case d.Mode == zone.Delegated:
 		out.Proven, status = proof(m, d)
+	case d.AttestedBy != "":
+		out.Proven = "attested"
+	case d.ProvenAt != 0:
+		out.Proven = "cnames"
 	}
 	for _, r := range d.CustomerRecords() {
 		out.Records = append(out.Records, Record{r.Name, r.Type, r.Value, r.TTL, hostOf(d, r.Name), status})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"authd/cluster"
 	"authd/cluster/state"
 	"authd/keys"
 	"authd/zone"
@@ -345,11 +346,11 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	if h.prober == nil {
 		return nil, notYet("", "this node has no resolver to ask customers' DNS with; ask another node")
 	}
+	if d.Mode == zone.CNAME {
+		return h.lookOver(ctx, in.Wait, in.Reason.Reason, d)
+	}
 	bounded, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	if d.Mode == zone.CNAME {
-		return h.lookOver(bounded, d)
-	}
 	found, err := h.prober.Ask(bounded, d.Name)
 	if err != nil {
 		return nil, unasked(d, err)
@@ -369,7 +370,13 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 		out.Records, out.Notes = unknownRecords(d), []string{}
 		h.logger.Info("a customer's records could not be looked at", "domain", d.Name.Host(), "error", err)
 	}
-	err = h.prove(ctx, in.Wait, in.Reason.Reason, d, seen, &out)
+	if slices.Contains(seen, d.Token) {
+		out.Detail = fmt.Sprintf("the servers of %s delegate %s to this claim", out.Parent, d.Name.Host())
+		err = h.prove(ctx, in.Wait, in.Reason.Reason, state.ProveDomain{Token: d.Token, Seen: seen, Servers: out.Servers}, &out)
+	} else {
+		out.Detail = fmt.Sprintf("the servers of %s do not delegate %s to names with the token %s; nothing was changed",
+			out.Parent, d.Name.Host(), d.Token)
+	}
 	now, err := h.domainAfter(d.Token, err)
 	if err != nil {
 		return nil, err
@@ -378,19 +385,16 @@ func (h *Handler) verifyDomain(ctx context.Context, in *struct {
 	return &struct{ Body Verification }{out}, nil
 }
 
-// lookOver checks the records of a claim in CNAME mode, which needs no proof.
-func (h *Handler) lookOver(ctx context.Context, d *state.Domain) (*struct{ Body Verification }, error) {
-	c, sight, err := h.checkDomain(ctx, d)
+// lookOver checks the records of a claim in CNAME mode, and proves it by those of its
+// keys.
+func (h *Handler) lookOver(ctx context.Context, w Wait, reason string, d *state.Domain) (*struct{ Body Verification }, error) {
+	bounded, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	c, sight, err := h.checkDomain(bounded, d)
 	if err != nil {
 		return nil, unasked(d, err)
 	}
-	now, err := h.domainAfter(d.Token, nil)
-	if err != nil {
-		return nil, err
-	}
-	out := Verification{
-		Parent: sight.Zone.String(), Servers: append([]string{}, sight.Servers...), NS: []string{}, Seen: []string{}, Domain: now.Body,
-	}
+	out := Verification{Parent: sight.Zone.String(), Servers: append([]string{}, sight.Servers...), NS: []string{}, Seen: []string{}}
 	out.take(c)
 	right := 0
 	for _, r := range c.records {
@@ -398,7 +402,25 @@ func (h *Handler) lookOver(ctx context.Context, d *state.Domain) (*struct{ Body 
 			right++
 		}
 	}
-	out.Detail = fmt.Sprintf("%d of %d records are in the zone %s; CNAME mode needs no proof", right, len(c.records), c.zone.Host())
+	count := fmt.Sprintf("%d of %d records are in the zone %s", right, len(c.records), c.zone.Host())
+	found, proof, unknown := cluster.LookAtCNAMEs(bounded, from(ctx).machine, d, h.prober.CNAMEs)
+	switch {
+	case unknown != nil:
+		out.Detail = fmt.Sprintf("%s; nothing is proven: %s", count, unknown)
+	case !found:
+		out.Detail = count + "; no CNAME leads to its keys, so nothing is proven"
+	default:
+		out.Detail = count + "; CNAMEs lead to the keys of this claim, which proves it"
+		out.Seen, out.Proven = []string{d.Token.String()}, proof == nil
+	}
+	if proof != nil {
+		err = h.prove(ctx, w, reason, *proof, &out)
+	}
+	now, err := h.domainAfter(d.Token, err)
+	if err != nil {
+		return nil, err
+	}
+	out.Domain = now.Body
 	return &struct{ Body Verification }{out}, nil
 }
 
@@ -425,30 +447,23 @@ func (h *Handler) provenBefore(t state.Token, err error) (*struct{ Body Verifica
 		return nil, err
 	}
 	return &struct{ Body Verification }{Verification{
-		Proven: true, Detail: "the same request found the delegation to this claim before; the servers were not asked again",
+		Proven: true, Detail: "the same request proved this claim before; the servers were not asked again",
 		Servers: []string{}, NS: []string{}, Seen: []string{t.String()}, Domain: now.Body,
 		Records: []CheckedRecord{}, Notes: []string{},
 	}}, nil
 }
 
-// prove commits what the parent said. That it says something else is an answer,
-// not an error.
-func (h *Handler) prove(ctx context.Context, w Wait, reason string, d *state.Domain, seen []state.Token, out *Verification) error {
-	if !slices.Contains(seen, d.Token) {
-		out.Detail = fmt.Sprintf("the servers of %s do not delegate %s to names with the token %s; nothing was changed",
-			out.Parent, d.Name.Host(), d.Token)
-		return nil
-	}
-	command := state.ProveDomain{Token: d.Token, Seen: seen, Servers: out.Servers}
-	results, index, err := h.propose(ctx, reason, command)
+// prove commits what the customer's servers said. That it is refused is an answer, not
+// an error.
+func (h *Handler) prove(ctx context.Context, w Wait, reason string, proof state.ProveDomain, out *Verification) error {
+	results, index, err := h.propose(ctx, reason, proof)
 	if err != nil {
 		return err
 	}
 	switch r := results[0].Refusal; {
 	case r == nil:
 		out.Proven = true
-		out.Detail = fmt.Sprintf("the servers of %s delegate %s to this claim", out.Parent, d.Name.Host())
-		return h.served(ctx, w, index, h.shown(ctx, w, []state.Command{command}, results)...)
+		return h.served(ctx, w, index, h.shown(ctx, w, []state.Command{proof}, results)...)
 	case r.Kind == state.Invalid || r.Kind == state.Conflict:
 		out.Detail = r.Message
 		return nil

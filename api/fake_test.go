@@ -367,6 +367,20 @@ func (p *parent) Look(_ context.Context, _ zone.Name, questions []probe.Question
 	return sight, p.err
 }
 
+func (p *parent) CNAMEs(ctx context.Context, names []zone.Name) (leads [][]zone.Name, servers []string, err error) {
+	for _, n := range names {
+		sight, _ := p.Look(ctx, n, []probe.Question{{Name: n, Type: "CNAME"}})
+		found := []zone.Name{}
+		for _, r := range sight.Answers[0].Records {
+			if r.Type == "CNAME" {
+				found = append(found, mustName(strings.TrimSuffix(r.Value, ".")))
+			}
+		}
+		leads = append(leads, found)
+	}
+	return leads, []string{"a.nic.example/192.0.2.1"}, p.err
+}
+
 func (p *parent) Ask(context.Context, zone.Name) (probe.Delegation, error) {
 	return probe.Delegation{Parent: mustName("customer.example"), Servers: []string{"a.nic.example/192.0.2.1"}, NS: p.ns}, p.err
 }

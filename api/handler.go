@@ -72,6 +72,7 @@ var _ Replica = (*cluster.Node)(nil)
 type Prober interface {
 	Ask(ctx context.Context, domain zone.Name) (probe.Delegation, error)
 	Look(ctx context.Context, within zone.Name, questions []probe.Question) (probe.Sight, error)
+	CNAMEs(ctx context.Context, names []zone.Name) (leads [][]zone.Name, servers []string, err error)
 }
 
 // Config is what New needs.

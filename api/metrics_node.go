@@ -21,7 +21,7 @@ func nodeFigures() []nodeFigure {
 		return nodeFigure{prometheus.NewDesc("authd_"+name, help, nil, nil), prometheus.CounterValue, read}
 	}
 	proofs := func(result string, read func(cluster.ProofCounts) uint64) nodeFigure {
-		return nodeFigure{prometheus.NewDesc("authd_proof_checks_total", "Looks at the parents of pending domains, by what they came to; on the leader.", nil, prometheus.Labels{"result": result}),
+		return nodeFigure{prometheus.NewDesc("authd_proof_checks_total", "Looks at the parents of pending domains and at the CNAMEs of contested ones, by what they came to; on the leader.", nil, prometheus.Labels{"result": result}),
 			prometheus.CounterValue, func(f cluster.Figures) float64 { return float64(read(f.Proofs)) }}
 	}
 	count := func(verdict string, read func(cluster.Figures) float64) nodeFigure {
@@ -66,6 +66,7 @@ func nodeFigures() []nodeFigure {
 		total("node_link_refused_total", "Connections and messages of other nodes that were turned away.", func(f cluster.Figures) float64 { return float64(f.LinkRefused) }),
 		total("log_damaged_total", "Reads of damaged log entries that the snapshot covers.", func(f cluster.Figures) float64 { return float64(f.LogDamaged) }),
 		proofs("proven", func(c cluster.ProofCounts) uint64 { return c.Proven }),
+		proofs("found", func(c cluster.ProofCounts) uint64 { return c.Found }),
 		proofs("missing", func(c cluster.ProofCounts) uint64 { return c.Missing }),
 		proofs("unasked", func(c cluster.ProofCounts) uint64 { return c.Unasked }),
 		proofs("refused", func(c cluster.ProofCounts) uint64 { return c.Refused }),

@@ -45,6 +45,9 @@ type Config struct {
 	// Parents asks the servers of the zone above a pending domain what they delegate it
 	// to, and gives their names too; an error: nobody could be asked. nil: no such asking.
 	Parents func(ctx context.Context, domain zone.Name) (ns []zone.Name, servers []string, err error)
+	// CNAMEs asks where the CNAMEs lead of claims whose names others claim too; nil: no
+	// such asking. It needs Parents.
+	CNAMEs AskCNAMEs
 	// Logger takes what an operator must know.
 	Logger *slog.Logger
 	// Now is the clock of proposals and of the rotator; nil: time.Now.

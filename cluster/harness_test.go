@@ -400,13 +400,22 @@ func claim(t testing.TB, n *Node, name string) state.Token {
 
 func claimFor(t testing.TB, n *Node, tenant, name string) state.Token {
 	t.Helper()
+	return claimAs(t, n, tenant, name, zone.Delegated)
+}
+
+func claimAs(t testing.TB, n *Node, tenant, name string, mode zone.Mode) state.Token {
+	t.Helper()
 	ctx := within(t, 20*time.Second)
 	token, err := n.NewToken()
 	must(t, err)
-	active, standby, err := n.ClaimKeys(ctx, token, keys.Minted, []keys.Algorithm{keys.RSA2048})
+	ring := keys.Minted
+	if mode == zone.CNAME {
+		ring = keys.Slots
+	}
+	active, standby, err := n.ClaimKeys(ctx, token, ring, []keys.Algorithm{keys.RSA2048})
 	must(t, err)
 	settle(t, n, state.AddDomain{
-		Token: token, Name: parseName(t, name), Mode: zone.Delegated, Tenant: tenant, Pool: "default",
+		Token: token, Name: parseName(t, name), Mode: mode, Tenant: tenant, Pool: "default",
 		Registrable: parseName(t, "customer.test."), Active: active, Standby: standby,
 	})
 	return token

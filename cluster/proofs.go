@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"authd/cluster/state"
+	"authd/zone"
 )
 
 const (
@@ -27,9 +28,14 @@ const (
 	proofsFlight = 64
 	// proofTime bounds one look.
 	proofTime = 20 * time.Second
-	// maxProofs is how many claims are remembered. Others come in as these go; more
-	// could not all be asked within proofMost anyway.
-	maxProofs = 200_000
+	// maxProofs is how many claims are remembered, and maxContested how many of them
+	// because their names are contested, which may be for ever. Others come in as these
+	// go; more could not all be asked within proofMost anyway.
+	maxProofs    = 200_000
+	maxContested = 100_000
+	// sharedStep is how many entries of the indexes of names a round goes through in
+	// search of contested ones: some ten minutes for a million.
+	sharedStep = 2000
 	// proofsAnew is the time after which all pending claims are gone through again: a
 	// restore may bring older ones.
 	proofsAnew = 10 * time.Minute
@@ -37,9 +43,10 @@ const (
 	maxProofSaid = 200
 )
 
-// Outcomes of a look at a pending claim's parent.
+// Outcomes of a look at a pending claim's parent, or at the CNAMEs of a contested one.
 const (
-	ProofMissing = "missing" // the parent does not delegate to this claim
+	ProofFound   = "found"   // the CNAMEs lead to this claim
+	ProofMissing = "missing" // the parent does not delegate to this claim, or no CNAME leads to it
 	ProofUnasked = "unasked" // nobody could be asked, which says nothing of the claim
 	ProofRefused = "refused" // it does, and that is not enough: Detail says why
 
@@ -47,7 +54,7 @@ const (
 	proofUnsettled = "unsettled" // it may not be committed
 )
 
-// ProofCheck is how the asking for a pending claim's proof stands.
+// ProofCheck is how the asking for a pending or contested claim's proof stands.
 type ProofCheck struct {
 	Outcome string `cbor:"1,keyasint"` // of the last look; empty: this leader has not looked yet
 	Detail  string `cbor:"2,keyasint"`
@@ -56,12 +63,16 @@ type ProofCheck struct {
 }
 
 // ProofCounts are what became of the looks since this node started.
-type ProofCounts struct{ Proven, Missing, Unasked, Refused uint64 }
+type ProofCounts struct{ Proven, Found, Missing, Unasked, Refused uint64 }
 
 // prover asks, on the leader, the parents of pending claims whether they delegate by
 // now, so that a customer who did his part need not tell anybody. It proposes what
 // anybody may by verify; Apply decides. What it remembers is its own: another leader
 // begins at what the claims' age says.
+//
+// In mode cname a proof only matters where several tenants might sign for one name. It
+// goes through the names in search of those, and looks at their claims for as long as
+// they are contested: a customer may move from one to another.
 type prover struct {
 	node *Node
 
@@ -70,13 +81,17 @@ type prover struct {
 	known  map[state.Token]*proof
 	queue  proofQueue
 	from   int64     // of the claim that was taken in last: since when it waits
-	anew   time.Time // when all pending claims are read again
-	flight int       // looks under way
-	counts ProofCounts
+	anew   time.Time // when all claims are read again
+	shared string    // where the search for contested names goes on; "": it begins
+	since  uint64    // the index of the machine in which it began
+	// contested is how many of known are.
+	contested int
+	flight    int // looks under way
+	counts    ProofCounts
 }
 
-// proof is a pending claim that is in the queue, or being looked at. The prover's mu
-// guards it.
+// proof is a pending or contested claim that is in the queue, or being looked at. The
+// prover's mu guards it.
 type proof struct {
 	ProofCheck
 	state.Waiting
@@ -126,6 +141,7 @@ func (p *prover) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.known, p.queue, p.from, p.anew = nil, nil, 0, time.Time{}
+	p.shared, p.since, p.contested = "", 0, 0
 }
 
 // round takes new claims in, and gives those to be looked at now.
@@ -133,11 +149,15 @@ func (p *prover) round(m state.Machine, now time.Time) (due []dueProof) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.takeIn(m, now)
+	p.takeContested(m, now)
 	for len(p.queue) > 0 && p.queue[0].Next <= now.Unix() && len(due) < proofsRound && p.flight < proofsFlight {
 		c := heap.Pop(&p.queue).(*proof)
 		d, ok := m.Domain(c.Token)
-		if !ok || d.State != state.Pending {
+		if !ok || !stillWaits(m, d, c.Waiting) {
 			delete(p.known, c.Token)
+			if c.Contested != "" {
+				p.contested--
+			}
 			continue
 		}
 		due = append(due, dueProof{c, d})
@@ -152,7 +172,7 @@ func (p *prover) takeIn(m state.Machine, now time.Time) {
 		p.known = make(map[state.Token]*proof)
 	}
 	if !now.Before(p.anew) {
-		p.from, p.anew = 0, now.Add(proofsAnew)
+		p.from, p.since, p.anew = 0, 0, now.Add(proofsAnew)
 	}
 	for w := range m.Pending(p.from) {
 		if c, ok := p.known[w.Token]; ok {
@@ -163,10 +183,48 @@ func (p *prover) takeIn(m state.Machine, now time.Time) {
 		if len(p.known) >= maxProofs {
 			return
 		}
-		c := &proof{ProofCheck{Next: firstProof(w, now)}, w}
-		p.known[w.Token], p.from = c, w.Since
-		heap.Push(&p.queue, c)
+		p.add(w, now)
+		p.from = w.Since
 	}
+}
+
+func (p *prover) add(w state.Waiting, now time.Time) {
+	c := &proof{ProofCheck{Next: firstProof(w, now)}, w}
+	p.known[w.Token] = c
+	heap.Push(&p.queue, c)
+}
+
+// takeContested goes on through the names that several claims share, and adds the claims
+// whose CNAMEs decide between them. It begins again where something was written since.
+// mu is held.
+func (p *prover) takeContested(m state.Machine, now time.Time) {
+	if p.node.c.CNAMEs == nil || m.Settings().VerificationOff {
+		return
+	}
+	if p.shared == "" {
+		if p.since == m.Index() {
+			return
+		}
+		p.since = m.Index()
+	}
+	var names []zone.Name
+	names, p.shared = m.Shared(p.shared, sharedStep)
+	for _, n := range names {
+		for _, w := range m.Contest(n) {
+			if p.known[w.Token] == nil && p.contested < maxContested && len(p.known) < maxProofs {
+				p.add(w, now)
+				p.contested++
+			}
+		}
+	}
+}
+
+// stillWaits says whether a claim waits for what it was taken in for.
+func stillWaits(m state.Machine, d *state.Domain, w state.Waiting) bool {
+	if w.Contested == "" {
+		return d.State == state.Pending
+	}
+	return slices.ContainsFunc(m.Contest(w.Contested), func(o state.Waiting) bool { return o.Token == d.Token })
 }
 
 // proofPause is the time until the next look at a claim, by how long it has waited.
@@ -182,11 +240,16 @@ func firstProof(w state.Waiting, now time.Time) int64 {
 	return max(now.Add(rest).Unix(), w.Since+int64(proofFirst/time.Second))
 }
 
-// look asks a claim's parent, proposes what it says, and notes what came of it.
+// look asks a claim's parent, or for its CNAMEs, proposes what that says, and notes what
+// came of it.
 func (p *prover) look(due dueProof) {
 	ctx, cancel := context.WithTimeout(p.node.ctx, proofTime)
 	defer cancel()
-	outcome, detail := p.ask(ctx, due.domain)
+	ask := p.ask
+	if due.domain.Mode == zone.CNAME {
+		ask = p.askCNAMEs
+	}
+	outcome, detail := ask(ctx, due.domain)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.flight--
@@ -195,6 +258,11 @@ func (p *prover) look(due dueProof) {
 	switch outcome {
 	case proofProven:
 		p.counts.Proven++
+		if due.domain.Mode == zone.CNAME {
+			outcome = ProofFound // and it goes on
+		}
+	case ProofFound:
+		p.counts.Found++
 	case ProofMissing:
 		p.counts.Missing++
 	case ProofUnasked:
@@ -222,14 +290,32 @@ func (p *prover) ask(ctx context.Context, d *state.Domain) (outcome, detail stri
 	if !slices.Contains(seen, d.Token) {
 		return ProofMissing, ""
 	}
-	results, _, err := p.node.Propose(ctx, Actor{ID: "prover"}, state.ProveDomain{Token: d.Token, Seen: seen, Servers: servers})
+	return p.propose(ctx, d, state.ProveDomain{Token: d.Token, Seen: seen, Servers: servers})
+}
+
+// askCNAMEs says what a look at the CNAMEs of a contested claim came to.
+func (p *prover) askCNAMEs(ctx context.Context, d *state.Domain) (outcome, detail string) {
+	found, proof, err := LookAtCNAMEs(ctx, p.node.Machine(), d, p.node.c.CNAMEs)
+	switch {
+	case err != nil:
+		return ProofUnasked, err.Error()
+	case !found:
+		return ProofMissing, ""
+	case proof == nil:
+		return ProofFound, ""
+	}
+	return p.propose(ctx, d, *proof)
+}
+
+func (p *prover) propose(ctx context.Context, d *state.Domain, proof state.ProveDomain) (outcome, detail string) {
+	results, _, err := p.node.Propose(ctx, Actor{ID: "prover"}, proof)
 	switch {
 	case err != nil:
 		return proofUnsettled, err.Error()
 	case results[0].Refusal != nil:
 		return ProofRefused, results[0].Refusal.Message
 	}
-	p.node.logger.Info("a pending domain is proven: its parent delegates to it", "domain", d.Name.Host(), "claim", d.Token)
+	p.node.logger.Info("a domain is proven: its customer's DNS leads to it", "domain", d.Name.Host(), "claim", d.Token, "no_longer", proof.Gone)
 	return proofProven, ""
 }
 
@@ -249,7 +335,7 @@ func (p *prover) counted() ProofCounts {
 	return p.counts
 }
 
-// ProofCheck asks the leader how the asking for a pending claim's proof stands; false
+// ProofCheck asks the leader how the asking for such a claim's proof stands; false
 // where it does not ask for this one, or there is no leader to ask.
 func (n *Node) ProofCheck(ctx context.Context, t state.Token) (c ProofCheck, ok bool) {
 	if n.leads() {

@@ -22,6 +22,61 @@ type fakeParents struct {
 	now   int // looks under way
 	most  int
 	hangs bool
+	// leads are the customers' CNAMEs, and dark the names for which nobody answers.
+	leads  map[zone.Name]zone.Name
+	dark   map[zone.Name]bool
+	looked []zone.Name
+}
+
+func (f *fakeParents) cnames(_ context.Context, names []zone.Name) (leads [][]zone.Name, servers []string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looked = append(f.looked, names...)
+	dark := 0
+	for _, n := range names {
+		var found []zone.Name
+		if f.dark[n] {
+			dark++
+		} else if found = []zone.Name{}; f.leads[n] != "" {
+			found = append(found, f.leads[n])
+		}
+		leads = append(leads, found)
+	}
+	if dark == len(names) {
+		return nil, nil, errors.New("no server of the customer's answers")
+	}
+	return leads, []string{"ns.customer.test./192.0.2.7"}, nil
+}
+
+// point has the customer's CNAMEs lead to the keys of these claims alone.
+func (f *fakeParents) point(claims ...*state.Domain) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leads = make(map[zone.Name]zone.Name)
+	for _, d := range claims {
+		names, targets := d.KeyAliases()
+		for i, n := range names {
+			f.leads[n] = targets[i]
+		}
+	}
+}
+
+// darken has nobody answer for these names.
+func (f *fakeParents) darken(names ...zone.Name) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dark = make(map[zone.Name]bool)
+	for _, n := range names {
+		f.dark[n] = true
+	}
+}
+
+// looks gives the names that were asked for since it was called last.
+func (f *fakeParents) looks() (names []zone.Name) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names, f.looked = f.looked, nil
+	return names
 }
 
 func (f *fakeParents) ask(ctx context.Context, domain zone.Name) ([]zone.Name, []string, error) {
@@ -65,7 +120,7 @@ func withParents(t *testing.T, test func(t *testing.T, v *virtual, f *fakeParent
 		config := v.config
 		v.config = func(c *Config) {
 			config(c)
-			c.Parents = f.ask
+			c.Parents, c.CNAMEs = f.ask, f.cnames
 		}
 		v.startAll()
 		seed(t, v.waitLeader())

@@ -137,8 +137,8 @@ func (w *writer) checkClaim(c AddDomain) *Refusal {
 	if r := checkSuffix(c); r != nil {
 		return r
 	}
-	if w.domains.Len() >= maxDomains {
-		return invalid("domain", "%d claims already: at most %d", w.domains.Len(), maxDomains)
+	if r := roomForClaim(w.domains.Len(), w.gone.len()); r != nil {
+		return r
 	}
 	claims := w.claimsTo(c.Name)
 	for _, o := range claims {
@@ -152,6 +152,18 @@ func (w *writer) checkClaim(c AddDomain) *Refusal {
 	}
 	if len(claims) >= maxClaims {
 		return conflict("domain", nil, "%s has %d claims already: at most %d", quoteName(c.Name), len(claims), maxClaims)
+	}
+	return nil
+}
+
+// roomForClaim bounds the claims that there are, and those that there ever were: of
+// each the token stays.
+func roomForClaim(claims, ended int) *Refusal {
+	if claims >= maxDomains {
+		return invalid("domain", "%d claims already: at most %d", claims, maxDomains)
+	}
+	if claims+ended >= maxTombstones {
+		return invalid("domain", "%d claims already and %d that have ended, whose tokens are never forgotten: at most %d in all: restore those that come back, or found another cluster", claims, ended, maxTombstones)
 	}
 	return nil
 }

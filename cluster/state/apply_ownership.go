@@ -9,6 +9,7 @@ import (
 // proveDomain makes a pending claim the owner of its subtree. Where another
 // tenant owned the name and the parent no longer carries that one's token,
 // ownership moves in this one command: at no index do two claims own a name.
+// A claim in mode cname comes to own nothing: see proveAliases.
 func (w *writer) proveDomain(c ProveDomain) Result {
 	old, r := w.claim(c.Token)
 	if r != nil {
@@ -16,6 +17,10 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 	}
 	result := Result{Token: c.Token}
 	if result.Refusal = w.checkProof(old, c); result.Refusal != nil {
+		return result
+	}
+	if old.Mode == zone.CNAME {
+		result.Changed = w.proveAliases(old, c)
 		return result
 	}
 	if old.owns() {
@@ -26,10 +31,7 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 		return result
 	}
 	d := *old
-	d.State, d.ProvenAt, d.GoneAt, d.AttestedBy = Live, w.time, 0, ""
-	if c.Attested {
-		d.AttestedBy = w.entry.Actor + ": " + w.entry.Reason
-	}
+	d.State, d.ProvenAt, d.GoneAt, d.AttestedBy = Live, w.time, 0, w.attestor(c)
 	touched(&d)
 	if owner != nil {
 		// The zone goes on with another claim's answers: its serial must not fall.
@@ -55,11 +57,11 @@ func (w *writer) proveDomain(c ProveDomain) Result {
 
 // checkProof checks what the proposer saw, or that an admin may speak for it.
 func (w *writer) checkProof(d *Domain, c ProveDomain) *Refusal {
-	switch {
-	case d.Mode != zone.Delegated:
-		return invalid("domain", "%s is in mode cname, which owns nothing but its targets and needs no proof", quoteName(d.Name))
-	case d.State == Leaving:
+	if d.State == Leaving {
 		return conflict("domain", []Token{d.Token}, "claim %s of %s is leaving: restore it first", d.Token, quoteName(d.Name))
+	}
+	if d.Mode == zone.CNAME {
+		return w.checkAliases(d, c)
 	}
 	if c.Attested {
 		if w.entry.Reason == "" {
@@ -81,6 +83,26 @@ func (w *writer) checkProof(d *Domain, c ProveDomain) *Refusal {
 	}
 	if others != nil {
 		return conflict("domain", others, "the parent's servers name two claims to %s, %s and %s, which proves neither: keep the NS records of one", quoteName(d.Name), d.Token, tokenList(others))
+	}
+	return nil
+}
+
+// checkAliases is checkProof in mode cname. That two claims have their CNAMEs in one
+// zone is nothing wrong: they have other names, and a customer may have two providers.
+func (w *writer) checkAliases(d *Domain, c ProveDomain) *Refusal {
+	if !c.Attested {
+		if !slices.Contains(c.Seen, d.Token) {
+			return invalid("domain", "no CNAME below %s leads to a key of claim %s: add its CNAME records", quoteName(d.Name), d.Token)
+		}
+		return nil
+	}
+	if w.entry.Reason == "" {
+		return invalid("reason", "attesting %s needs a reason", quoteName(d.Name))
+	}
+	for _, o := range w.claimsTo(d.Name) {
+		if o.Tenant != d.Tenant && o.vouches(d.Name) == vouchCNAME {
+			return conflict("domain", []Token{o.Token}, "%s is proven for tenant %s by claim %s: only the customer's own CNAMEs can move it, or an admin ends that claim", quoteName(d.Name), quote(o.Tenant), o.Token)
+		}
 	}
 	return nil
 }

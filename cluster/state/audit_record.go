@@ -168,6 +168,9 @@ func (w *writer) describeClaim(c Command) string {
 		if c.Attested {
 			return "attested"
 		}
+		if len(c.Gone) > 0 {
+			return "proven by " + listOf(c.Servers) + ", and no longer " + tokenList(c.Gone)
+		}
 		return "proven by " + listOf(c.Servers)
 	case LeaveDomain:
 		return either(c.Now, "ended at once", "leaving")

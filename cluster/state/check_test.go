@@ -39,6 +39,61 @@ func checkMachine(t failer, m Machine) {
 	}
 	checkOwners(t, m)
 	checkRotations(t, m)
+	checkSigners(t, m)
+}
+
+// checkSigners looks at each name that any claim has or lists: nobody signs for it while
+// another's live claim vouches better, and what several claims share is found.
+func checkSigners(t failer, m Machine) {
+	t.Helper()
+	by := make(map[zone.Name][]*Domain)
+	for d := range m.Domains(Token{}) {
+		for _, n := range append([]zone.Name{d.Name}, d.SignsFor...) {
+			by[n] = append(by[n], d)
+		}
+	}
+	want := 0
+	for n, all := range by {
+		if len(all) > 1 {
+			want++
+		}
+		signer, ok := m.SignerFor(n, "")
+		best, own := vouchNone, vouchNone
+		for _, d := range all {
+			if d.State != Live {
+				continue
+			}
+			if best = max(best, d.vouches(n)); !ok {
+				t.Fatalf("nobody signs for %s, and %s might", n, d.Token)
+			}
+			if d.Tenant == signer.Tenant {
+				own = max(own, d.vouches(n))
+			}
+		}
+		if ok && (signer.State != Live || own < best) {
+			t.Fatalf("%s of %s signs for %s, for which another vouches better", signer.Token, signer.Tenant, n)
+		}
+		for _, w := range m.Contest(n) {
+			if d, _ := m.Domain(w.Token); best == vouchZone || d.Mode != zone.CNAME || !m.Contested(d) || w.Contested != n {
+				t.Fatalf("%s: looked at are %+v, where the best vouches with %d", n, w, best)
+			}
+		}
+	}
+	found := 0
+	for at := ""; ; {
+		names, next := m.Shared(at, 20)
+		for _, n := range names {
+			if found++; len(by[n]) < 2 {
+				t.Fatalf("%s is nobody's, or one's alone", n)
+			}
+		}
+		if at = next; next == "" {
+			break
+		}
+	}
+	if found != want {
+		t.Fatalf("%d names are shared, %d are found", want, found)
+	}
 }
 
 // compareMachines holds all that the second keeps to what the first does.

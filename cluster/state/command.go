@@ -182,12 +182,15 @@ type PatchDomain struct {
 // ProveDomain makes a pending claim the owner of its subtree. Seen are the
 // tokens found in the parent's NS set; it must hold this claim's token alone of
 // all live claims to the name. Where another claim owned the name, ownership
-// moves. With Attested (admin) the parent was not asked.
+// moves. With Attested (admin) the parent was not asked. In mode cname Seen are the
+// claims to whose keys the customer's CNAMEs lead, and Gone others that were proven so
+// and to whose keys none leads any more.
 type ProveDomain struct {
 	Token    Token    `cbor:"1,keyasint"`
 	Seen     []Token  `cbor:"2,keyasint"`
 	Servers  []string `cbor:"3,keyasint"` // who was asked, for the audit
 	Attested bool     `cbor:"4,keyasint"`
+	Gone     []Token  `cbor:"5,keyasint"`
 }
 
 // LeaveDomain starts a claim's end; with Now (admin, reason) it ends at once.

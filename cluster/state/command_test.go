@@ -52,7 +52,7 @@ func examples() []Command {
 			Active: []keys.Material{m}, Standby: []keys.Material{m},
 		},
 		PatchDomain{tok(1), &text, &labels, &text, &names, 7},
-		ProveDomain{tok(1), []Token{tok(1), tok(2)}, []string{"192.0.2.1:53"}, true},
+		ProveDomain{tok(1), []Token{tok(1), tok(2)}, []string{"192.0.2.1:53"}, true, []Token{tok(3)}},
 		LeaveDomain{tok(1), true},
 		RestoreDomain{tok(1), []keys.Material{m}},
 		ExpireDomain{tok(1)},

@@ -38,8 +38,8 @@ func (d *Domain) CustomerRecords() []Record {
 		}
 	}
 	for i, t := range d.Targets.Keys {
-		if label := keySlotLabel(d.Algorithms, i); label != "" {
-			add(t, d.Prefix+label, "_domainkey")
+		if label := d.keyLabel(i); label != "" {
+			add(t, label, "_domainkey")
 		}
 	}
 	add(d.Targets.Bounce, d.Prefix+labelBounce)
@@ -48,4 +48,23 @@ func (d *Domain) CustomerRecords() []Record {
 		add(d.Targets.DMARC, "_dmarc")
 	}
 	return records
+}
+
+// keyLabel is the customer-side label of the i-th key target; empty: there is none.
+func (d *Domain) keyLabel(i int) string {
+	if label := keySlotLabel(d.Algorithms, i); label != "" {
+		return d.Prefix + label
+	}
+	return ""
+}
+
+// KeyAliases are the names below the customer's at which the keys of a claim in mode
+// cname are asked for, and where the CNAME at each has to lead.
+func (d *Domain) KeyAliases() (names, targets []zone.Name) {
+	for i, t := range d.Targets.Keys {
+		if n, err := d.Name.Child(d.keyLabel(i), "_domainkey"); err == nil { // AddDomain refuses names without room
+			names, targets = append(names, n), append(targets, t.Name)
+		}
+	}
+	return names, targets
 }

@@ -256,6 +256,9 @@ func (g *generator) prove(m Machine) Command {
 	if g.flag("seen another", 6) {
 		c.Seen = append(c.Seen, g.token(m))
 	}
+	if g.flag("gone", 4) {
+		c.Gone = []Token{g.token(m)}
+	}
 	return c
 }
 

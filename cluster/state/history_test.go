@@ -95,6 +95,8 @@ func rarer(w *world) []Command {
 		BringKey{tok(2), brought},
 		LeaveDomain{Token: tok(2)},
 		RestoreDomain{Token: tok(2)},
+		ProveDomain{Token: tok(3), Seen: []Token{tok(3)}, Servers: []string{"ns.bound.test./192.0.2.7"}},
+		ProveDomain{Token: tok(2), Seen: []Token{tok(2)}, Gone: []Token{tok(3)}},
 		SetDomainRecords{Token: tok(1), Sets: []zone.RRset{rrset("www.send.customer.test", zone.TypeA, 300, "192.0.2.3")}},
 		Note{"node", "node-3", "added as a voter"},
 		SetCookieSecret{secretOf(1)},

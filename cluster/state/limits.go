@@ -38,8 +38,13 @@ const (
 	// maxPolicy is the length of a DMARC policy in octets: one answer of 512.
 	maxPolicy = zone.SPFLimit
 
-	maxTenants      = 10_000_000
-	maxDomains      = 20_000_000
+	maxTenants = 10_000_000
+	maxDomains = 20_000_000
+	// maxTombstones is how many tokens are kept of claims, those that have ended and,
+	// since they will, those that have not: some 25 octets each. What a tenant's own
+	// tokens end stays among its domains for leavingFor, so one alone adds
+	// defaultTenantDomains in that time and needs two centuries.
+	maxTombstones   = 50_000_000
 	maxAccessTokens = 100_000
 	// defaultTenantDomains is how many domains a tenant has, leaving ones too, past which
 	// its own tokens add none, where an admin gave it no bound (Tenant.MaxDomains). It

@@ -84,50 +84,6 @@ func (m Machine) Domain(t Token) (*Domain, bool) { return m.tables().find(t) }
 // Claims are the claims to a name, pending and leaving ones included.
 func (m Machine) Claims(n zone.Name) []*Domain { return m.tables().claimsTo(n) }
 
-// SignerFor is the live claim that signs for a From: domain, of one tenant's where one
-// is given: the claim to the name itself, or one whose SignsFor lists it. Of several
-// tenants' it is that of the one with a proven zone at the name, or below it: whoever
-// delegated that holds the name's DNS, and a claim in CNAME mode nobody proved. Of several
-// alike the oldest signs, so that a later claim to a name takes nothing away.
-func (m Machine) SignerFor(n zone.Name, tenant string) (*Domain, bool) {
-	t := m.tables()
-	lister := firstSigner(t.all(t.signs.at(n)), n, tenant)
-	own := firstSigner(t.claimsTo(n), n, tenant)
-	if own != nil && lister != nil && !own.vouches(n) && lister.vouches(n) {
-		own = firstSigner(t.claimsTo(n), n, lister.Tenant)
-	}
-	if own == nil {
-		own = lister
-	}
-	return own, own != nil
-}
-
-func firstSigner(claims []*Domain, n zone.Name, tenant string) (best *Domain) {
-	for _, d := range claims {
-		if d.State == Live && (tenant == "" || d.Tenant == tenant) && (best == nil || d.signsBefore(best, n)) {
-			best = d
-		}
-	}
-	return best
-}
-
-// vouches says whether a parent's delegation to this claim shows that its tenant holds
-// the DNS of a name.
-func (d *Domain) vouches(n zone.Name) bool { return d.owns() && d.Name.In(n) }
-
-func (d *Domain) signsBefore(o *Domain, n zone.Name) bool {
-	if d.vouches(n) != o.vouches(n) {
-		return d.vouches(n)
-	}
-	if d.Mode != o.Mode {
-		return d.Mode == zone.Delegated
-	}
-	if d.CreatedAt != o.CreatedAt {
-		return d.CreatedAt < o.CreatedAt
-	}
-	return d.Token.key() < o.Token.key()
-}
-
 func (t *tables) claimsTo(n zone.Name) []*Domain {
 	return t.all(t.claims.at(n))
 }

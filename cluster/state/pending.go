@@ -16,6 +16,9 @@ import (
 type Waiting struct {
 	Token Token
 	Since int64
+	// Contested is, of a claim in mode cname, the name that others might sign for too:
+	// see Contest.
+	Contested zone.Name
 }
 
 // PendingCount is how many claims wait for their proof.
@@ -31,7 +34,7 @@ func (m Machine) Pending(since int64) iter.Seq[Waiting] {
 	return func(yield func(Waiting) bool) {
 		m.tables().pending.Ascend(from, func(key string, _ struct{}) bool {
 			ends := int64(binary.BigEndian.Uint64([]byte(key[:8])))
-			return yield(Waiting{tokenOf(key[8:]), ends - pendingFor})
+			return yield(Waiting{Token: tokenOf(key[8:]), Since: ends - pendingFor})
 		})
 	}
 }

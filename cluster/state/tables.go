@@ -140,6 +140,8 @@ func (g *graves) add(v [16]byte) {
 	g.halves.Set(high, low)
 }
 
+func (g *graves) len() int { return g.halves.Len() + g.whole.Len() }
+
 func (g *graves) has(v [16]byte) bool {
 	if low, ok := g.halves.Get(binary.BigEndian.Uint64(v[:8])); ok {
 		if low == binary.BigEndian.Uint64(v[8:]) {

@@ -23,7 +23,7 @@ type domainCmd struct {
 	Import  domainImportCmd  `cmd:"" help:"Claim many domains from a CSV or NDJSON file."`
 	Remove  domainRemoveCmd  `cmd:"" help:"Let a domain leave; it can come back for 14 days."`
 	Restore domainRestoreCmd `cmd:"" help:"Bring back a leaving domain."`
-	Attest  domainAttestCmd  `cmd:"" help:"Count a delegated domain as proven without asking its parent."`
+	Attest  domainAttestCmd  `cmd:"" help:"Count a domain as proven without asking its customer's DNS."`
 	Verify  domainVerifyCmd  `cmd:"" help:"Ask the customer's name servers now for the records they must add."`
 	Records domainRecordsCmd `cmd:"" help:"Extra records inside a delegated domain."`
 
@@ -142,7 +142,11 @@ func printDomain(w io.Writer, d *api.Domain) {
 		fmt.Fprintf(w, "leaving: can be restored until %s\n", d.GoneAt.Format(time.RFC3339))
 	case d.State == "pending":
 		fmt.Fprintf(w, "pending: not answered before the delegation is seen; expires %s\n", d.GoneAt.Format(time.RFC3339))
-		fmt.Fprintf(w, "%s (at once: authd domain verify %s)\n", proofText(d.ProofCheck), d.Domain)
+		fmt.Fprintf(w, "%s (at once: authd domain verify %s)\n", proofText(d), d.Domain)
+	}
+	if d.Mode == "cname" && d.ProofCheck != nil {
+		fmt.Fprintf(w, "others claim its names too; whose keys sign, the customer's CNAMEs decide%s\n", provenText(d))
+		fmt.Fprintf(w, "%s (at once: authd domain verify %s)\n", proofText(d), d.Token)
 	}
 	fmt.Fprint(w, "\nThe customer adds, once:\n\n")
 	for _, r := range d.Records {
@@ -163,23 +167,38 @@ func printDomain(w io.Writer, d *api.Domain) {
 	}
 }
 
-// proofText says how the asking for a pending domain's proof stands.
-func proofText(c *api.ProofCheck) string {
+// provenText says that a contested domain is proven.
+func provenText(d *api.Domain) string {
+	if d.ProvenAt == nil {
+		return ""
+	}
+	return "; proven (" + d.Proven + ") " + d.ProvenAt.Format(time.RFC3339)
+}
+
+// proofText says how the asking for a pending or contested domain's proof stands.
+func proofText(d *api.Domain) string {
+	whose, missing := "the parent's servers", "they do not delegate to this claim"
+	if d.Mode == "cname" {
+		whose, missing = "the customer's servers", "no CNAME leads to this claim's keys"
+	}
+	c := d.ProofCheck
 	if c == nil {
-		return "the parent's servers are asked by themselves, a minute after the claim and then ever less often"
+		return whose + " are asked by themselves, a minute after the claim and then ever less often"
 	}
 	next := "next " + c.NextAt.Format(time.RFC3339)
 	if c.At == nil {
-		return "the parent's servers are asked by themselves: " + next
+		return whose + " are asked by themselves: " + next
 	}
-	found := "they do not delegate to this claim"
+	said := missing
 	switch c.Outcome {
+	case "found":
+		said = "CNAMEs lead to this claim's keys"
 	case "unasked":
-		found = "nobody could be asked: " + c.Detail
+		said = "nobody could be asked: " + c.Detail
 	case "refused":
-		found = c.Detail
+		said = c.Detail
 	}
-	return fmt.Sprintf("the parent's servers were asked %s: %s; %s", c.At.Format(time.RFC3339), found, next)
+	return fmt.Sprintf("%s were asked %s: %s; %s", whose, c.At.Format(time.RFC3339), said, next)
 }
 
 // hostsOf are the names to enter where a panel appends the registrable domain; none
@@ -297,7 +316,8 @@ type domainAttestCmd struct {
 }
 
 func (domainAttestCmd) Help() string {
-	return `Needs scope admin. Prefer "authd domain verify": what the parent says cannot be mistaken.
+	return `Needs scope admin. Prefer "authd domain verify": what the customer's DNS says cannot be mistaken.
+In mode cname it settles whose keys sign for a name that several tenants claim.
 
     authd domain attest send.customer.example --reason "moved from the old platform, delegation seen"
 `
@@ -317,9 +337,10 @@ type domainVerifyCmd struct {
 
 func (domainVerifyCmd) Help() string {
 	return `Asks the name servers of the customer's zone, no cache, whether each record that the customer must
-add is there, and says which of the usual mistakes was made where it is not. In delegated mode, what
-they say of the NS records proves the claim, and is committed. The cluster asks by itself too, a minute
-after the claim and then ever less often: verify is for who does not want to wait.
+add is there, and says which of the usual mistakes was made where it is not. What they say of the NS
+records, or of the CNAMEs of the keys, proves the claim, and is committed. The cluster asks by itself
+too where it matters (a pending domain, a name that several tenants claim), a minute after the claim
+and then ever less often: verify is for who does not want to wait.
 
     authd domain verify send.customer.example
 `

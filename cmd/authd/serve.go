@@ -286,7 +286,7 @@ func (s *server) openNode(keeper keys.Keeper, source keys.Source) (*cluster.Node
 		ID: s.config.ID, DataDir: s.config.DataDir, DiskReserve: uint64(s.config.DiskReserve), Alone: alone,
 		Bind: s.config.Link.Listen, Advertise: s.config.Link.Advertise,
 		Bootstrap: members, Identity: s.identity,
-		Keeper: keeper, Source: source, Parents: s.parents, Logger: s.logger, Now: s.now,
+		Keeper: keeper, Source: source, Parents: s.parents, CNAMEs: s.prober.CNAMEs, Logger: s.logger, Now: s.now,
 	})
 }
 

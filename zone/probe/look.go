@@ -103,6 +103,10 @@ func (p *Prober) lookAt(ctx context.Context, s server, apex zone.Name, questions
 			replies[i].err = fmt.Errorf("answers %s", rcodeText(m.Rcode))
 		default:
 			replies[i].records = at(slices.Concat(m.Answer, m.Ns), q.Name, apex)
+			if !m.Authoritative && len(replies[i].records) == 0 {
+				// Such as a referral to a zone below: that nothing is there it does not say.
+				replies[i].err = fmt.Errorf("is no authority for %s", q.Name)
+			}
 		}
 	}
 	return replies
@@ -162,4 +166,34 @@ func sum(apex zone.Name, servers []server, questions []Question, replies [][]loo
 		return Sight{}, fmt.Errorf("asking the servers of %s: %w", apex, join(causes))
 	}
 	return sight, nil
+}
+
+// CNAMEs asks the servers of the zone that the first of the names lies in where the
+// CNAMEs at them lead: nil where no server gave an answer that counts, empty where there
+// is none. It fails only where nobody could be asked.
+func (p *Prober) CNAMEs(ctx context.Context, names []zone.Name) (leads [][]zone.Name, servers []string, err error) {
+	if len(names) == 0 {
+		return nil, nil, errors.New("looking at CNAMEs: no names")
+	}
+	questions := make([]Question, len(names))
+	for i, n := range names {
+		questions[i] = Question{Name: n, Type: "CNAME"}
+	}
+	sight, err := p.Look(ctx, names[0], questions)
+	if err != nil {
+		return nil, nil, err
+	}
+	leads = make([][]zone.Name, len(names))
+	for i, a := range sight.Answers {
+		if !a.Asked {
+			continue
+		}
+		leads[i] = []zone.Name{}
+		for _, r := range a.Records {
+			if target, err := zone.ParseName(r.Value); err == nil && r.Type == "CNAME" {
+				leads[i] = append(leads[i], target)
+			}
+		}
+	}
+	return leads, sight.Servers, nil
 }

@@ -99,3 +99,41 @@ func TestLookThatReachesNobodyIsAnErrorAndItsSizeIsBounded(t *testing.T) {
 		t.Error("too many questions were taken")
 	}
 }
+
+func TestCNAMEsTellWhereTheyLeadAndWhatNobodySaid(t *testing.T) {
+	k1, k2, k3 := mustName("k1._domainkey.customer.test"), mustName("k2._domainkey.customer.test"), mustName("k3._domainkey.customer.test")
+	there := contents("k1._domainkey.customer.test. 300 IN CNAME K1.T.dkim.p-dns.test.", `k2._domainkey.customer.test. 300 IN TXT "v=DKIM1; p="`)
+	w := start(t, map[string]handler{
+		"127.0.0.1": resolver("a.dns.test.=127.0.0.2"),
+		"127.0.0.2": func(m *dns.Msg, q dns.Question, tcp bool) {
+			if !strings.HasPrefix(q.Name, "k3.") {
+				there(m, q, tcp)
+				return
+			}
+			m.Ns = append(m.Ns, rr("below.customer.test. 300 IN NS ns.elsewhere.test.")) // not its own to say
+		},
+	})
+	p, err := New(Config{Resolvers: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(w.resolver), w.port)}, ServerPort: w.port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leads, servers, err := p.CNAMEs(t.Context(), []zone.Name{k1, k2, k3})
+	if err != nil || len(servers) != 1 {
+		t.Fatalf("%v %v", servers, err)
+	}
+	if !slices.Equal(leads[0], []zone.Name{mustName("k1.t.dkim.p-dns.test")}) {
+		t.Errorf("a CNAME: %v", leads[0])
+	}
+	if leads[1] == nil || len(leads[1]) != 0 {
+		t.Errorf("no CNAME: %v", leads[1])
+	}
+	if leads[2] != nil {
+		t.Errorf("a referral elsewhere says %v", leads[2])
+	}
+	if _, _, err := p.CNAMEs(t.Context(), nil); err == nil {
+		t.Error("no names were taken")
+	}
+	if _, _, err := p.CNAMEs(t.Context(), []zone.Name{k3}); err == nil {
+		t.Error("that nobody answers is no error")
+	}
+}
