@@ -93,12 +93,20 @@ func TestEmergencyThatDrainsSparesTheKeyItReplaces(t *testing.T) {
 
 // What is said of the next key's time comes true where nothing is in the way.
 func TestOutlookIsWhenTheNextKeyIsReady(t *testing.T) {
-	for mode, freed := range map[RingMode]map[string]int64{Minted: nil, Slots: {"k2": someTime + 900, "k3": someTime + 700}} {
+	for _, c := range []struct {
+		mode          RingMode
+		freed, handed map[string]int64
+	}{
+		{Minted, nil, nil},
+		{Slots, map[string]int64{"k2": someTime + 900, "k3": someTime + 700}, nil},
+		{Slots, map[string]int64{"k2": someTime + 900, "k3": someTime + 700}, map[string]int64{"k3": someTime - 500}},
+	} {
+		mode := c.mode
 		r, err := Start(mode, 0, someTime, []Material{testMaterial(1, RSA2048, map[RingMode]string{Minted: "s1"}[mode])}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Freed = freed
+		r.Freed, r.Handed = c.freed, c.handed
 		said := r.Outlook(RSA2048, someTime, DefaultPolicy())
 		_, due, ok := r.Next(DefaultPolicy())
 		m := testMaterial(2, RSA2048, map[RingMode]string{Minted: "s2"}[mode])
@@ -107,6 +115,9 @@ func TestOutlookIsWhenTheNextKeyIsReady(t *testing.T) {
 		}
 		if r, err = r.Take(Step{Kind: StepPublish, Algorithm: RSA2048}, due, DefaultPolicy(), &m); err != nil {
 			t.Fatal(err)
+		}
+		if again := r.Outlook(RSA2048, due, DefaultPolicy()); again != said {
+			t.Errorf("%s: said %d, once it was published %d", mode, said-someTime, again-someTime)
 		}
 		r = stepped(t, r, due, Step{Kind: StepConfirm, Key: 2})
 		if k, _ := r.Standby(RSA2048); k.ReadyAt() != said {
@@ -126,5 +137,19 @@ func TestOutlookIsWhenTheNextKeyIsReady(t *testing.T) {
 	full = stepped(t, full, free, Step{Kind: StepRemove, Key: 1})
 	if again := full.Outlook(RSA2048, free, DefaultPolicy()); said != again || said <= free {
 		t.Errorf("said %d, once the slot was free %d", said-free, again-free)
+	}
+}
+
+// A key that comes back by hand is of no rotation, though one waits for its standby.
+func TestKeyThatIsRolledBackWasBroughtByNoRotation(t *testing.T) {
+	const at = someTime + 10_000
+	before := stepped(t, readyPair(t, Minted), at, Step{Kind: StepActivate, Key: 2})
+	waits, err := before.Renew(RSA2048, at, DefaultPolicy())
+	if err != nil || len(waits.Urgent) == 0 {
+		t.Fatal(err, waits.Urgent)
+	}
+	back := stepped(t, waits.Part(7, before), at, Step{Kind: StepActivate, Key: 1})
+	if k, _ := back.ByID(1); k.Stage != Active || k.BroughtBy != 0 {
+		t.Errorf("%s, brought by %d", k.Stage, k.BroughtBy)
 	}
 }

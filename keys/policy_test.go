@@ -39,6 +39,23 @@ func TestPolicyBoundsAreAllowedThemselves(t *testing.T) {
 	}
 }
 
+// The longest hold that a signer may still go by counts, however often the policy changes,
+// and for no longer than any floor needs it.
+func TestHoldsOfPoliciesBeforeCountWhileSignersGoByThem(t *testing.T) {
+	const at, later = someTime, someTime + 86400
+	p := holding(time.Hour).After(holding(5*day), at)
+	p = holding(30*time.Minute).After(p, later)
+	if left := p.holdFrom(later); left < 4*86400 {
+		t.Errorf("a key that was fetched for five days, four of them to come, is held for %d s", left)
+	}
+	over := p.Before.Until + p.Before.For + seconds(maxDrainCeiling)
+	for when, kept := range map[int64]bool{over: true, over + 1: false} {
+		if p := p.After(p, when); (p.Before != Hold{}) != kept {
+			t.Errorf("%d s past what any floor needs: %+v", when-over, p.Before)
+		}
+	}
+}
+
 func TestJitterSpreadsTokensEvenly(t *testing.T) {
 	var buckets [10]int
 	for i := range 10000 {

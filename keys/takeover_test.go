@@ -35,3 +35,25 @@ func TestSlotsThatAnotherRingServedAreFilledOnceCachesLetGo(t *testing.T) {
 		t.Errorf("the next key goes to %q, %v", place.Selector, err)
 	}
 }
+
+// What the names answered meanwhile is the other ring's to say, and so is when nodes
+// confirmed it.
+func TestBackupTakesOverWhatTheOtherRingWaitsFor(t *testing.T) {
+	const at = someTime + 10_000
+	backup := readyPair(t, Slots)
+	backup.Freed = map[string]int64{"k1": at + 700, "k3": at + 100}
+	now := backup.clone()
+	now.Freed = map[string]int64{"k1": at + 500, "k3": at + 500}
+	now.Handed = map[string]int64{"k3": at - 100}
+	ring := backup.TakeOver(now, at)
+	if ring.Freed["k1"] != at+700 || ring.Freed["k3"] != at+500 || ring.Handed["k3"] != at-100 {
+		t.Errorf("freed %v, handed out %v", ring.Freed, ring.Handed)
+	}
+	if k, _ := ring.Standby(RSA2048); k.ConfirmedAt != someTime {
+		t.Error("a standby that both have, confirmed, is confirmed no more")
+	}
+	now.Keys[1].ConfirmedAt = 0
+	if k, _ := backup.TakeOver(now, at).Standby(RSA2048); k.ConfirmedAt != 0 {
+		t.Error("a standby that nodes had yet to confirm is confirmed by a backup")
+	}
+}
