@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -447,10 +448,7 @@ func TestCrashBetweenInstallAndClearingTheLogDoesNotBringTheTailBack(t *testing.
 	// What the library does up to the crash: the snapshot is on disk, the machine
 	// replaced, the log not yet cleared.
 	leader := c.leader()
-	metas, err := leader.snaps.List()
-	must(t, err)
-	meta, r, err := leader.snaps.Open(metas[0].ID)
-	must(t, err)
+	meta, r := newestImage(t, leader)
 	n := c.open(id)
 	sink, err := n.snaps.Create(meta.Version, meta.Index, meta.Term, meta.Configuration, meta.ConfigurationIndex, leader.transport)
 	must(t, err)
@@ -499,6 +497,81 @@ func TestReceivedSnapshotThatWasNotTakenOverIsSetAside(t *testing.T) {
 	}
 }
 
+// newestImage is the snapshot that a node would send to others.
+func newestImage(t testing.TB, n *Node) (*raft.SnapshotMeta, io.ReadCloser) {
+	t.Helper()
+	metas, err := n.snaps.List()
+	must(t, err)
+	meta, image, err := n.snaps.Open(metas[0].ID)
+	must(t, err)
+	t.Cleanup(func() { image.Close() })
+	return meta, image
+}
+
+// late are the messages of a leader that the network kept, for a node that hears nothing
+// else.
+type late struct {
+	from raft.RPCHeader
+	term uint64
+	to   *Node
+}
+
+func lateFrom(leader *Node) late {
+	return late{term: leader.raft().CurrentTerm(), from: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.c.ID), Addr: []byte(leader.c.Bind),
+	}}
+}
+
+func (l late) tell(message any, image io.Reader) (any, error) {
+	answer := make(chan raft.RPCResponse, 1)
+	l.to.transport.vouched <- raft.RPC{RespChan: answer, Command: message, Reader: image}
+	r := <-answer
+	return r.Response, r.Error
+}
+
+func (l late) install(meta *raft.SnapshotMeta, image io.Reader) error {
+	answer, err := l.tell(&raft.InstallSnapshotRequest{
+		RPCHeader: l.from, SnapshotVersion: meta.Version, Term: l.term, LastLogIndex: meta.Index, LastLogTerm: meta.Term,
+		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: meta.Size,
+	}, image)
+	if r, ok := answer.(*raft.InstallSnapshotResponse); err == nil && (!ok || !r.Success) {
+		return fmt.Errorf("answered %+v", answer)
+	}
+	return err
+}
+
+func (l late) follows(t testing.TB, prev, of uint64, commit uint64, entries ...*raft.Log) bool {
+	t.Helper()
+	answer, err := l.tell(&raft.AppendEntriesRequest{
+		RPCHeader: l.from, Term: l.term, PrevLogEntry: prev, PrevLogTerm: of, LeaderCommitIndex: commit, Entries: entries,
+	}, nil)
+	must(t, err)
+	return answer.(*raft.AppendEntriesResponse).Success
+}
+
+// A leader that was deposed, and whose log was cut, sends its last snapshot to who has not
+// heard of its successor. A node whose log goes further has no use for it.
+func TestOlderSnapshotDoesNotTakeTheStateBack(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	leader := c.leader()
+	before, _ := writeMany(t, leader, "a", 3)
+	must(t, leader.snapshot())
+	meta, image := newestImage(t, leader)
+	after, index := writeMany(t, leader, "b", 3)
+	c.waitAll(index)
+	id, from := c.follower().c.ID, lateFrom(leader)
+	for _, m := range c.members {
+		c.kill(m.ID)
+	}
+	c.start(id)
+	from.to = c.nodes[id]
+	if err := from.install(meta, image); err == nil || !strings.Contains(err.Error(), "is refused") {
+		t.Errorf("a snapshot of %d at a node that had applied %d: %v", meta.Index, index, err)
+	}
+	wantTenants(t, from.to, sorted(before, after)...)
+}
+
 // A follower whose own tail a snapshot superseded goes on believing in it. What a leader
 // said of a commit before it had sent the entries, or sent before the snapshot, must not
 // have it pass over what is still to come.
@@ -508,53 +581,34 @@ func TestSupersededTailIsNeverTakenForCommitted(t *testing.T) {
 	leader := c.leader()
 	before, index := writeMany(t, leader, "a", 5)
 	c.waitAll(index)
+	follower := c.follower()
+	id, had := follower.c.ID, follower.raft().LastIndex()
+	c.kill(id)
 	must(t, leader.snapshot())
-	metas, err := leader.snaps.List()
-	must(t, err)
-	meta, image, err := leader.snaps.Open(metas[0].ID)
-	must(t, err)
-	defer image.Close()
+	meta, image := newestImage(t, leader)
 	after, index := writeMany(t, leader, "b", 3)
-	c.waitAll(index)
 	var entries []*raft.Log
 	for i := meta.Index + 1; i <= index; i++ {
 		l := new(raft.Log)
 		must(t, leader.store.GetLog(i, l))
 		entries = append(entries, l)
 	}
-	id, term := c.follower().c.ID, leader.raft().CurrentTerm()
-	for _, m := range c.members {
-		c.kill(m.ID)
-	}
+	from := lateFrom(leader)
+	c.stopAll()
+	c.divergent(id, int(index-had))
 
-	// Alone, with its leader's messages as the network may have kept them.
 	c.start(id)
 	n := c.nodes[id]
-	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.c.ID), Addr: []byte(c.member(leader.c.ID).Address)}
-	tell := func(message any) any {
-		answer := make(chan raft.RPCResponse, 1)
-		n.transport.vouched <- raft.RPC{RespChan: answer, Command: message, Reader: image}
-		r := <-answer
-		must(t, r.Error)
-		return r.Response
-	}
-	follows := func(prev, of uint64, commit uint64, entries ...*raft.Log) bool {
-		return tell(&raft.AppendEntriesRequest{
-			RPCHeader: header, Term: term, PrevLogEntry: prev, PrevLogTerm: of, LeaderCommitIndex: commit, Entries: entries,
-		}).(*raft.AppendEntriesResponse).Success
-	}
-	installed := tell(&raft.InstallSnapshotRequest{
-		RPCHeader: header, SnapshotVersion: meta.Version, Term: term, LastLogIndex: meta.Index, LastLogTerm: meta.Term,
-		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: meta.Size,
-	}).(*raft.InstallSnapshotResponse)
-	if base := n.store.base.Load(); !installed.Success || base.stale != index {
-		t.Fatalf("installed: %v, and the superseded tail ends at %d, want %d: the test shows nothing", installed.Success, base.stale, index)
+	from.to = n
+	must(t, from.install(meta, image))
+	if base := n.store.base.Load(); base.stale != index {
+		t.Fatalf("the superseded tail ends at %d, want %d: the test shows nothing", base.stale, index)
 	}
 	last := entries[len(entries)-1]
-	if follows(last.Index, last.Term, last.Index) {
+	if from.follows(t, last.Index, last.Term, last.Index) {
 		t.Errorf("it says that it has %d, and the snapshot is of %d", last.Index, meta.Index)
 	}
-	if !follows(meta.Index, meta.Term, last.Index) || !follows(meta.Index, meta.Term, last.Index, entries...) {
+	if !from.follows(t, meta.Index, meta.Term, last.Index) || !from.follows(t, meta.Index, meta.Term, last.Index, entries...) {
 		t.Error("what follows the snapshot is refused")
 	}
 	must(t, n.WaitApplied(within(t, 20*time.Second), index))

@@ -80,23 +80,3 @@ func TestInstallOfAnImpossibleSizeIsRefused(t *testing.T) {
 		}
 	}
 }
-
-// TestInstallThatWouldTakeTheStateBackIsRefused: a leader that was deposed sends its last
-// snapshot where its own log was cut. Where this node's log lacks entries it is taken.
-func TestInstallThatWouldTakeTheStateBackIsRefused(t *testing.T) {
-	tr := newTransport(nil, nil)
-	tr.applied = func() uint64 { return 383 }
-	for _, c := range []struct {
-		end, last    uint64
-		stale, taken bool
-	}{
-		{390, 121, false, false}, {383, 382, false, false}, {390, 383, false, true}, {390, 384, false, true},
-		{200, 250, false, true}, {200, 121, false, false}, {390, 121, true, true},
-	} {
-		tr.ends = func() (uint64, bool) { return c.end, c.stale }
-		err := tr.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: 1, LastLogIndex: c.last}})
-		if (err == nil) != c.taken {
-			t.Errorf("%+v: %v", c, err)
-		}
-	}
-}

@@ -150,12 +150,8 @@ func TestSnapshotThatAnInstallOvertookIsNotTaken(t *testing.T) {
 	sink, err := n.snaps.Create(1, n.Machine().Index(), 1, raft.Configuration{}, 1, n.transport)
 	must(t, err)
 	defer sink.Cancel()
-	metas, err := n.snaps.List()
-	must(t, err)
-	_, r, err := n.snaps.Open(metas[0].ID)
-	must(t, err)
+	_, r := newestImage(t, n)
 	must(t, n.fsm.Restore(r))
-	must(t, r.Close())
 	if err := under.Persist(sink); err == nil {
 		t.Error("a snapshot of what was before an install was taken after it")
 	}

@@ -73,6 +73,7 @@ func (n *Node) startRaft() error {
 	n.transport.feeds, n.transport.look, n.transport.ended = n.feeds, n.tuning.lease, n.ctx.Done()
 	n.transport.roomFor = n.disk.roomFor
 	n.transport.ends = n.store.ends
+	n.transport.last = func() uint64 { return n.raft().LastIndex() }
 	n.transport.applied = func() uint64 { return n.fsm.current().Index() }
 	n.transport.suspicion = newSuspicion(n)
 	n.fsm.committed = n.transport.commit

@@ -318,11 +318,12 @@ func (s *store) superseded(index, term uint64) error {
 // stale says whether the library takes this node's log to end in a tail that a
 // snapshot has superseded.
 func (s *store) stale() bool {
-	base := s.base.Load()
-	return base != nil && base.stale > 0
+	_, stale := s.ends()
+	return stale
 }
 
-// ends is where the log of a node with such a tail really ends.
+// ends is where the log of a node with such a tail really ends; of another node it says
+// nothing.
 func (s *store) ends() (index uint64, stale bool) {
 	base := s.base.Load()
 	if base == nil || base.stale == 0 {

@@ -50,12 +50,12 @@ type transport struct {
 	feeds func(id raft.ServerID, target raft.ServerAddress) bool
 	look  time.Duration
 	ended <-chan struct{} // closed when this node's part ends
-	// ends is where this node's log ends, and whether the library believes in a tail
-	// beyond that.
+	// ends is where this node's log ends where the library believes in a tail beyond that,
+	// which a snapshot superseded; stale: it does.
 	ends func() (index uint64, stale bool)
-	// applied is the index of the machine.
-	applied func() uint64
-	reach   reach
+	// last is where it ends as the library has it, applied the index of the machine.
+	last, applied func() uint64
+	reach         reach
 	// suspicion is nil where every wish to be elected goes straight to the library.
 	suspicion *suspicion
 
@@ -99,6 +99,7 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		leads:     func() bool { return false },
 		broken:    func() uint64 { return 0 },
 		roomFor:   func(int64) string { return "" },
+		last:      func() uint64 { return 0 },
 		applied:   func() uint64 { return 0 },
 		ends:      func() (uint64, bool) { return 0, false },
 		feeds:     func(raft.ServerID, raft.ServerAddress) bool { return false },
@@ -326,7 +327,7 @@ func (t *transport) refuses(rpc raft.RPC) error {
 		}
 		// A leader never needs to send what is applied here: its log goes on from there. One
 		// that was deposed, and whose log was cut, may try, and the state would go back.
-		if end, stale := t.ends(); !stale && c.LastLogIndex < min(end, t.applied()) {
+		if _, stale := t.ends(); !stale && c.LastLogIndex < min(t.last(), t.applied()) {
 			return fmt.Errorf("a snapshot of index %d is refused: the state here is of %d", c.LastLogIndex, t.applied())
 		}
 	}

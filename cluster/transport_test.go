@@ -91,11 +91,22 @@ func TestNodeThatAbstainsTakesNoPartInElections(t *testing.T) {
 	}
 }
 
-func TestSnapshotsBeyondTheBoundAreNotReceived(t *testing.T) {
-	roomy := newTransport(nil, nil)
-	for size, ok := range map[int64]bool{-1: false, 0: false, 1: true, maxInstall: true, maxInstall + 1: false} {
-		if err := roomy.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: size}}); (err == nil) != ok {
-			t.Errorf("%d octets: %v", size, err)
+// Where this node's log lacks what it applied, a snapshot of before that is taken: the
+// entries after it follow.
+func TestInstallThatWouldTakeTheStateBackIsRefused(t *testing.T) {
+	tr := newTransport(nil, nil)
+	tr.applied = func() uint64 { return 383 }
+	for _, c := range []struct {
+		end, of      uint64
+		stale, taken bool
+	}{
+		{390, 121, false, false}, {383, 382, false, false}, {390, 383, false, true}, {390, 384, false, true},
+		{200, 250, false, true}, {200, 121, false, false}, {390, 121, true, true},
+	} {
+		tr.last, tr.ends = func() uint64 { return c.end }, func() (uint64, bool) { return 0, c.stale }
+		err := tr.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: 1, LastLogIndex: c.of}})
+		if (err == nil) != c.taken {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }
