@@ -30,7 +30,7 @@ type start struct {
 	took        time.Duration
 	// open is the restore that is open in the log there; restored: one came to be in the
 	// tail.
-	open     *opened
+	open     *openRestore
 	restored bool
 }
 
@@ -162,10 +162,10 @@ const (
 func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 	began := time.Now()
 	batches, done := make(chan []replayed, 4), make(chan struct{})
-	c := course{log: b.store}
-	c.begin(s.machine)
+	a := applier{log: b.store}
+	a.begin(s.machine)
 	defer func() {
-		s.machine, s.open, s.restored = c.end(), c.open, c.replaced
+		s.machine, s.open, s.restored = a.end(), a.open, a.replaced
 		close(done)
 		for range batches { // until the reader has left the store
 		}
@@ -195,7 +195,7 @@ func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 				s.members = raft.DecodeConfiguration(e.Data)
 			}
 			if e.Index <= until && (e.Type == raft.LogCommand || e.Type == raft.LogConfiguration) {
-				if _, err := c.take(&e.Log, e.content); err != nil {
+				if _, err := a.take(&e.Log, e.content); err != nil {
 					return false, fmt.Errorf("%w; %s", err, replaceNode)
 				}
 			}

@@ -14,11 +14,12 @@
 // A write walks propose.go, the library, fsm.go.
 //
 //   - A node: config.go has its configuration and timers, node.go is its parts and how
-//     it is, start.go starts and closes it, build.go makes the machine from disk.
+//     it is, start.go starts and closes it, build.go makes the machine from disk, applier.go
+//     takes it along the log.
 //   - On disk: store.go and store_sum.go are the log, mark.go how far it was applied,
 //     snapshots.go the images, keep.go and pace*.go when and how gently they are
 //     written. disk.go watches the room, fence.go stops a node that can no longer write.
-//   - Backups: restore.go saves and restores, course.go is a restore in the log.
+//   - Backups: restore.go saves and restores, restore_entries.go is a restore in the log.
 //   - Raft's messages: transport.go, sender.go (nobody speaks for another),
 //     reach.go, suspicion.go and abdicate.go (elections without delay).
 //   - Between nodes: link.go and link_conns.go accept and dial, call.go and

@@ -37,7 +37,7 @@ type fsm struct {
 	machine atomic.Pointer[state.Machine]
 	// restoring: a whole state is being read in.
 	restoring atomic.Bool
-	// open: an operator's restore is open in the log, see course.
+	// open: an operator's restore is open in the log, see applier.
 	open atomic.Bool
 	// installed counts the snapshots that replaced the machine.
 	installed atomic.Uint64
@@ -50,7 +50,7 @@ type fsm struct {
 	startedAt uint64
 	fed       uint64 // the last entry that Raft fed
 	installs  int    // snapshots that replaced the machine, with no entry applied between
-	course    course
+	applier   applier
 
 	// spent is told what applying cost, for the snapshot policy.
 	spent func(time.Duration)
@@ -68,7 +68,7 @@ func newFSM(built start, log entryReader, tree *zone.Tree, mk *mark, f *fence, l
 		restored: func() {}, replaced: func() {},
 		committed: func(uint64) {}, checks: func(state.Machine) {}, spent: func(time.Duration) {},
 		startedAt: built.machine.Index(),
-		course:    course{log: log, open: built.open},
+		applier:   applier{log: log, open: built.open},
 		changed:   make(chan struct{}),
 	}
 	s.machine.Store(&built.machine)
@@ -106,40 +106,40 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 			err = fmt.Errorf("panic between %d and %d: %v", logs[0].Index, logs[len(logs)-1].Index, r)
 		}
 	}()
-	old, c := s.current(), &s.course
-	c.begin(old)
+	old, a := s.current(), &s.applier
+	a.begin(old)
 	responses = make([]any, len(logs))
 	for i, l := range logs {
 		s.fed = l.Index
 		if l.Index <= s.startedAt {
 			continue
 		}
-		if l.Index <= c.machine.Index() {
-			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, c.machine.Index())
+		if l.Index <= a.machine.Index() {
+			return nil, fmt.Errorf("entry %d after index %d: this replica does not follow the log", l.Index, a.machine.Index())
 		}
 		e, err := decode(l)
 		if err != nil {
 			return nil, err
 		}
 		s.restoring.Store(e.step.ends())
-		if responses[i], err = c.take(l, e); err != nil {
+		if responses[i], err = a.take(l, e); err != nil {
 			return nil, err
 		}
-		if c.machine.Checks() { // the machine at this very place is compared
-			m := c.end()
+		if a.machine.Checks() { // the machine at this very place is compared
+			m := a.end()
 			s.checks(m)
-			c.machine = m.Applier()
+			a.machine = m.Applier()
 		}
 	}
 	s.restoring.Store(false)
-	s.open.Store(c.open != nil)
+	s.open.Store(a.open != nil)
 	return responses, s.publish(old)
 }
 
-// publish shows what the course came to: first what is durable, then the answers, last
+// publish shows what the entries came to: first what is durable, then the answers, last
 // the machine.
 func (s *fsm) publish(old state.Machine) error {
-	m := s.course.end()
+	m := s.applier.end()
 	if m.Index() == old.Index() {
 		return nil
 	}
@@ -148,14 +148,14 @@ func (s *fsm) publish(old state.Machine) error {
 		return err
 	}
 	e := s.tree.Edit()
-	if s.course.replaced {
+	if s.applier.replaced {
 		m.Replace(e, old)
 	} else {
-		m.Publish(e, old, s.course.changes)
+		m.Publish(e, old, s.applier.changes)
 	}
 	e.Commit()
 	s.shown(m)
-	if s.course.replaced {
+	if s.applier.replaced {
 		s.restored()
 		s.tidy("a restore", m, old)
 	}
@@ -208,7 +208,7 @@ func (s *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if s.fed < s.startedAt {
 		return nil, errNotFed
 	}
-	if s.course.open != nil {
+	if s.applier.open != nil {
 		return nil, errOpen
 	}
 	return &image{machine: s.current(), fsm: s, installed: s.installed.Load()}, nil
@@ -242,7 +242,7 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	}
 	old := s.current()
 	s.startedAt, s.fed = 0, meta.Index
-	s.course.open = nil // no snapshot is of a place where one is
+	s.applier.open = nil // no snapshot is of a place where one is
 	s.open.Store(false)
 	e := s.tree.Edit()
 	m.Replace(e, old)

@@ -59,28 +59,28 @@ type Node struct {
 	wg        sync.WaitGroup
 	awaited   atomic.Int64 // what the library was handed and has not answered
 
-	serving  atomic.Bool
-	joined   atomic.Bool // a node that joined has learnt how far it must get
-	restores atomic.Bool // a restore that was asked of this node is under way
-	tail     tail
-	met      *met
-	rival    rival
-	outcast  rival // who says that this node is no member
-	seals    seals
-	peers    peers
-	rotator  *rotator
-	mills    *mills
-	trail    *trail
-	checker  *checker
-	disk     *disk
-	silent   silence
-	journal  *journal
-	evidence *evidence
-	signers  fleetSigners
-	barrier  *barrier
-	prover   prover
-	asker    *zone.Asker
-	answers  atomic.Pointer[netip.AddrPort] // of its DNS listener; nil: none
+	serving   atomic.Bool
+	joined    atomic.Bool // a node that joined has learnt how far it must get
+	restoring atomic.Bool // a restore that was asked of this node is under way
+	tail      tail
+	met       *met
+	rival     rival
+	outcast   rival // who says that this node is no member
+	seals     seals
+	peers     peers
+	rotator   *rotator
+	mills     *mills
+	trail     *trail
+	checker   *checker
+	disk      *disk
+	silent    silence
+	journal   *journal
+	evidence  *evidence
+	signers   fleetSigners
+	barrier   *barrier
+	prover    prover
+	asker     *zone.Asker
+	answers   atomic.Pointer[netip.AddrPort] // of its DNS listener; nil: none
 
 	closing sync.Once
 	closed  error

@@ -93,23 +93,23 @@ func (r *Recovery) readTail() error {
 	if err != nil {
 		return err
 	}
-	c := course{log: n.store, open: n.start.open}
-	c.begin(r.machine)
-	defer func() { r.machine = c.end() }()
+	a := applier{log: n.store, open: n.start.open}
+	a.begin(r.machine)
+	defer func() { r.machine = a.end() }()
 	for index := first; index != 0 && index <= last; index++ {
 		var l raft.Log
 		if err := n.store.GetLog(index, &l); err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
 		r.Last, r.term = max(r.Last, l.Index), max(r.term, l.Term)
-		if index <= c.machine.Index() || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
+		if index <= a.machine.Index() || l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
 			continue
 		}
 		e, err := decode(&l)
 		if err != nil {
 			return err
 		}
-		if _, err := c.take(&l, e); err != nil {
+		if _, err := a.take(&l, e); err != nil {
 			return err
 		}
 	}

@@ -267,7 +267,7 @@ func TestRestoreThatNobodyWaitsForIsGivenUp(t *testing.T) {
 		if !errors.Is(err, ErrNotCommitted) {
 			t.Errorf("given up in the middle: %v", err)
 		}
-		v.wait("the restore to be given up", time.Minute, func() bool { return !leader.fsm.open.Load() && !leader.restores.Load() })
+		v.wait("the restore to be given up", time.Minute, func() bool { return !leader.fsm.open.Load() && !leader.restoring.Load() })
 		must(t, leader.snapshot())
 		if !has(leader, "kept") {
 			t.Error("it was restored all the same")

@@ -23,9 +23,9 @@ import (
 // Nobody keeps the pieces but the log, where they are read from at the end. So while a
 // restore is open no node makes a snapshot, behind which its log would be cleared.
 
-// restoreStep is the first octet of such an entry; a batch of commands begins with its
+// restoreEntry is the first octet of such an entry; a batch of commands begins with its
 // version (state.EncodeBatch).
-const restoreStep = 'R'
+const restoreEntry = 'R'
 
 // What a step does, its second octet. What follows is in big-endian order.
 const (
@@ -39,25 +39,25 @@ const (
 const pieceSize = usualEntry
 
 func encodeBegin(size int64, sum [sha256.Size]byte) []byte {
-	b := binary.BigEndian.AppendUint64([]byte{restoreStep, restoreBegins}, uint64(size))
+	b := binary.BigEndian.AppendUint64([]byte{restoreEntry, restoreBegins}, uint64(size))
 	return append(b, sum[:]...)
 }
 
 // encodePiece is the head of a piece, with room for it.
 func encodePiece(id uint64, offset int64, room int) []byte {
 	b := make([]byte, 0, 2+8+8+room)
-	b = binary.BigEndian.AppendUint64(append(b, restoreStep, restoreGoesOn), id)
+	b = binary.BigEndian.AppendUint64(append(b, restoreEntry, restoreGoesOn), id)
 	return binary.BigEndian.AppendUint64(b, uint64(offset))
 }
 
 func encodeEnd(id uint64, batch []byte) []byte {
-	return append(binary.BigEndian.AppendUint64([]byte{restoreStep, restoreEnds}, id), batch...)
+	return append(binary.BigEndian.AppendUint64([]byte{restoreEntry, restoreEnds}, id), batch...)
 }
 
-func encodeGivenUp() []byte { return []byte{restoreStep, restoreGivenUp} }
+func encodeGivenUp() []byte { return []byte{restoreEntry, restoreGivenUp} }
 
-// step is one entry of a restore.
-type step struct {
+// restoreStep is one entry of a restore.
+type restoreStep struct {
 	kind   byte
 	id     uint64
 	size   int64             // begins
@@ -68,12 +68,12 @@ type step struct {
 }
 
 // ends says whether this is the end of a restore, which takes long.
-func (s *step) ends() bool { return s != nil && s.kind == restoreEnds }
+func (s *restoreStep) ends() bool { return s != nil && s.kind == restoreEnds }
 
 var errStep = errors.New("a step of a restore that this release cannot read")
 
-// decodeStep reads what follows restoreStep.
-func decodeStep(data []byte) (s step, err error) {
+// decodeStep reads what follows restoreEntry.
+func decodeStep(data []byte) (s restoreStep, err error) {
 	bad := false
 	number := func() uint64 {
 		if bad = bad || len(data) < 8; bad {
@@ -108,47 +108,8 @@ func decodeStep(data []byte) (s step, err error) {
 	return s, err
 }
 
-// content is what an entry of the log holds.
-type content struct {
-	commands []state.Entry
-	step     *step // of a restore; nil: none
-}
-
-// decode reads an entry. One that is no command holds nothing, and moves the index alone.
-func decode(l *raft.Log) (c content, err error) {
-	switch {
-	case l.Type != raft.LogCommand || len(l.Data) == 0:
-		return c, nil
-	case l.Data[0] == restoreStep:
-		c.step = new(step)
-		*c.step, err = decodeStep(l.Data[1:])
-	default:
-		c.commands, err = state.DecodeBatch(l.Data)
-	}
-	if err != nil {
-		return c, fmt.Errorf("reading entry %d: %w; this node is older than the cluster, upgrade it", l.Index, err)
-	}
-	return c, nil
-}
-
-// entryReader is where the pieces of a restore are read from.
-type entryReader interface {
-	GetLog(index uint64, l *raft.Log) error
-}
-
-// course takes a machine along the log, entry by entry. The dark start, what Raft feeds
-// and a recovery go the same way, so that they come to the same.
-type course struct {
-	log  entryReader
-	open *opened // the restore that is open behind the last entry; nil: none
-
-	machine  *state.Applier
-	changes  state.Delta // since begin
-	replaced bool        // since begin: by a restore, of which changes say nothing
-}
-
-// opened is a restore that has begun and not ended.
-type opened struct {
+// openRestore is a restore that has begun and not ended.
+type openRestore struct {
 	id, term uint64
 	size     int64
 	sum      [sha256.Size]byte
@@ -157,85 +118,59 @@ type opened struct {
 	at       []uint64 // where the pieces are
 }
 
-// begin goes on from a machine.
-func (c *course) begin(m state.Machine) {
-	c.machine, c.changes, c.replaced = m.Applier(), state.Delta{}, false
-}
-
-// end is the machine that the entries since begin made.
-func (c *course) end() state.Machine {
-	m, delta := c.machine.Machine()
-	c.machine = nil
-	c.changes.Merge(delta)
-	return m
-}
-
-// stepped is what a step of a restore answers its proposer.
-type stepped struct {
+// stepAnswer is what a step of a restore answers its proposer.
+type stepAnswer struct {
 	index   uint64
 	refused string // why it did nothing; empty: it was taken
 }
 
-// take applies one entry. An error is of this node alone; what is wrong with the entry
-// is a refusal, the same on every node.
-func (c *course) take(l *raft.Log, e content) (response any, err error) {
-	if c.open != nil && c.open.term != l.Term {
-		c.open = nil
-	}
-	done := applied{index: l.Index, results: c.machine.Apply(l.Index, e.commands)}
-	if e.step == nil {
-		return done, nil
-	}
-	why, err := c.step(l, e.step)
-	return stepped{l.Index, why}, err
-}
-
-func (c *course) step(l *raft.Log, s *step) (refused string, err error) {
+// takeStep applies one entry of a restore.
+func (a *applier) takeStep(l *raft.Log, s *restoreStep) (refused string, err error) {
 	switch s.kind {
 	case restoreBegins:
-		c.open = &opened{id: l.Index, term: l.Term, size: s.size, sum: s.sum, fed: sha256.New()}
+		a.open = &openRestore{id: l.Index, term: l.Term, size: s.size, sum: s.sum, fed: sha256.New()}
 		return "", nil
 	case restoreGivenUp:
-		c.open = nil
+		a.open = nil
 		return "", nil
 	}
-	o := c.open
+	o := a.open
 	if o == nil || o.id != s.id {
 		return "it was given up before, by an election or another restore", nil
 	}
 	if s.kind == restoreGoesOn {
 		if s.offset != o.got || int64(len(s.piece)) > o.size-o.got {
-			c.open = nil
+			a.open = nil
 			return fmt.Sprintf("a piece of %d octets for %d of %d, and %d are there", len(s.piece), s.offset, o.size, o.got), nil
 		}
 		o.fed.Write(s.piece)
 		o.got, o.at = o.got+int64(len(s.piece)), append(o.at, l.Index)
 		return "", nil
 	}
-	c.open = nil
+	a.open = nil
 	if o.got != o.size || !bytes.Equal(o.fed.Sum(nil), o.sum[:]) {
 		return fmt.Sprintf("what came, %d of %d octets, is not what was sent", o.got, o.size), nil
 	}
-	return "", c.replace(l, o, s.after)
+	return "", a.replace(l, o, s.after)
 }
 
 // replace puts the image in the place of the machine. It goes on where every serial is
 // at this entry, so that none goes back.
-func (c *course) replace(l *raft.Log, o *opened, after []state.Entry) error {
-	old := c.end()
-	m, err := o.read(c.log, old)
+func (a *applier) replace(l *raft.Log, o *openRestore, after []state.Entry) error {
+	old := a.end()
+	m, err := o.read(a.log, old)
 	if err != nil {
-		c.machine = old.Applier()
+		a.machine = old.Applier()
 		return fmt.Errorf("restoring the image that began at %d: %w", o.id, err)
 	}
-	c.machine, c.replaced = m.Succeed(old).WithIndex(l.Index).Applier(), true
-	c.machine.Apply(l.Index, after)
+	a.machine, a.replaced = m.Succeed(old).WithIndex(l.Index).Applier(), true
+	a.machine.Apply(l.Index, after)
 	return nil
 }
 
 // read reads the image from the log. Every node was fed the same, which its leader could
 // read: who cannot must not go on beside those who can.
-func (o *opened) read(log entryReader, near state.Machine) (state.Machine, error) {
+func (o *openRestore) read(log entryReader, near state.Machine) (state.Machine, error) {
 	sum, from := sha256.New(), &pieces{log: log, at: o.at}
 	m, err := state.LoadImage(io.TeeReader(from, sum), near)
 	switch {

@@ -58,17 +58,17 @@ func (h *byHand) begin() {
 	}
 }
 
-func (h *byHand) propose(data []byte) stepped {
+func (h *byHand) propose(data []byte) stepAnswer {
 	h.t.Helper()
 	f := h.leader().raft().Apply(data, time.Second)
 	must(h.t, f.Error())
-	return f.Response().(stepped)
+	return f.Response().(stepAnswer)
 }
 
 // send sends the next pieces, up to a place in the image.
-func (h *byHand) send(until int) stepped {
+func (h *byHand) send(until int) stepAnswer {
 	h.t.Helper()
-	var s stepped
+	var s stepAnswer
 	for h.sent < until && s.refused == "" {
 		piece := h.image[h.sent:min(until, h.sent+h.tuning.piece)]
 		s = h.propose(append(encodePiece(h.id, int64(h.sent), len(piece)), piece...))
@@ -77,7 +77,7 @@ func (h *byHand) send(until int) stepped {
 	return s
 }
 
-func (h *byHand) end() stepped {
+func (h *byHand) end() stepAnswer {
 	h.t.Helper()
 	batch, err := state.EncodeBatch([]state.Entry{{At: 1, Actor: "test", Command: state.Note{Kind: "cluster", Text: "restored"}}})
 	must(h.t, err)
@@ -291,9 +291,9 @@ func TestRestoreOfWhatIsNotWholeChangesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := make(memoryLog)
-			k := course{log: log}
+			a := applier{log: log}
 			before := state.Empty()
-			k.begin(before)
+			a.begin(before)
 			var last any
 			for i, data := range c.entries {
 				l := &raft.Log{Index: uint64(i + 1), Term: 1, Type: raft.LogCommand, Data: data}
@@ -309,23 +309,23 @@ func TestRestoreOfWhatIsNotWholeChangesNothing(t *testing.T) {
 				delete(log, c.lose)
 				e, err := decode(l)
 				must(t, err)
-				if last, err = k.take(l, e); (err != nil) != (c.want == "error" && i == len(c.entries)-1) {
+				if last, err = a.take(l, e); (err != nil) != (c.want == "error" && i == len(c.entries)-1) {
 					t.Fatalf("entry %d: %v", i+1, err)
 				}
 			}
-			m, refused := k.end(), last.(stepped).refused
+			m, refused := a.end(), last.(stepAnswer).refused
 			switch {
 			case c.want == "error":
-			case c.want == "" && (refused != "" || !k.replaced || m.DomainCount() == 0):
+			case c.want == "" && (refused != "" || !a.replaced || m.DomainCount() == 0):
 				t.Errorf("%q, %d domains", refused, m.DomainCount())
-			case c.want != "" && (!strings.Contains(refused, c.want) || k.replaced):
+			case c.want != "" && (!strings.Contains(refused, c.want) || a.replaced):
 				t.Errorf("%q, want %q", refused, c.want)
 			}
 			if c.want != "" && m.WithIndex(0).Sum() != before.Sum() {
 				t.Error("it changed something")
 			}
-			if m.Index() != uint64(len(c.entries)) || (k.open != nil) != (name == "another began") {
-				t.Errorf("at %d of %d, open: %+v", m.Index(), len(c.entries), k.open)
+			if m.Index() != uint64(len(c.entries)) || (a.open != nil) != (name == "another began") {
+				t.Errorf("at %d of %d, open: %+v", m.Index(), len(c.entries), a.open)
 			}
 		})
 	}
@@ -337,18 +337,18 @@ func FuzzRestoreStep(f *testing.F) {
 	f.Add(encodeEnd(3, nil))
 	f.Add(encodeGivenUp())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l := &raft.Log{Index: 1, Term: 1, Type: raft.LogCommand, Data: append([]byte{restoreStep}, data...)}
+		l := &raft.Log{Index: 1, Term: 1, Type: raft.LogCommand, Data: append([]byte{restoreEntry}, data...)}
 		e, err := decode(l)
 		if err != nil {
 			return
 		}
-		k := course{log: memoryLog{}, open: &opened{id: 3, term: 1, size: 8, fed: sha256.New()}}
-		k.begin(state.Empty())
-		if _, err := k.take(l, e); err != nil {
+		a := applier{log: memoryLog{}, open: &openRestore{id: 3, term: 1, size: 8, fed: sha256.New()}}
+		a.begin(state.Empty())
+		if _, err := a.take(l, e); err != nil {
 			t.Fatal(err)
 		}
-		if m := k.end(); m.Index() != 1 || k.open != nil && k.open.got > k.open.size {
-			t.Errorf("at %d, open: %+v", m.Index(), k.open)
+		if m := a.end(); m.Index() != 1 || a.open != nil && a.open.got > a.open.size {
+			t.Errorf("at %d, open: %+v", m.Index(), a.open)
 		}
 	})
 }
