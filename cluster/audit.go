@@ -54,7 +54,7 @@ type trail struct {
 	dir     string
 	limit   int64
 	problem atomic.Pointer[string] // nil: none
-	// restored: a snapshot replaced the machine, maybe by one that knows less.
+	// restored: another machine took the place of the one before, and may know less.
 	restored atomic.Bool
 
 	sync func(*os.File) error // os.File.Sync but in tests

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -199,6 +200,26 @@ func TestAuditFilesNoteThatABackupReplacedTheState(t *testing.T) {
 	if changes != 8+3+1 || len(gaps) != 1 || gaps[0].After != 8 || gaps[0].Until != 0 {
 		t.Errorf("%d changes, %+v", changes, gaps)
 	}
+}
+
+// Nothing may follow the restore that would have the files looked at again.
+func TestEveryNodeNotesARestoreInItsAuditFiles(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.startAll()
+	image := saved(t, c.leader())
+	writeMany(t, c.leader(), "gone", 5)
+	says := func(what string) {
+		t.Helper()
+		for id := range c.nodes {
+			eventually(t, id+" to write "+what, func() bool {
+				lines, _ := os.ReadFile(filepath.Join(c.data(id), auditDir, "audit-0001.jsonl"))
+				return bytes.Contains(lines, []byte(what))
+			})
+		}
+	}
+	says("gone-04")
+	restore(t, c.leader(), image)
+	says(`"gap":`)
 }
 
 func TestDiskThatTakesNoAuditFilesIsAProblem(t *testing.T) {

@@ -23,8 +23,8 @@ type fsm struct {
 	mark   *mark
 	fence  *fence
 	logger *slog.Logger
-	// adopted is told of a snapshot that replaced the machine, restored of an operator's
-	// restore that did, and replaced of both, later.
+	// adopted is told of a snapshot that replaces the machine, restored of an operator's
+	// restore that did, replaced of both before the new machine is shown.
 	adopted            func(*raft.SnapshotMeta) error
 	restored, replaced func()
 	// void notes that what this node has on disk is to be given up.
@@ -147,33 +147,33 @@ func (s *fsm) publish(old state.Machine) error {
 	if err := s.mark.apply(m.Index()); err != nil {
 		return err
 	}
-	e := s.tree.Edit()
 	if s.applier.replaced {
-		m.Replace(e, old)
-	} else {
-		m.Publish(e, old, s.applier.changes)
-	}
-	e.Commit()
-	s.shown(m)
-	if s.applier.replaced {
+		s.replace("a restore", old, m)
 		s.restored()
-		s.tidy("a restore", m, old)
+		return nil
 	}
+	e := s.tree.Edit()
+	m.Publish(e, old, s.applier.changes)
+	e.Commit()
+	s.show(m)
 	return nil
 }
 
-// tidy follows a machine that took the place of one with which it need have nothing in
-// common.
-func (s *fsm) tidy(by string, m, old state.Machine) {
+// replace shows a machine that need have nothing in common with the one before.
+func (s *fsm) replace(by string, old, m state.Machine) {
 	s.replaced()
+	e := s.tree.Edit()
+	m.Replace(e, old)
+	e.Commit()
+	s.show(m)
 	// What was replaced is garbage the size of the state, which an idle node would keep.
 	go debug.FreeOSMemory()
 	s.logger.Info("state replaced by "+by, "index", m.Index(), "was", old.Index())
 }
 
-// shown makes a machine the current one. It comes last: who finds its index there takes
+// show makes a machine the current one. It comes last: who finds its index there takes
 // it for answered, and for marked, so that no restart goes behind it.
-func (s *fsm) shown(m state.Machine) {
+func (s *fsm) show(m state.Machine) {
 	s.machine.Store(&m)
 	s.announce()
 }
@@ -240,15 +240,10 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)
 	}
-	old := s.current()
 	s.startedAt, s.fed = 0, meta.Index
 	s.applier.open = nil // no snapshot is of a place where one is
 	s.open.Store(false)
-	e := s.tree.Edit()
-	m.Replace(e, old)
-	e.Commit()
-	s.shown(m)
-	s.tidy("a snapshot", m, old)
+	s.replace("a snapshot", s.current(), m)
 	return nil
 }
 

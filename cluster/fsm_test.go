@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"testing"
@@ -58,5 +59,20 @@ func TestMachineIsNeverAheadOfItsAnswersOrItsMark(t *testing.T) {
 		if results[0].Refusal != nil {
 			t.Fatal(results[0].Refusal)
 		}
+	}
+}
+
+// Who follows the machine, as the audit files do, would take one that knows less for one
+// that catches up, and look again after the next write.
+func TestMachineThatReplacesAnotherIsAnnouncedBeforeItIsShown(t *testing.T) {
+	c := newTestCluster(t, 1)
+	n := c.open("node-1")
+	var image bytes.Buffer
+	must(t, state.Empty().WriteImage(&image))
+	var at []uint64
+	n.fsm.replaced = func() { at = append(at, n.Machine().Index()) }
+	install(t, n, image.Bytes(), 10)
+	if len(at) != 1 || at[0] == 10 || n.Machine().Index() != 10 {
+		t.Errorf("announced at %d, and the machine is at %d", at, n.Machine().Index())
 	}
 }
