@@ -193,8 +193,11 @@ func (n *Node) openTerm() {
 	}
 }
 
-// await waits for the library, which does not answer on a fenced node, nor for what it was
-// handed while it ended.
+// await waits for the library, which does not answer on a fenced node, nor what lies in
+// its queues when it ends: nobody empties them, and the future of an entry, unlike others,
+// is not told of the end (raft v1.7.3, deferError.ShutdownCh). Both are the library's own,
+// so the goroutine that waits for such an answer is there as long as the process. On a node
+// that works awaitAnswers sees to it that there is none.
 func (n *Node) await(ctx context.Context, f raft.Future) error {
 	n.awaited.Add(1)
 	if err := n.ctx.Err(); err != nil {
@@ -218,13 +221,13 @@ func (n *Node) await(ctx context.Context, f raft.Future) error {
 
 const (
 	// answerTime is how long the library may take to answer what it was handed before it
-	// is ended: nobody waits for that but a goroutine each.
+	// is ended.
 	answerTime  = time.Second
 	answerPause = 5 * time.Millisecond
 )
 
-// awaitAnswers waits until the library has answered. Entries in its queue when it ends are
-// never answered, and who waits for one would never end.
+// awaitAnswers waits until the library has answered what it was handed; what it is handed
+// from now on await turns away.
 func (n *Node) awaitAnswers() {
 	for until := time.Now().Add(answerTime); n.awaited.Load() > 0 && time.Now().Before(until); {
 		time.Sleep(answerPause)
@@ -246,10 +249,9 @@ func (n *Node) close(ctx context.Context) error {
 		cancel()
 	}
 	n.cancel()
+	n.awaitAnswers()
+	n.fence.free() // the library's goroutines that are parked end, and who waits for them
 	if n.raft() != nil {
-		n.awaitAnswers()
-		// Parked goroutines of the library end; those that wait for them follow.
-		n.fence.free()
 		if err := n.raft().Shutdown().Error(); err != nil {
 			n.logger.Warn("stopping Raft", "error", err)
 		}
@@ -257,7 +259,6 @@ func (n *Node) close(ctx context.Context) error {
 	if n.transport != nil {
 		n.transport.Close()
 	}
-	n.fence.free()
 	n.peers.close()
 	n.asker.Close()
 	err := n.link.Close()
