@@ -27,14 +27,9 @@ func TestSignersOfAFleetAreFoundWhereverTheyFetched(t *testing.T) {
 	}
 	two.HandedOut(tokens[5], 1, "not-in-it")
 	clock.add(time.Minute)
-	id, err := leader.NewToken()
-	must(t, err)
 	scope := slices.Clone(tokens[:5])
 	slices.SortFunc(scope, func(a, b state.Token) int { return strings.Compare(string(a[:]), string(b[:])) })
-	_, _, err = leader.Propose(within(t, 30*time.Second), Actor{ID: "test"}, state.StartRotation{ID: id, RotationSpec: state.RotationSpec{
-		Scope: state.RotationScope{Tokens: scope}, Emergency: true, Old: keys.FateRevoke, Total: 5,
-	}})
-	must(t, err)
+	id := startRotation(t, leader, state.RotationSpec{Scope: state.RotationScope{Tokens: scope}, Emergency: true, Old: keys.FateRevoke, Total: 5})
 	eventually(t, "the switch", func() bool { return rotationOf(leader, id).State == state.RotationDone })
 	c.waitAll(leader.Machine().Index())
 

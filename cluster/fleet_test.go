@@ -34,24 +34,25 @@ func rotationOf(n *Node, id state.Token) state.Rotation {
 	return *r
 }
 
+// startRotation begins one and returns its id.
+func startRotation(t testing.TB, n *Node, spec state.RotationSpec) state.Token {
+	t.Helper()
+	id, err := n.NewToken()
+	must(t, err)
+	settle(t, n, state.StartRotation{ID: id, RotationSpec: spec})
+	return id
+}
+
 // TestRotationOfAFleetGoesOnAfterItsLeaderIsKilled, and switches every domain once.
 func TestRotationOfAFleetGoesOnAfterItsLeaderIsKilled(t *testing.T) {
 	c := newTestCluster(t, 3)
 	c.startAll()
 	leader := c.leader()
 	tokens := c.fleet(leader, 12)
-	id, err := leader.NewToken()
-	must(t, err)
-	spec := state.RotationSpec{
+	id := startRotation(t, leader, state.RotationSpec{
 		Scope: state.RotationScope{All: true}, Emergency: true, Old: keys.FateRevoke,
 		Canary: []uint8{25, 100}, Total: 12,
-	}
-	ctx := within(t, 30*time.Second)
-	results, _, err := leader.Propose(ctx, Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: spec})
-	must(t, err)
-	if results[0].Refusal != nil {
-		t.Fatal(results[0].Refusal)
-	}
+	})
 	eventually(t, "the first stage", func() bool { return rotationOf(leader, id).State == state.RotationPaused })
 	if r := rotationOf(leader, id); r.Switched != 3 || r.Begun != 3 {
 		t.Fatalf("%+v", r)
@@ -59,8 +60,7 @@ func TestRotationOfAFleetGoesOnAfterItsLeaderIsKilled(t *testing.T) {
 	c.waitAll(leader.Machine().Index())
 	c.kill(leader.c.ID)
 	next := c.leader()
-	_, _, err = next.Propose(ctx, Actor{ID: "test"}, state.ControlRotation{ID: id, Verb: state.RotationResume})
-	must(t, err)
+	settle(t, next, state.ControlRotation{ID: id, Verb: state.RotationResume})
 	eventually(t, "the rest", func() bool { return rotationOf(next, id).State == state.RotationDone })
 	if r := rotationOf(next, id); r.Switched != 12 || r.Begun != 12 {
 		t.Fatalf("%+v", r)
@@ -90,19 +90,10 @@ func TestEmergencyOfAFleetNeedsNoClockToBeRight(t *testing.T) {
 	clock.add(-time.Hour)
 	n.rotator.wake()
 	eventually(t, "a word about the clock", func() bool { return !n.rotator.clock.serves(n.Machine().Time()) })
-	begin := func(spec state.RotationSpec) state.Token {
-		id, err := n.NewToken()
-		must(t, err)
-		spec.Scope, spec.Total = state.RotationScope{All: true}, 2
-		results, _, err := n.Propose(within(t, 30*time.Second), Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: spec})
-		must(t, err)
-		if results[0].Refusal != nil {
-			t.Fatal(results[0].Refusal)
-		}
-		return id
-	}
-	planned := begin(state.RotationSpec{Old: keys.FateDrain})
-	urgent := begin(state.RotationSpec{Emergency: true, Old: keys.FateRevoke})
+	spec := state.RotationSpec{Scope: state.RotationScope{All: true}, Old: keys.FateDrain, Total: 2}
+	planned := startRotation(t, n, spec)
+	spec.Emergency, spec.Old = true, keys.FateRevoke
+	urgent := startRotation(t, n, spec)
 	eventually(t, "the emergency", func() bool { return rotationOf(n, urgent).State == state.RotationDone })
 	if r := rotationOf(n, urgent); r.Switched != 2 {
 		t.Errorf("%+v", r)

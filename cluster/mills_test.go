@@ -150,11 +150,7 @@ func TestKeysOfALeakedStoreComeFromTheMillsOfAllNodes(t *testing.T) {
 			sources[m.ID].lets(2)
 		}
 	}
-	id, err := leader.NewToken()
-	must(t, err)
-	spec := state.RotationSpec{Scope: state.RotationScope{All: true}, Emergency: true, Store: true, Old: keys.FateRevoke, Total: domains}
-	_, _, err = leader.Propose(within(t, 30*time.Second), Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: spec})
-	must(t, err)
+	id := startRotation(t, leader, state.RotationSpec{Scope: state.RotationScope{All: true}, Emergency: true, Store: true, Old: keys.FateRevoke, Total: domains})
 	dead, alive := others[0], others[1]
 	eventually(t, "keys of all three", func() bool {
 		return own.Ready() == 0 && leader.Figures().Keys.Taken == 4 && sources[dead].Spare()+sources[alive].Spare() == 0

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ func (s *pacedSource) Take(ctx context.Context, a keys.Algorithm) (*keys.Pair, e
 }
 
 // claimMany adds delegated domains that sign with Ed25519, whose keys cost nothing.
-func claimMany(t *testing.T, n *Node, count int) {
+func claimMany(t testing.TB, n *Node, count int) {
 	t.Helper()
 	var batch []state.Command
 	for i := range count {
@@ -42,17 +43,37 @@ func claimMany(t *testing.T, n *Node, count int) {
 			Registrable: parseName(t, fmt.Sprintf("customer-%d.test.", i)), Active: active, Standby: standby,
 		})
 	}
-	for len(batch) > 0 {
-		share := batch[:min(len(batch), 100)]
-		results, _, err := n.Propose(n.ctx, Actor{ID: "test"}, share...)
-		must(t, err)
-		for _, r := range results {
-			if r.Refusal != nil {
-				t.Fatal(r.Refusal.Message)
+	for share := range slices.Chunk(batch, 100) {
+		settle(t, n, share...)
+	}
+}
+
+// found starts a cluster with so many domains whose standbys are confirmed.
+func (v *virtual) found(domains int) (leader *Node) {
+	v.t.Helper()
+	v.many = true
+	v.startAll()
+	leader = v.waitLeader()
+	seed(v.t, leader)
+	pool, _ := leader.Machine().Pool("default")
+	says := pool.PoolSpec
+	says.Policy.Algorithms = []keys.Algorithm{keys.Ed25519}
+	v.say(leader, state.PutPool{ID: "default", Spec: says})
+	claimMany(v.t, leader, domains)
+	v.wait("confirmed standbys", 2*time.Hour, func() bool { return countKeys(leader, keys.Standby) == domains })
+	return leader
+}
+
+// countKeys is how many keys are at a stage; of standbys, how many are confirmed.
+func countKeys(n *Node, stage keys.Stage) (count int) {
+	for d := range n.Machine().Domains(state.Token{}) {
+		for _, k := range d.Ring().Keys {
+			if k.Stage == stage && (stage != keys.Standby || k.ConfirmedAt != 0) {
+				count++
 			}
 		}
-		batch = batch[len(share):]
 	}
+	return count
 }
 
 // TestDomainsSwitchWhileKeysOfOthersAreMade: of a leaked store each domain signs
@@ -62,38 +83,14 @@ func TestDomainsSwitchWhileKeysOfOthersAreMade(t *testing.T) {
 	const domains, pace = 700, 600 * time.Millisecond // with 420 s longer than caches hold what was there
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, 3, hourly())
-		v.many = true
 		quick := time.Duration(0)
 		v.source = &pacedSource{keystest.Source(), func() time.Duration { return quick }}
-		v.startAll()
-		leader := v.waitLeader()
-		seed(t, leader)
-		pool, _ := leader.Machine().Pool("default")
-		says := pool.PoolSpec
-		says.Policy.Algorithms = []keys.Algorithm{keys.Ed25519}
-		_, _, err := leader.Propose(leader.ctx, Actor{ID: "test"}, state.PutPool{ID: "default", Spec: says})
-		must(t, err)
-		claimMany(t, leader, domains)
-		confirmed := func() bool {
-			for d := range leader.Machine().Domains(state.Token{}) {
-				if k, ok := d.Ring().Standby(keys.Ed25519); !ok || k.ConfirmedAt == 0 {
-					return false
-				}
-			}
-			return true
-		}
-		v.wait("confirmed standbys", 2*time.Hour, confirmed)
+		leader := v.found(domains)
 
 		quick = pace
-		id, err := leader.NewToken()
-		must(t, err)
 		spec := state.RotationSpec{Scope: state.RotationScope{All: true}, Emergency: true, Store: true, Old: keys.FateRevoke, Total: domains, Tail: keys.GapMinted}
 		spec.Expected = time.Now().Unix() + domains*int64(pace)/int64(time.Second) + spec.Tail + state.SwitchTime
-		results, _, err := leader.Propose(leader.ctx, Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: spec})
-		must(t, err)
-		if r := results[0].Refusal; r != nil {
-			t.Fatal(r.Message)
-		}
+		id := startRotation(t, leader, spec)
 		began := time.Now()
 		type said struct{ at, eta int64 }
 		var all []said
@@ -131,37 +128,12 @@ func TestDeadNodeDelaysNoDeadline(t *testing.T) {
 	const domains = 2*maxTold + 1
 	synctest.Test(t, func(t *testing.T) {
 		v := newVirtual(t, 3, hourly())
-		v.many = true
-		v.startAll()
-		leader := v.waitLeader()
-		seed(t, leader)
-		pool, _ := leader.Machine().Pool("default")
-		says := pool.PoolSpec
-		says.Policy.Algorithms = []keys.Algorithm{keys.Ed25519}
-		_, _, err := leader.Propose(leader.ctx, Actor{ID: "test"}, state.PutPool{ID: "default", Spec: says})
-		must(t, err)
-		claimMany(t, leader, domains)
-		count := func(stage keys.Stage) (n int) {
-			for d := range leader.Machine().Domains(state.Token{}) {
-				for _, k := range d.Ring().Keys {
-					if k.Stage == stage && (stage != keys.Standby || k.ConfirmedAt != 0) {
-						n++
-					}
-				}
-			}
-			return n
-		}
-		v.wait("confirmed standbys", 2*time.Hour, func() bool { return count(keys.Standby) == domains })
+		leader := v.found(domains)
 		v.isolate(v.others(leader.c.ID)[0])
-		id, err := leader.NewToken()
-		must(t, err)
-		_, _, err = leader.Propose(leader.ctx, Actor{ID: "test", Reason: "leaked"}, state.StartRotation{ID: id, RotationSpec: state.RotationSpec{
-			Scope: state.RotationScope{All: true}, Emergency: true, Old: keys.FateSwitch, Total: domains,
-		}})
-		must(t, err)
+		id := startRotation(t, leader, state.RotationSpec{Scope: state.RotationScope{All: true}, Emergency: true, Old: keys.FateSwitch, Total: domains})
 		v.wait("the switch", time.Minute, func() bool { return rotationOf(leader, id).State == state.RotationDone })
 		switched := time.Now()
-		v.wait("the end of the old keys", time.Hour, func() bool { return count(keys.Revoked) == domains })
+		v.wait("the end of the old keys", time.Hour, func() bool { return countKeys(leader, keys.Revoked) == domains })
 		if took := time.Since(switched); took > keys.SwitchTime*time.Second+gatherTime+2*time.Second {
 			t.Errorf("the last old key was revoked %s after the switch", took)
 		}
