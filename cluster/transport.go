@@ -24,6 +24,7 @@ import (
 //   - What a leader says of commits counts as far as it has sent what they are of
 //     (Raft dissertation, figure 3.1), and a tail that a snapshot superseded is no log:
 //     see bound.
+//   - A snapshot that would take this node's state back is refused.
 //   - A wish to be elected waits while this node is about to give its leader up: see
 //     suspicion.
 //   - A peer that returns is sent what it missed at once: see reach.
