@@ -171,6 +171,20 @@ func TestWithoutAMajorityNobodyIsFencedAndWritesStop(t *testing.T) {
 	}
 }
 
+// A comparison that too few took part in says nothing, of the one before either.
+func TestWritesStopUntilAMajorityAgrees(t *testing.T) {
+	n := newTestCluster(t, 1).open("node-1")
+	for _, s := range []struct {
+		verdict Verdict
+		stopped bool
+	}{{Unclear, false}, {Split, true}, {Unclear, true}, {Diverged, false}, {Split, true}, {Agreed, false}} {
+		n.checker.settle(CheckReport{Verdict: s.verdict})
+		if (n.stopped() != "") != s.stopped {
+			t.Errorf("after %s writes are stopped: %q", s.verdict, n.stopped())
+		}
+	}
+}
+
 func (c *testCluster) waitFor(index uint64, ids ...string) {
 	c.t.Helper()
 	for _, id := range ids {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"authd/cluster/state"
 )
 
@@ -245,6 +247,22 @@ func TestARestoreWithoutRoomChangesNothing(t *testing.T) {
 	}
 }
 
+func TestNodeShortOfSpaceNeitherTakesASnapshotNorMakesOne(t *testing.T) {
+	c, d := withDisks(t, 1)
+	c.startAll()
+	n := c.leader()
+	install := raft.RPC{Command: &raft.InstallSnapshotRequest{Size: 1, LastLogIndex: write(t, n, "a") + 1}}
+	must(t, n.transport.refuses(install))
+	d.set(n.c.DataDir, 1)
+	eventually(t, "the disk", func() bool { return n.Disk().Short })
+	if err := n.transport.refuses(install); err == nil || !strings.Contains(err.Error(), "free") {
+		t.Errorf("it takes one: %v", err)
+	}
+	if err := n.snapshot(); err == nil || !strings.Contains(err.Error(), "free") {
+		t.Errorf("it makes one: %v", err)
+	}
+}
+
 // The image goes into the log of every node, and then into a snapshot.
 func TestARestoreLooksForRoomOnEveryNode(t *testing.T) {
 	c, d := withDisks(t, 3)
@@ -259,6 +277,13 @@ func TestARestoreLooksForRoomOnEveryNode(t *testing.T) {
 	must(t, leader.roomToRestore(t.Context(), 1<<30))
 	if err := leader.roomToRestore(t.Context(), 2<<30); err == nil || !strings.Contains(err.Error(), follower.c.ID) {
 		t.Errorf("more than a follower has room for: %v", err)
+	}
+	image := saved(t, leader)
+	d.set(follower.c.DataDir, 1)
+	eventually(t, "the follower to be short", func() bool { return follower.Disk().Short })
+	_, err := leader.RestoreSnapshot(within(t, 10*time.Second), Actor{}, bytes.NewReader(image), false)
+	if !errors.Is(err, ErrNotCommitted) || !strings.Contains(err.Error(), follower.c.ID) {
+		t.Errorf("with a follower that is short: %v", err)
 	}
 	for _, n := range c.nodes {
 		d.set(n.c.DataDir, 90<<30)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"authd/cluster/state"
 	"authd/zone"
 )
@@ -63,16 +65,41 @@ func TestMachineIsNeverAheadOfItsAnswersOrItsMark(t *testing.T) {
 }
 
 // Who follows the machine, as the audit files do, would take one that knows less for one
-// that catches up, and look again after the next write.
-func TestMachineThatReplacesAnotherIsAnnouncedBeforeItIsShown(t *testing.T) {
+// that catches up, and look again after the next write. And no restart goes behind what was
+// shown.
+func TestMachineThatReplacesAnotherIsToldOfAndMarkedBeforeItIsShown(t *testing.T) {
 	c := newTestCluster(t, 1)
 	n := c.open("node-1")
 	var image bytes.Buffer
 	must(t, state.Empty().WriteImage(&image))
-	var at []uint64
-	n.fsm.replaced = func() { at = append(at, n.Machine().Index()) }
-	install(t, n, image.Bytes(), 10)
-	if len(at) != 1 || at[0] == 10 || n.Machine().Index() != 10 {
-		t.Errorf("announced at %d, and the machine is at %d", at, n.Machine().Index())
+	told := 0
+	n.fsm.replaced = func() {
+		told++
+		n.mark.mu.Lock()
+		defer n.mark.mu.Unlock()
+		if at := n.Machine().Index(); at == 10 || n.mark.synced.Index != 10 || n.mark.synced.Base != 10 {
+			t.Errorf("the machine is at %d, and on disk is %+v", at, n.mark.synced)
+		}
 	}
+	install(t, n, image.Bytes(), 10)
+	if told != 1 || n.Machine().Index() != 10 {
+		t.Errorf("told %d times, and the machine is at %d", told, n.Machine().Index())
+	}
+}
+
+// Where a node's log lacks what it had applied it is sent a snapshot of before that, and
+// what follows.
+func TestEntriesAfterAnOlderSnapshotAreApplied(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	writeMany(t, c.leader(), "gone", 5)
+	c.stop("node-1")
+	n := c.open("node-1")
+	var image bytes.Buffer
+	must(t, state.Empty().WriteImage(&image))
+	install(t, n, image.Bytes(), 2)
+	data, err := state.EncodeBatch([]state.Entry{{At: 1, Command: state.AddTenant{ID: "after", Name: "x"}}})
+	must(t, err)
+	n.fsm.Apply(&raft.Log{Index: 3, Term: 1, Type: raft.LogCommand, Data: data})
+	wantTenants(t, n, "after")
 }

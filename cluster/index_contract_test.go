@@ -253,6 +253,22 @@ func TestSnapshotLabelledWithAnotherIndexIsRefused(t *testing.T) {
 	}
 }
 
+// A snapshot past it would not be trusted at the next start, and the log before it is gone.
+func TestSnapshotIsNotPastTheDurableMark(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.startAll()
+	n := c.leader()
+	write(t, n, "a")
+	must(t, n.snapshot())
+	metas, err := n.snaps.List()
+	must(t, err)
+	n.mark.mu.Lock()
+	defer n.mark.mu.Unlock()
+	if n.mark.synced.Index < metas[0].Index {
+		t.Errorf("a snapshot of %d, and on disk is the mark %d", metas[0].Index, n.mark.synced.Index)
+	}
+}
+
 // restoreInto restores an image into a cluster, writes, restarts all, and
 // compares.
 func restoreInto(t *testing.T, image []byte, wantFromImage []string, older bool) {
@@ -300,6 +316,22 @@ func imageAfter(t *testing.T, writes int) (image []byte, tenants []string) {
 	_, err := c.leader().SaveSnapshot(within(t, 10*time.Second), &b)
 	must(t, err)
 	return b.Bytes(), append(tenants, "acme")
+}
+
+// To replay a restore is to read its image again, and what it lost is missing in the audit
+// files.
+func TestNodeThatReplaysARestoreMakesASnapshotAndNotesTheGap(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.tuning.keep = time.Hour // no snapshot before
+	c.startAll()
+	image := saved(t, c.leader())
+	write(t, c.leader(), "gone")
+	restore(t, c.leader(), image)
+	c.kill("node-1")
+	n := c.open("node-1")
+	if !n.tail.due(time.Now(), 0) || !n.trail.restored.Load() {
+		t.Errorf("a snapshot is due: %v, the state was replaced: %v", n.tail.due(time.Now(), 0), n.trail.restored.Load())
+	}
 }
 
 func TestUserRestoreIntoAYoungerCluster(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -74,25 +75,44 @@ func TestSerialsGoOnWhereWritesDoDuringARestore(t *testing.T) {
 	<-ended
 }
 
-func TestOfTwoRestoresAtOnceOneIsRefusedOrTheyFollowEachOther(t *testing.T) {
+// restoring restores the image, and has something happen when the leader stores the second
+// of some appends.
+func (h *byHand) restoring(ctx context.Context, amid func(leader *Node)) error {
+	leader := h.leader()
+	var appends atomic.Int64
+	fault := func() error {
+		if calledBy("StoreLogs") && appends.Add(1) == 2 {
+			amid(leader)
+		}
+		return nil
+	}
+	leader.store.fault.Store(&fault)
+	defer leader.store.fault.Store(nil)
+	_, err := leader.RestoreSnapshot(ctx, Actor{}, bytes.NewReader(h.image), false)
+	return err
+}
+
+func TestOfTwoRestoresAtOnceOneIsRefused(t *testing.T) {
 	restoreByHand(t, 10, func(t *testing.T, h *byHand) {
-		leader, errs := h.leader(), make(chan error)
-		for range 2 {
-			go func() {
-				_, err := leader.RestoreSnapshot(within(t, 20*time.Second), Actor{}, bytes.NewReader(h.image), false)
-				errs <- err
-			}()
+		var second error
+		must(t, h.restoring(within(t, 20*time.Second), func(leader *Node) {
+			_, second = leader.RestoreSnapshot(within(t, time.Second), Actor{}, bytes.NewReader(h.image), false)
+		}))
+		if !errors.Is(second, ErrNotCommitted) || !strings.Contains(second.Error(), "under way") {
+			t.Errorf("amid another: %v", second)
 		}
-		a, b := <-errs, <-errs
-		for _, err := range []error{a, b} {
-			if err != nil && !errors.Is(err, ErrNotCommitted) {
-				t.Error(err)
-			}
+		h.wantEverywhere(write(t, h.leader(), "after"), sorted(h.tenants, []string{"after"})...)
+	})
+}
+
+// As when its leader lost its office meanwhile and leads again.
+func TestRestoreThatWasEndedInTheMiddleIsSaidNotToHaveBeen(t *testing.T) {
+	restoreByHand(t, 10, func(t *testing.T, h *byHand) {
+		err := h.restoring(within(t, 20*time.Second), func(leader *Node) { leader.raft().Apply(encodeBegin(1, [32]byte{}), 0) })
+		if !errors.Is(err, ErrNotCommitted) || !strings.Contains(err.Error(), "given up before") {
+			t.Errorf("ended by another: %v", err)
 		}
-		if a != nil && b != nil {
-			t.Errorf("neither was restored: %v; %v", a, b)
-		}
-		h.wantEverywhere(write(t, leader, "after"), sorted(h.tenants, []string{"after"})...)
+		h.wantEverywhere(write(t, h.leader(), "after"), "acme", "after")
 	})
 }
 
@@ -150,10 +170,14 @@ func TestSnapshotThatAnInstallOvertookIsNotTaken(t *testing.T) {
 	sink, err := n.snaps.Create(1, n.Machine().Index(), 1, raft.Configuration{}, 1, n.transport)
 	must(t, err)
 	defer sink.Cancel()
-	_, r := newestImage(t, n)
+	meta, r := newestImage(t, n)
 	must(t, n.fsm.Restore(r))
 	if err := under.Persist(sink); err == nil {
 		t.Error("a snapshot of what was before an install was taken after it")
+	}
+	n.snaps.written(meta.Index-1, 1) // where the install came a moment later
+	if base := n.store.base.Load(); base.index != meta.Index {
+		t.Errorf("the log continues %d, installed was %d", base.index, meta.Index)
 	}
 }
 
@@ -247,27 +271,18 @@ func (v *virtual) cutOffAt(append int64, own, kill bool) error {
 // Who asked may go away. Before the end that gives the restore up, and snapshots are made
 // again.
 func TestRestoreThatNobodyWaitsForIsGivenUp(t *testing.T) {
-	inVirtualTime(t, hourly(), func(t *testing.T, v *virtual) {
-		leader := v.waitLeader()
-		leader.tuning.piece = 256 // some appends, whatever shares them
-		image := v.image(leader)
-		must(t, v.write(leader, "kept", time.Minute))
+	restoreByHand(t, 10, func(t *testing.T, h *byHand) {
+		h.waitAll(write(t, h.leader(), "kept"))
 		ctx, cancel := context.WithCancel(t.Context())
-		var appends atomic.Int64
-		fault := func() error {
-			if calledBy("StoreLogs") && appends.Add(1) == 2 {
-				cancel()
-				time.Sleep(time.Second)
-			}
-			return nil
-		}
-		leader.store.fault.Store(&fault)
-		_, err := leader.RestoreSnapshot(ctx, Actor{ID: "test"}, bytes.NewReader(image.data), false)
-		leader.store.fault.Store(nil)
+		err := h.restoring(ctx, func(*Node) {
+			cancel()
+			time.Sleep(time.Second)
+		})
 		if !errors.Is(err, ErrNotCommitted) {
 			t.Errorf("given up in the middle: %v", err)
 		}
-		v.wait("the restore to be given up", time.Minute, func() bool { return !leader.fsm.open.Load() && !leader.restoring.Load() })
+		leader := h.leader()
+		h.wait("the restore to be given up", time.Minute, func() bool { return !leader.fsm.open.Load() && !leader.restoring.Load() })
 		must(t, leader.snapshot())
 		if !has(leader, "kept") {
 			t.Error("it was restored all the same")

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,6 +89,27 @@ func TestNodeThatAbstainsTakesNoPartInElections(t *testing.T) {
 	}
 	if err := abstains.RequestPreVote("node-2", "x", nil, nil); !errors.Is(err, errAbstains) {
 		t.Errorf("it wishes to stand: %v", err)
+	}
+}
+
+func TestInstallOfAnImpossibleSizeIsRefused(t *testing.T) {
+	tr := newTransport(nil, nil)
+	tr.roomFor = func(octets int64) string {
+		if octets > 1<<30 {
+			return "disk: 1 GiB free"
+		}
+		return ""
+	}
+	for size, word := range map[int64]string{
+		-1: "refused", 0: "refused", maxInstall + 1: "refused", 2 << 30: "1 GiB free", 1 << 30: "",
+	} {
+		err := tr.refuses(raft.RPC{Command: &raft.InstallSnapshotRequest{Size: size}})
+		switch {
+		case word == "" && err != nil:
+			t.Errorf("a snapshot of %d octets: %v", size, err)
+		case word != "" && (err == nil || !strings.Contains(err.Error(), word)):
+			t.Errorf("a snapshot of %d octets: %v, want %q", size, err, word)
+		}
 	}
 }
 
