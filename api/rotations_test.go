@@ -205,6 +205,11 @@ func TestTenantsAuditHasWhatBecameOfItsRotations(t *testing.T) {
 	h.claim("acme", "b.example", "cname")
 	h.claim("globex", "c.example", "cname")
 	mixed := read[FleetRotation](h, h.must(http.StatusAccepted, "POST", "/v1/rotations", `{"scope":{"domains":["b.example","c.example"]},"reason":"plain"}`))
+	for _, tenant := range []string{"tenant:acme", "tenant:globex"} {
+		if a := h.as(tenant, "GET", "/v1/rotations/"+mixed.ID, ""); a.Code != http.StatusNotFound {
+			t.Errorf("%s sees a rotation of another's domain: %d", tenant, a.Code)
+		}
+	}
 	for _, scope := range []string{`{"domains":["a.example","b.example"]}`, `{"tenant":"acme"}`} {
 		own := read[FleetRotation](h, h.as("tenant:acme", "POST", "/v1/rotations", `{"scope":`+scope+`,"emergency":true,"reason":"leaked"}`))
 		for _, verb := range []string{"pause", "resume", "abort"} {

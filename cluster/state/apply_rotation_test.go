@@ -249,6 +249,10 @@ func TestRollbackOfAFleetAfterTheWindowKeepsTheNewKeys(t *testing.T) {
 	if r := w.advance(); r.Kept != 3 || r.Returned != 0 || r.State != RotationDone {
 		t.Errorf("%+v", r)
 	}
+	w.must(LeaveDomain{Token: tok(1)})
+	if got := w.outcomeOf(tok(1)); got == OutcomeReplaced {
+		t.Errorf("the key of a domain that leaves is %s", got)
+	}
 }
 
 // outcomeOf is what a rotation came to for one claim.
@@ -276,6 +280,21 @@ func TestRollbackOfAFleetLeavesDomainsThatWereRotatedSince(t *testing.T) {
 		t.Errorf("the key of the later emergency is %s; outcomes %s and %s", w.stageOf(tok(1), 3), w.outcomeOf(tok(1)), w.outcomeOf(tok(2)))
 	}
 	w.checkIndexes()
+}
+
+func TestDomainsThatAreAddedLaterAreInNoRotation(t *testing.T) {
+	for what, scope := range map[string]RotationScope{"all": {All: true}, "tenant": {Tenant: "acme"}, "pool": {Pool: "default"}} {
+		w := manyOf(t, 2)
+		w.must(start1(RotationSpec{Scope: scope, Emergency: true, Canary: []uint8{50, 100}, Total: 2}))
+		w.advance()
+		w.later(60)
+		w.prove(w.claim(7, "late.customer.test", "acme"))
+		w.must(StepKey{Token: tok(7), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
+		w.must(ControlRotation{tok(99), RotationResume})
+		if r := w.advance(); r.State != RotationDone || r.Begun != 2 || w.stageOf(tok(7), 1) != keys.Active {
+			t.Errorf("%s: the first key of the domain that came later is %s; %+v", what, w.stageOf(tok(7), 1), r)
+		}
+	}
 }
 
 // TestDomainsStayInTheRotationOfThePoolThatTheyLeave, before their turn and after, and those
@@ -431,16 +450,18 @@ func TestRotationSumsUntilWhenOldKeysAreExposed(t *testing.T) {
 }
 
 func TestKeyThatIsPutOffExposesItsRotationForLonger(t *testing.T) {
-	w := manyOf(t, 2)
-	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Old: keys.FateDrain, Total: 2}))
-	planned := w.advance().Exposed
-	w.later(planned - keys.TTLLong - w.at)
-	w.must(StepKey{Token: tok(1), Step: keys.Step{
-		Kind: keys.StepRevoke, Algorithm: keys.RSA2048, Key: 1, Evidence: &keys.Evidence{Complete: true, AskedAt: w.at - 60},
-	}})
-	k, _ := w.domain(tok(1)).Ring().ByID(1)
-	if r := w.rotation(); k.HeldUntil <= w.at || r.Exposed != k.HeldUntil+keys.TTLLong {
-		t.Errorf("held until %d, exposed until %d, planned %d", k.HeldUntil, r.Exposed, planned)
+	for what, scope := range map[string]RotationScope{"all": {All: true}, "tenant": {Tenant: "acme"}, "list": {Tokens: []Token{tok(1)}}} {
+		w := manyOf(t, 2)
+		w.must(start1(RotationSpec{Scope: scope, Emergency: true, Old: keys.FateDrain, Total: 2}))
+		planned := w.advance().Exposed
+		w.later(planned - keys.TTLLong - w.at)
+		w.must(StepKey{Token: tok(1), Step: keys.Step{
+			Kind: keys.StepRevoke, Algorithm: keys.RSA2048, Key: 1, Evidence: &keys.Evidence{Complete: true, AskedAt: w.at - 60},
+		}})
+		k, _ := w.domain(tok(1)).Ring().ByID(1)
+		if r := w.rotation(); k.HeldUntil <= w.at || r.Exposed != k.HeldUntil+keys.TTLLong {
+			t.Errorf("%s: held until %d, exposed until %d, planned %d", what, k.HeldUntil, r.Exposed, planned)
+		}
 	}
 }
 

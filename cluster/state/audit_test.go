@@ -79,6 +79,19 @@ func TestClaimThatEndsIsNamedInTheAudit(t *testing.T) {
 	}
 }
 
+// Whose a change is says which tenant reads of it, also where what it was about is gone.
+func TestChangesOfATenantsTokensAreTheTenants(t *testing.T) {
+	for scope, tenant := range map[Scope]string{"tenant:acme": "acme", ScopeSigner: ""} {
+		w := newWorld(t)
+		w.must(AddAccessToken{AccessToken{ID: "t1", Hash: [32]byte{1}, Scope: scope}})
+		w.must(DropAccessToken{"t1"})
+		told := slices.Collect(w.m.AuditOf("token", "t1"))
+		if len(told) != 2 || told[0].Tenant != tenant || told[1].Tenant != tenant {
+			t.Errorf("%s: %+v", scope, told)
+		}
+	}
+}
+
 func TestChainIsBrokenByEveryAlteredField(t *testing.T) {
 	w := newWorld(t)
 	w.who.Reason, w.who.Source = "why", "192.0.2.1"

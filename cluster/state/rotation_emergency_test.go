@@ -85,6 +85,22 @@ func TestEmergencyOfOneAlgorithmIsNoPartOfTheRotationThatTheOtherWaitsIn(t *test
 	}
 }
 
+// TestEmergencyOfAKeyThatDrainsLeavesTheDomainInItsRotation, where it waits for a standby.
+func TestEmergencyOfAKeyThatDrainsLeavesTheDomainInItsRotation(t *testing.T) {
+	w := manyOf(t, 1)
+	w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true})
+	w.must(start1(RotationSpec{Scope: RotationScope{All: true}, Emergency: true, Total: 1}))
+	if r := w.advance(); r.Waiting != 1 {
+		t.Fatalf("%+v", r)
+	}
+	old, _ := w.domain(tok(1)).Ring().ByID(1)
+	w.must(ReplaceKey{Token: tok(1), Algorithm: keys.RSA2048, From: old.Selector, Old: keys.FateRevoke})
+	if r := w.rotation(); r.Waiting != 1 || w.stageOf(tok(1), 1) != keys.Revoked {
+		t.Errorf("the key is %s; %+v", w.stageOf(tok(1), 1), r)
+	}
+	w.checkIndexes()
+}
+
 // TestEmergencyTakesADomainOverFromAPlainRotation and leaves both counts true.
 func TestEmergencyTakesADomainOverFromAPlainRotation(t *testing.T) {
 	w := manyOf(t, 3)
