@@ -243,26 +243,17 @@ func appendLine(lines []byte, l ReadsLine) ([]byte, error) {
 
 // append adds whole lines, which end with the entry seq, and syncs.
 func (j *journal) append(lines []byte, seq uint64, hash state.AuditHash) error {
-	if j.dirty {
-		// What an attempt before left behind the end would be read as entries.
-		if err := errors.Join(j.file.Truncate(j.size), j.sync(j.file)); err != nil {
-			return err
-		}
-		j.dirty = false
+	if err := j.clean(); err != nil {
+		return err
 	}
 	if j.size > 0 && j.size+int64(len(lines)) > j.limit {
 		if err := j.rotate(); err != nil {
 			return err
 		}
 	}
-	j.dirty = true
-	if _, err := j.file.WriteAt(lines, j.size); err != nil {
+	if err := j.add(lines); err != nil {
 		return err
 	}
-	if err := j.sync(j.file); err != nil {
-		return err
-	}
-	j.dirty = false
 	j.mu.Lock()
 	j.size, j.seq, j.hash = j.size+int64(len(lines)), seq, hash
 	j.mu.Unlock()
@@ -270,6 +261,35 @@ func (j *journal) append(lines []byte, seq uint64, hash state.AuditHash) error {
 	case j.grew <- struct{}{}:
 	default:
 	}
+	return nil
+}
+
+// clean takes away what an attempt before left behind the end: it would be read as
+// entries.
+func (j *journal) clean() error {
+	if !j.dirty {
+		return nil
+	}
+	if err := errors.Join(j.file.Truncate(j.size), j.sync(j.file)); err != nil {
+		return err
+	}
+	j.dirty = false
+	return nil
+}
+
+// add writes lines behind the end and syncs.
+func (j *journal) add(lines []byte) error {
+	j.dirty = true
+	_, err := j.file.WriteAt(lines, j.size)
+	if err == nil {
+		err = j.sync(j.file)
+	}
+	if err != nil {
+		// So that no successor takes it for entries, after the next kill; clean makes sure.
+		j.file.Truncate(j.size)
+		return err
+	}
+	j.dirty = false
 	return nil
 }
 

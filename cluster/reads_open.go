@@ -37,8 +37,9 @@ func (j *journal) open() (err error) {
 	if damaged {
 		j.size = 0
 	}
-	j.file = file
-	err = errors.Join(file.Truncate(j.size), syncDir(j.dir))
+	j.file, j.dirty = file, false
+	// Who was killed may have written entries without a sync, and those count as released.
+	err = errors.Join(file.Truncate(j.size), j.sync(file), syncDir(j.dir))
 	if err == nil && damaged {
 		err = j.goOn(committed, j.cut)
 	} else if err == nil && !agrees {
@@ -86,10 +87,10 @@ func (j *journal) goOn(committed state.ReadsHead, why error) error {
 	if err != nil {
 		return err
 	}
-	if _, err := j.file.WriteAt(lines, j.size); err != nil {
+	if err := j.clean(); err != nil {
 		return err
 	}
-	if err := j.sync(j.file); err != nil {
+	if err := j.add(lines); err != nil {
 		return err
 	}
 	j.size, j.seq, j.hash, j.cut = j.size+int64(len(lines)), gap.Until, hash, why

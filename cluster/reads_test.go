@@ -98,8 +98,8 @@ func TestFirstReleaseIsWrittenBeforeItLeavesAndRepeatsAreCounted(t *testing.T) {
 		d.read("two", 1)
 		d.read("one", 2)
 	}
-	if seq, _, repeats := d.head(); seq != 3 || repeats != 6 || syncs.Load() != 3 {
-		t.Errorf("%d entries, %d repeats, %d syncs", seq, repeats, syncs.Load())
+	if seq, _, repeats := d.head(); seq != 3 || repeats != 6 || syncs.Load() != 1+3 {
+		t.Errorf("%d entries, %d repeats, %d syncs, one of them of the opening", seq, repeats, syncs.Load())
 	}
 	d.wants(3, 0)
 	d.told()
@@ -136,6 +136,46 @@ func TestWhatAFailedSyncLeftIsNoEntryOfAFileThatIsFull(t *testing.T) {
 		t.Errorf("after a restart: %d entries, %d repeats", seq, repeats)
 	}
 	d.wants(3, 0)
+}
+
+// A repeat is not synced, so what counts as released has to be on disk.
+func TestWhatAKilledNodeLeftUnsyncedIsSyncedBeforeItCounts(t *testing.T) {
+	d := newDiary(t)
+	d.read("one", 1)
+	d.again()
+	d.sync = func(*os.File) error { return errors.New("input/output error") }
+	if err := d.release(readOf("one", 1)); !errors.Is(err, ErrJournal) {
+		t.Errorf("released as a repeat, of which nobody knows whether it is on disk: %v", err)
+	}
+	d.sync = (*os.File).Sync
+	d.read("one", 1)
+	d.wants(1, 0)
+}
+
+// Nor does a process that begins where this one ends find what was never released.
+func TestWhatASyncFailedForIsNotLeftInTheFile(t *testing.T) {
+	for name, fails := range map[string]func(d *diary) error{
+		"an entry": func(d *diary) error { return d.release(readOf("two", 1)) },
+		"a gap": func(d *diary) error {
+			d.committed = state.ReadsHead{Node: "node-1", Seq: 1 << 60}
+			return d.check()
+		},
+	} {
+		d := newDiary(t)
+		d.read("one", 1)
+		d.sync = func(*os.File) error { return errors.New("input/output error") }
+		if fails(d) == nil {
+			t.Fatalf("%s: written", name)
+		}
+		if info, err := os.Stat(d.path(1)); err != nil || info.Size() != d.size {
+			t.Errorf("%s: the file has %d octets, of which %d count (%v)", name, info.Size(), d.size, err)
+		}
+		d.sync, d.committed = (*os.File).Sync, state.ReadsHead{}
+		d.read("three", 1)
+		d.again()
+		d.read("three", 1)
+		d.wants(2, 0)
+	}
 }
 
 func TestReleasesAtOnceShareASyncAndEachIsWrittenOnce(t *testing.T) {
