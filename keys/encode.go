@@ -167,8 +167,13 @@ func (k *Key) parts() [9]keyPart {
 // a selector, and is not asked for revoked keys. Selectors and sealed halves
 // alias b: the latter are READ-ONLY.
 func DecodeRing(b string, payload func(selector string) string) (Ring, error) {
+	return Ring{}.DecodeAgain(b, payload)
+}
+
+// DecodeAgain is DecodeRing in the memory of a ring that is nobody's any more.
+func (spent Ring) DecodeAgain(b string, payload func(selector string) string) (Ring, error) {
 	d := ringDecoder{rest: b}
-	r, err := d.ring(payload)
+	r, err := d.ring(spent, payload)
 	if err != nil {
 		return Ring{}, fmt.Errorf("decoding ring at octet %d: %w", len(b)-len(d.rest), err)
 	}
@@ -184,7 +189,7 @@ type ringDecoder struct {
 	err  error
 }
 
-func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
+func (d *ringDecoder) ring(spent Ring, payload func(string) string) (Ring, error) {
 	version := d.byte()
 	if d.err == nil && version != ringVersion && version != urgentVersion {
 		return Ring{}, fmt.Errorf("version %d is newer than this release", version)
@@ -201,7 +206,7 @@ func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
 	r.Jitter = int16(jitter)
 	r.RetiredAt = d.varint()
 	count := d.count(2 * MaxKeys)
-	r.Keys = make([]Key, 0, count)
+	r.Keys = slices.Grow(spent.Keys[:0], count)
 	var before Key
 	for range count {
 		key := d.key(r.Mode, &before)
@@ -217,7 +222,7 @@ func (d *ringDecoder) ring(payload func(string) string) (Ring, error) {
 		before = key
 	}
 	r.Freed = d.times(maxFreed)
-	d.rolled(&r)
+	d.rolled(&r, spent.RolledFrom)
 	if version == urgentVersion {
 		d.urgent(&r)
 	}
@@ -290,10 +295,12 @@ func (d *ringDecoder) times(most int) (times map[string]int64) {
 	return times
 }
 
-func (d *ringDecoder) rolled(r *Ring) {
+func (d *ringDecoder) rolled(r *Ring, spent map[Algorithm]uint32) {
 	count := d.count(2)
-	if count > 0 {
-		r.RolledFrom = make(map[Algorithm]uint32, count)
+	if clear(spent); count > 0 {
+		if r.RolledFrom = spent; spent == nil {
+			r.RolledFrom = make(map[Algorithm]uint32, count)
+		}
 	}
 	last := Algorithm(0)
 	for range count {

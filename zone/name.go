@@ -216,16 +216,15 @@ func (n Name) Child(labels ...string) (Name, error) {
 	if size > maxName {
 		return "", fmt.Errorf("extending %s by %s: %d octets, a name has at most %d", n, quote(strings.Join(labels, ".")), size, maxName)
 	}
-	var wire strings.Builder
-	wire.Grow(size)
+	var room [maxName]byte
+	wire := room[:0]
 	for _, l := range labels {
-		wire.WriteByte(byte(len(l)))
-		for i := 0; i < len(l); i++ {
-			wire.WriteByte(lower(l[i]))
+		wire = append(wire, byte(len(l)))
+		for _, c := range []byte(l) {
+			wire = append(wire, lower(c))
 		}
 	}
-	wire.WriteString(string(n))
-	return Name(wire.String()), nil
+	return Name(append(wire, n...)), nil
 }
 
 // Reverse is a key whose byte order is the canonical order of RFC 4034 section
@@ -234,15 +233,20 @@ func (n Name) Child(labels ...string) (Name, error) {
 // Labels are written from the last to the first, each ended by an octet that
 // sorts before all others: 0 and 1 inside a label become 1,1 and 1,2.
 func (n Name) Reverse() string {
-	var labels [maxLabels]string
+	var room [300]byte // most fit
+	return string(n.AppendReverse(room[:0]))
+}
+
+// AppendReverse appends Reverse to a key.
+func (n Name) AppendReverse(key []byte) []byte {
+	var begins [maxLabels]uint8
 	count := 0
-	for rest := n; len(rest) > 1; rest = rest.Parent() {
-		labels[count] = rest.Label()
+	for at := 0; at+1 < len(n); at += 1 + int(n[at]) {
+		begins[count] = uint8(at)
 		count++
 	}
-	key := make([]byte, 0, len(n)+4)
 	for i := count - 1; i >= 0; i-- {
-		for _, c := range []byte(labels[i]) {
+		for _, c := range []byte(n[begins[i]:].Label()) {
 			if c <= 1 {
 				key = append(key, 1, c+1)
 			} else {
@@ -251,7 +255,7 @@ func (n Name) Reverse() string {
 		}
 		key = append(key, 0)
 	}
-	return string(key)
+	return key
 }
 
 // nameIn reads the uncompressed name at the start of wire, folded to lower

@@ -247,9 +247,10 @@ func (w *writer) giveServers(d *Domain) *Refusal {
 	if len(servers) == 0 || len(zones) == 0 {
 		return conflict("domain", nil, "a delegated domain needs a name server and a platform zone: add them first")
 	}
+	token := d.Token.text()
 	for i, s := range servers[:min(len(servers), maxServerNames)] {
 		p := zones[i%len(zones)]
-		n, err := targetName(d.Token, p.Apex, s.Label)
+		n, err := token.name(p.Apex, s.Label)
 		if err != nil {
 			return invalid("domain", "%v", err)
 		}
@@ -273,9 +274,10 @@ func (w *writer) giveTargets(d *Domain, b BoundTargets) *Refusal {
 		return invalid("targets.keys", "%d names: want %d for each of the pool's %d algorithms", n, slotsPerAlgorithm, len(d.Algorithms))
 	}
 	var taken []zone.Name
+	token := d.Token.text()
 	give := func(field string, bound zone.Name, labels ...string) (zone.Target, *Refusal) {
 		if bound == "" {
-			n, err := targetName(d.Token, first.Apex, labels...)
+			n, err := token.name(first.Apex, labels...)
 			if err != nil {
 				return zone.Target{}, invalid("domain", "%v", err)
 			}

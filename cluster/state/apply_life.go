@@ -155,8 +155,9 @@ func (w *writer) remove(d *Domain) {
 
 // boundNames are the target names that an admin bound.
 func (d *Domain) boundNames() (names []zone.Name) {
+	token := d.Token.text()
 	add := func(t zone.Target, labels ...string) {
-		if t.Name != "" && !d.isGenerated(t, labels...) {
+		if t.Name != "" && !token.isIn(t, labels...) {
 			names = append(names, t.Name)
 		}
 	}

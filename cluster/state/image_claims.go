@@ -14,12 +14,11 @@ import (
 // claims is one frame of claims, decoded.
 type claims struct {
 	list []record
-	claimed
-	err error
+	err  error
 }
 
-// claimed collects what the indexes hold of some claims: a list of pairs for each
-// index, which is sorted before it goes into its table, and counts.
+// claimed collects what the indexes hold of the claims that one core decoded: a list of
+// pairs for each index, which is sorted before it goes into its table, and counts.
 type claimed struct {
 	claimNames[[]string]
 	due, pending []string
@@ -45,21 +44,20 @@ type job struct {
 	out   chan claims
 }
 
-// domains reads the claims, and gives the first frame that is none of them.
-// Frames are decoded on all cores, a bounded number at a time, and stored in order.
-func (r *imageReader) domains(w *writer, f frame) (frame, error) {
+// domains reads the claims, and gives what indexes hold of them and the first frame that
+// is none of them. Frames are decoded on all cores, a bounded number at a time.
+func (r *imageReader) domains(w *writer, f frame) (*claimed, frame, error) {
 	workers := runtime.GOMAXPROCS(0)
 	jobs := make(chan job)
 	order := make(chan job, 2*workers)
 	r.spare = make(chan []byte, 4*workers)
-	// Decoders read what is shared while claims are stored in a fork of it.
-	shared := w.tables
-	w.tables = shared.fork()
 	var failed error
 	var all sync.WaitGroup
-	for range workers {
+	decoders := make([]claimDecoder, workers)
+	for i := range decoders {
+		d := &decoders[i]
+		*d = claimDecoder{tables: w.tables, near: r.near, anew: r.anew, claimed: newClaimed()}
 		all.Go(func() {
-			d := claimDecoder{tables: shared, near: r.near, anew: r.anew}
 			for j := range jobs {
 				j.out <- d.frame(j.frame)
 			}
@@ -71,7 +69,7 @@ func (r *imageReader) domains(w *writer, f frame) (frame, error) {
 		f, failed = r.send(f, order, jobs)
 	})
 	var err error
-	var sum claimed
+	var list [][]record
 	last := ""
 	for j := range order {
 		batch := <-j.out
@@ -93,19 +91,23 @@ func (r *imageReader) domains(w *writer, f frame) (frame, error) {
 			last = key
 		}
 		if err == nil {
-			w.loadDomains(batch.list, batch.sum)
-			sum.merge(&batch.claimed)
+			list = append(list, batch.list)
 		}
 	}
 	all.Wait()
 	if failed != nil {
-		return f, failed
+		err = failed
 	}
-	if err == nil {
-		w.indexAll(&sum)
+	if err != nil {
+		return nil, f, err
 	}
+	sum := &decoders[0].claimed
+	for i := range decoders[1:] {
+		sum.merge(&decoders[1+i].claimed)
+	}
+	w.loadDomains(list, sum.sum)
 	r.keys = sum.keys
-	return f, err
+	return sum, f, nil
 }
 
 // send hands the frames of claims to the decoders, and to the goroutine that stores
@@ -128,8 +130,12 @@ type claimDecoder struct {
 	near      *tables
 	anew      bool
 	inspector zone.Inspector
-	domain    Domain // the one being decoded
-	meta      []byte
+	claimed
+
+	// Of the claim being decoded.
+	domain Domain
+	meta   []byte
+	held   keys.Ring
 }
 
 func (c *claimDecoder) frame(f frame) (out claims) {
@@ -141,7 +147,7 @@ func (c *claimDecoder) frame(f frame) (out claims) {
 		if out.err != nil {
 			return out
 		}
-		r, err := c.claim(meta, branch, &out.claimed)
+		r, err := c.claim(meta, branch)
 		if err != nil {
 			out.err = err
 			return out
@@ -164,7 +170,7 @@ func cutText(b []byte) (text, rest []byte, err error) {
 }
 
 // claim decodes one claim and adds it to what the indexes hold.
-func (c *claimDecoder) claim(meta, branch []byte, sum *claimed) (record, error) {
+func (c *claimDecoder) claim(meta, branch []byte) (record, error) {
 	r := c.own(meta, branch)
 	d := &c.domain
 	*d = Domain{}
@@ -189,10 +195,10 @@ func (c *claimDecoder) claim(meta, branch []byte, sum *claimed) (record, error) 
 	} else if !c.tables.carries(d) {
 		return r, fmt.Errorf("claim %s: its answers are another's: %w", d.Token, errDamaged)
 	}
-	sum.add(d)
-	sum.octets[d.Tenant] += r.unusual()
-	sum.sum += r.sum()
-	return r, sum.learn(d.Token, ring, c.anew)
+	c.add(d)
+	c.octets[d.Tenant] += r.unusual()
+	c.sum += r.sum()
+	return r, c.learn(d.Token, ring, c.anew)
 }
 
 // own is the claim in memory of its own, since the frame's is used again; or, where it
@@ -218,8 +224,8 @@ func (c *claimDecoder) ring(d *Domain) (keys.Ring, error) {
 	if !c.anew {
 		payload = func(string) string { return "not looked for" }
 	}
-	ring, err := keys.DecodeRing(d.Branch.Attachment(), payload)
-	if err != nil {
+	ring, err := c.held.DecodeAgain(d.Branch.Attachment(), payload)
+	if c.held = ring; err != nil {
 		return ring, err
 	}
 	if ring.Mode != d.ringMode() {
@@ -247,9 +253,6 @@ func (s *claimed) learn(t Token, ring keys.Ring, anew bool) error {
 		s.uses = append(s.uses, claimUse{t, useOf(ring, keys.Ring{})})
 		return nil
 	}
-	if s.sealed == nil {
-		s.sealed = make(map[uint16]int)
-	}
 	for i := range ring.Keys {
 		k := &ring.Keys[i]
 		if k.Payload != "" {
@@ -273,11 +276,6 @@ func (s *claimed) add(d *Domain) {
 	if until := d.waitsUntil(); until != 0 {
 		s.pending = append(s.pending, dueKey(until, d.Token))
 	}
-	if s.pools == nil {
-		s.pools, s.slots, s.servers = make(map[string]int), make(map[string]int), make(map[string]int)
-		s.platforms = make(map[uint32]int)
-		s.tenants, s.octets = make(map[string]int), make(map[string]int)
-	}
 	s.pools[d.Pool]++
 	s.tenants[d.Tenant]++
 	if d.Mode == zone.CNAME {
@@ -293,22 +291,23 @@ func (s *claimed) add(d *Domain) {
 	}
 }
 
-// merge adds what another frame held.
+func newClaimed() claimed {
+	return claimed{
+		sealed: make(map[uint16]int), platforms: make(map[uint32]int),
+		servers: make(map[string]int), pools: make(map[string]int), slots: make(map[string]int), tenants: make(map[string]int),
+		octets: make(map[string]int),
+	}
+}
+
+// merge adds what another core decoded.
 func (s *claimed) merge(o *claimed) {
 	for i, more := range o.kinds() {
 		list := s.kinds()[i]
 		*list = append(*list, *more...)
 	}
 	s.due, s.pending, s.uses = append(s.due, o.due...), append(s.pending, o.pending...), append(s.uses, o.uses...)
-	s.keys += o.keys
-	if s.sealed == nil {
-		s.sealed = make(map[uint16]int)
-	}
+	s.keys, s.sum = s.keys+o.keys, s.sum+o.sum
 	addCounts(s.sealed, o.sealed)
-	if s.pools == nil {
-		s.servers, s.pools, s.slots, s.platforms, s.tenants, s.octets = o.servers, o.pools, o.slots, o.platforms, o.tenants, o.octets
-		return
-	}
 	addCounts(s.servers, o.servers)
 	addCounts(s.pools, o.pools)
 	addCounts(s.slots, o.slots)
@@ -323,35 +322,36 @@ func addCounts[K comparable](to, from map[K]int) {
 	}
 }
 
-// indexAll fills the indexes and counts of claims.
-func (w *writer) indexAll(s *claimed) {
-	var all sync.WaitGroup
+// indexAll begins to fill the indexes of claims. What is no claim may be read meanwhile.
+func (w *writer) indexAll(s *claimed) *sync.WaitGroup {
+	all := new(sync.WaitGroup)
 	for i, list := range s.kinds() {
 		all.Go(func() { fillSorted(&w.kinds()[i].pairs, *list) })
 	}
 	all.Go(func() { fillSorted(&w.due, s.due) })
 	all.Go(func() { fillSorted(&w.pending, s.pending) })
-	all.Wait()
-	for _, u := range s.uses {
-		w.learnKeys(u.token, u.use)
-	}
-	for version, n := range s.sealed {
-		w.countSealed([]uint16{version}, n)
-	}
-	w.countAll(s)
+	return all
 }
 
 // fillSorted sets keys in order, each copied to memory of its own: where they were
 // decoded they lie between garbage, whose pages they would keep.
 func fillSorted(t *table[string, struct{}], list []string) {
 	slices.Sort(list)
-	for _, key := range list {
-		t.Set(strings.Clone(key), struct{}{})
-	}
+	t.fill(func(yield func(string, struct{}) bool) {
+		for _, key := range slices.Compact(list) {
+			yield(strings.Clone(key), struct{}{})
+		}
+	})
 }
 
-// countAll is count for all claims of an image.
+// countAll is count for all claims of an image, and learns their keys where it is to.
 func (w *writer) countAll(s *claimed) {
+	for _, u := range s.uses {
+		w.learnKeys(u.token, u.use)
+	}
+	for version, n := range s.sealed {
+		w.countSealed([]uint16{version}, n)
+	}
 	for id, n := range s.pools {
 		if e, ok := w.pools.Get(id); ok {
 			next := *e

@@ -44,12 +44,16 @@ func (r *imageReader) image() (*tables, error) {
 	if err != nil {
 		return nil, err
 	}
-	if next, err = r.domains(w, next); err != nil {
+	claims, next, err := r.domains(w, next)
+	if err != nil {
 		return nil, err
 	}
-	if err := r.history(w, next); err != nil {
+	under := w.indexAll(claims)
+	err = r.history(w, next)
+	if under.Wait(); err != nil {
 		return nil, err
 	}
+	w.countAll(claims)
 	if _, err := r.r.ReadByte(); err != io.EOF {
 		return nil, errors.New("octets behind the end")
 	}

@@ -52,7 +52,10 @@ const (
 
 func (x *nameIndex) fork(o *owner) nameIndex { return nameIndex{x.pairs.fork(o)} }
 
-func pairOf(n zone.Name, t Token) string { return n.Reverse() + atName + t.key() }
+func pairOf(n zone.Name, t Token) string {
+	var room [300]byte
+	return string(append(append(n.AppendReverse(room[:0]), atName...), t[:]...))
+}
 
 func (x *nameIndex) add(n zone.Name, t Token) {
 	x.pairs.Set(pairOf(n, t), struct{}{})

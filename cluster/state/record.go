@@ -71,12 +71,13 @@ func appendMeta(b []byte, d *Domain) []byte {
 		b = appendText(b, s.Server)
 	}
 	b = binary.AppendUvarint(b, uint64(len(d.Targets.Keys)))
+	token := d.Token.text()
 	for i, t := range d.Targets.Keys {
-		b = appendTarget(b, t, d.isGenerated(t, keySlotLabel(d.Algorithms, i), labelDKIM))
+		b = appendTarget(b, t, token.isIn(t, keySlotLabel(d.Algorithms, i), labelDKIM))
 	}
-	b = appendTarget(b, d.Targets.Bounce, d.isGenerated(d.Targets.Bounce, labelBounce))
-	b = appendTarget(b, d.Targets.Click, d.isGenerated(d.Targets.Click, labelClick))
-	b = appendTarget(b, d.Targets.DMARC, d.isGenerated(d.Targets.DMARC, labelDMARC))
+	b = appendTarget(b, d.Targets.Bounce, token.isIn(d.Targets.Bounce, labelBounce))
+	b = appendTarget(b, d.Targets.Click, token.isIn(d.Targets.Click, labelClick))
+	b = appendTarget(b, d.Targets.DMARC, token.isIn(d.Targets.DMARC, labelDMARC))
 	b = binary.AppendUvarint(b, uint64(len(d.Reports)))
 	for _, r := range d.Reports {
 		b = appendTarget(b, r, false)
@@ -84,18 +85,24 @@ func appendMeta(b []byte, d *Domain) []byte {
 	return appendRRsets(b, d.Records)
 }
 
-// isGenerated says whether a target is the one that follows from the token: its
-// name begins with the labels that targetName puts in front of an apex.
-func (d *Domain) isGenerated(t zone.Target, labels ...string) bool {
-	if t.Name == "" || labels[0] == "" {
+// tokenLabel is a token as it is in names.
+type tokenLabel [TokenLength]byte
+
+func (t Token) text() (label tokenLabel) {
+	tokenText.Encode(label[:], t[:])
+	return label
+}
+
+// isIn says whether a target is the one that follows from the token: its name begins
+// with the labels that name puts in front of an apex.
+func (t *tokenLabel) isIn(target zone.Target, labels ...string) bool {
+	if target.Name == "" || labels[0] == "" {
 		return false
 	}
-	n := t.Name
-	var text [TokenLength]byte
-	tokenText.Encode(text[:], d.Token[:])
+	n := target.Name
 	for i, l := range labels {
 		if i == len(labels)-1 {
-			if n.Label() != string(text[:]) {
+			if n.Label() != string(t[:]) {
 				return false
 			}
 			n = n.Parent()
@@ -128,12 +135,11 @@ func keySlotLabel(algorithms []keys.Algorithm, i int) string {
 	return keys.SlotLabel(algorithms[i/slotsPerAlgorithm], uint8(i%slotsPerAlgorithm)+1)
 }
 
-// targetName puts the token between the labels that isGenerated looks for:
-// k1.T.dkim.P, T.bounce.P.
-func targetName(t Token, apex zone.Name, labels ...string) (zone.Name, error) {
+// name puts the token between the labels that isIn looks for: k1.T.dkim.P, T.bounce.P.
+func (t *tokenLabel) name(apex zone.Name, labels ...string) (zone.Name, error) {
 	var room [3]string
 	last := len(labels) - 1
-	return apex.Child(append(append(append(room[:0], labels[:last]...), t.String()), labels[last])...)
+	return apex.Child(append(append(append(room[:0], labels[:last]...), string(t[:])), labels[last])...)
 }
 
 func appendText(b []byte, s string) []byte {
@@ -202,8 +208,9 @@ func appendRRsets(b []byte, sets []zone.RRset) []byte {
 // decoder reads what the append functions wrote. After the first failure it
 // returns zero values; err says so at the end.
 type decoder struct {
-	s   string
-	err error
+	s     string
+	err   error
+	token tokenLabel // of the claim
 }
 
 func (r *decoder) fail() {
@@ -354,7 +361,7 @@ func (r *decoder) target(d *Domain, p apexes, labels ...string) zone.Target {
 			r.fail()
 			return zone.Target{}
 		}
-		n, err := targetName(d.Token, apex, labels...)
+		n, err := r.token.name(apex, labels...)
 		if err != nil {
 			r.fail()
 		}
@@ -383,7 +390,7 @@ func (d *Domain) decode(meta string, p apexes) error {
 		return errDamaged
 	}
 	copy(d.Token[:], r.s)
-	r.s = r.s[len(d.Token):]
+	r.s, r.token = r.s[len(d.Token):], d.Token.text()
 	r.whose(d)
 	d.Pool = r.text()
 	d.DMARC, d.Prefix, d.AttestedBy = r.text(), r.text(), r.text()
@@ -459,7 +466,7 @@ func (r *decoder) server(d *Domain, p apexes) zone.ServerName {
 		r.fail()
 		return zone.ServerName{}
 	}
-	n, err := targetName(d.Token, apex, label)
+	n, err := r.token.name(apex, label)
 	if err != nil {
 		r.fail()
 	}

@@ -148,12 +148,15 @@ func (t *tables) setDomain(r record) (old record) {
 	return old
 }
 
-// loadDomains is setDomain for claims that come in order, none twice; sum is that
-// of all.
-func (t *tables) loadDomains(list []record, sum Sum) {
-	for _, r := range list {
-		t.domains.Set(r.meta[:len(Token{})], r)
-	}
+// loadDomains is setDomain for all claims, in order, none twice; sum is that of all.
+func (t *tables) loadDomains(lists [][]record, sum Sum) {
+	t.domains.fill(func(yield func(string, record) bool) {
+		for _, list := range lists {
+			for _, r := range list {
+				yield(r.meta[:len(Token{})], r)
+			}
+		}
+	})
 	t.sums.add(sum)
 }
 

@@ -1,6 +1,10 @@
 package state
 
-import "cmp"
+import (
+	"cmp"
+	"iter"
+	"slices"
+)
 
 // table is an ordered map that shares structure with its forks: a B+ tree whose
 // nodes are copied when written, unless the fork that writes made them. A write
@@ -102,6 +106,33 @@ func (t *table[K, V]) Set(key K, value V) (old V, had bool) {
 	return old, had
 }
 
+// fill puts keys that come in order, none twice, into a table that is empty.
+func (t *table[K, V]) fill(all iter.Seq2[K, V]) {
+	var level []*node[K, V]
+	for key, value := range all {
+		if t.count++; t.count%leafSize == 1 {
+			leaf := newLeaf[K, V](t.owner)
+			leaf.low = key
+			level = append(level, leaf)
+		}
+		leaf := level[len(level)-1]
+		leaf.items[leaf.count] = pair[K, V]{value, key}
+		leaf.count++
+	}
+	for len(level) > 1 {
+		var above []*node[K, V]
+		for kids := range slices.Chunk(level, innerSize) {
+			n := newInner[K, V](t.owner)
+			n.low, n.count = kids[0].low, copy(n.kids[:], kids)
+			above = append(above, n)
+		}
+		level = above
+	}
+	if t.count > 0 {
+		t.root = level[0]
+	}
+}
+
 // Delete removes a key, and gives the value that it had.
 func (t *table[K, V]) Delete(key K) (old V, had bool) {
 	if old, had = t.Get(key); !had {
@@ -146,11 +177,64 @@ func (t *table[K, V]) Scan(yield func(K, V) bool) {
 	}
 }
 
+// values are all values in order of their keys.
+func (t *table[K, V]) values() []V {
+	list := make([]V, 0, t.count)
+	t.Scan(func(_ K, v V) bool {
+		list = append(list, v)
+		return true
+	})
+	return list
+}
+
 // Ascend walks the keys from one on, in order, until yield says no.
 func (t *table[K, V]) Ascend(from K, yield func(K, V) bool) {
 	if t.root != nil {
 		t.root.ascend(from, yield)
 	}
+}
+
+// since walks, in order, at least the keys whose values differ from what another table
+// has there, or that it has not. Of forks of one table, that is what was written and
+// its neighbours.
+func (t *table[K, V]) since(old *table[K, V], yield func(K, V)) {
+	if t.root != nil {
+		t.root.since(t.root.height(), old.root, yield)
+	}
+}
+
+func (n *node[K, V]) since(height int, old *node[K, V], yield func(K, V)) {
+	if old.holds(n, height) {
+		return
+	}
+	if n.kids == nil {
+		for _, p := range n.items[:n.count] {
+			yield(p.key, p.value)
+		}
+		return
+	}
+	for _, kid := range n.kids[:n.count] {
+		kid.since(height-1, old, yield)
+	}
+}
+
+// height is how many levels lie below a node.
+func (n *node[K, V]) height() (levels int) {
+	for ; n.kids != nil; n = n.kids[0] {
+		levels++
+	}
+	return levels
+}
+
+// holds says whether a node of a height is in the tree below n, which may be nil.
+func (n *node[K, V]) holds(other *node[K, V], height int) bool {
+	if n == nil {
+		return false
+	}
+	for above := n.height() - height; above > 0; above-- {
+		n = n.kids[n.child(other.low)]
+	}
+	return n == other
 }
 
 func (n *node[K, V]) scan(yield func(K, V) bool) bool {

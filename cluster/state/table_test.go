@@ -55,6 +55,25 @@ func (v *version) check(t *rapid.T) {
 	checkNode(t, v.table.root, "", "")
 }
 
+// checkSince holds what differs from another version to what both hold.
+func (v *version) checkSince(t *rapid.T, old *version) {
+	seen := make(map[string]int)
+	v.table.since(&old.table, func(k string, x int) { seen[k] = x })
+	for k, x := range seen {
+		if had, ok := v.want[k]; !ok || had != x {
+			t.Fatalf("%q is %d, and %d since", k, had, x)
+		}
+	}
+	for k, x := range v.want {
+		if _, ok := seen[k]; !ok && old.want[k] != x {
+			t.Fatalf("%q is %d since, and was not seen", k, x)
+		}
+	}
+	if len(seen) > 0 && v == old {
+		t.Fatalf("%d keys changed since itself", len(seen))
+	}
+}
+
 // checkNode holds the keys of a node to its bounds; end is empty at the last.
 func checkNode(t *rapid.T, n *node[string, int], low, end string) {
 	if n.low < low || n.count == 0 {
@@ -109,8 +128,18 @@ func TestTableIsAMapInOrderAndItsVersionsStay(t *testing.T) {
 				v.want[k] = i
 			}
 		}
+		last := versions[len(versions)-1]
+		sorted := slices.Sorted(maps.Keys(last.want))
+		filled := &version{table[string, int]{owner: new(owner)}, last.want}
+		filled.table.fill(func(yield func(string, int) bool) {
+			for _, k := range sorted {
+				yield(k, last.want[k])
+			}
+		})
+		filled.check(t)
 		for _, v := range versions {
 			v.check(t)
+			v.checkSince(t, versions[rapid.IntRange(0, len(versions)-1).Draw(t, "since")])
 		}
 	})
 }
