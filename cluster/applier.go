@@ -6,22 +6,27 @@ import (
 	"github.com/hashicorp/raft"
 
 	"authd/cluster/state"
+	"authd/zone"
 )
 
 // applier takes a machine along the log, entry by entry. The dark start, what Raft feeds
 // and a recovery go the same way, so that they come to the same.
 type applier struct {
-	log  entryReader
-	open *openRestore // the restore that is open behind the last entry; nil: none
+	indexes bool         // what a restore brings is to be shown
+	open    *openRestore // the restore that is open behind the last entry; nil: none
 
-	machine  *state.Applier
-	changes  state.Delta // since begin
-	replaced bool        // since begin: by a restore, of which changes say nothing
+	machine *state.Applier
+	changes state.Delta // since begin, or since a restore
+	// A restore replaced the machine by this since begin. Its index; nil: none was made.
+	replaced bool
+	restored state.Machine
+	index    *zone.Tree
 }
 
 // begin goes on from a machine.
 func (a *applier) begin(m state.Machine) {
-	a.machine, a.changes, a.replaced = m.Applier(), state.Delta{}, false
+	a.machine, a.changes = m.Applier(), state.Delta{}
+	a.replaced, a.restored, a.index = false, state.Machine{}, nil
 }
 
 // end is the machine that the entries since begin made.
@@ -32,23 +37,43 @@ func (a *applier) end() state.Machine {
 	return m
 }
 
-// entryReader is where the pieces of a restore are read from.
-type entryReader interface {
-	GetLog(index uint64, l *raft.Log) error
+// here is the machine behind the last entry, in the midst of them.
+func (a *applier) here() state.Machine {
+	m := a.end()
+	a.machine = m.Applier()
+	return m
+}
+
+// restoredIndex is the index of the machine that a restore and the entries behind it came
+// to.
+func (a *applier) restoredIndex(m state.Machine) *zone.Tree {
+	if a.index == nil {
+		return m.Tree()
+	}
+	e := a.index.Edit()
+	m.Publish(e, a.restored, a.changes)
+	e.Commit()
+	return a.index
+}
+
+// giveUp ends a restore that is open without its end.
+func (a *applier) giveUp() {
+	a.open.drop()
+	a.open = nil
 }
 
 // take applies one entry. An error is of this node alone; what is wrong with the entry
 // is a refusal, the same on every node.
 func (a *applier) take(l *raft.Log, e content) (response any, err error) {
 	if a.open != nil && a.open.term != l.Term {
-		a.open = nil
+		a.giveUp()
 	}
 	results := a.machine.Apply(l.Index, e.commands)
 	if e.step == nil {
 		return applied{index: l.Index, results: results}, nil
 	}
 	why, err := a.takeStep(l, e.step)
-	return stepAnswer{l.Index, why}, err
+	return stepAnswer{l.Index, why, a.open}, err
 }
 
 // content is what an entry of the log holds.

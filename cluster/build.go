@@ -162,9 +162,12 @@ const (
 func (b *builder) replay(s *start, until uint64) (whole bool, err error) {
 	began := time.Now()
 	batches, done := make(chan []replayed, 4), make(chan struct{})
-	a := applier{log: b.store}
+	var a applier
 	a.begin(s.machine)
 	defer func() {
+		if err != nil {
+			a.giveUp()
+		}
 		s.machine, s.open, s.restored = a.end(), a.open, a.replaced
 		close(done)
 		for range batches { // until the reader has left the store

@@ -283,7 +283,7 @@ func TestSignersOnTheOldKeyAreTold(t *testing.T) {
 
 // bareEvidence is that of a node which is nothing else.
 func bareEvidence(now func() time.Time) (*Node, *evidence) {
-	n := &Node{c: Config{Now: now}, logger: slog.New(slog.DiscardHandler), fsm: newFSM(start{machine: state.Empty()}, nil, zone.NewTree(), nil, nil, nil)}
+	n := &Node{c: Config{Now: now}, logger: slog.New(slog.DiscardHandler), fsm: newFSM(start{machine: state.Empty()}, zone.NewTree(), nil, nil, nil)}
 	n.evidence = &evidence{node: n, watch: zone.NewWatch(), asked: map[uint64]asked{}, handed: newHanded()}
 	return n, n.evidence
 }

@@ -61,14 +61,14 @@ type fsm struct {
 }
 
 // newFSM goes on from what the dark start built.
-func newFSM(built start, log entryReader, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
+func newFSM(built start, tree *zone.Tree, mk *mark, f *fence, logger *slog.Logger) *fsm {
 	s := &fsm{
 		tree: tree, mark: mk, fence: f, logger: logger,
 		adopted: func(*raft.SnapshotMeta) error { return nil }, void: func(string) error { return nil },
 		restored: func() {}, replaced: func() {},
 		committed: func(uint64) {}, checks: func(state.Machine) {}, spent: func(time.Duration) {},
 		startedAt: built.machine.Index(),
-		applier:   applier{log: log, open: built.open},
+		applier:   applier{indexes: true, open: built.open},
 		changed:   make(chan struct{}),
 	}
 	s.machine.Store(&built.machine)
@@ -126,9 +126,7 @@ func (s *fsm) apply(logs []*raft.Log) (responses []any, err error) {
 			return nil, err
 		}
 		if a.machine.Checks() { // the machine at this very place is compared
-			m := a.end()
-			s.checks(m)
-			a.machine = m.Applier()
+			s.checks(a.here())
 		}
 	}
 	s.restoring.Store(false)
@@ -148,7 +146,7 @@ func (s *fsm) publish(old state.Machine) error {
 		return err
 	}
 	if s.applier.replaced {
-		s.replace("a restore", old, m)
+		s.replace("a restore", s.applier.restoredIndex(m), old, m)
 		s.restored()
 		return nil
 	}
@@ -160,11 +158,9 @@ func (s *fsm) publish(old state.Machine) error {
 }
 
 // replace shows a machine that need have nothing in common with the one before.
-func (s *fsm) replace(by string, old, m state.Machine) {
+func (s *fsm) replace(by string, index *zone.Tree, old, m state.Machine) {
 	s.replaced()
-	e := s.tree.Edit()
-	m.Replace(e, old)
-	e.Commit()
+	s.tree.Take(index)
 	s.show(m)
 	// What was replaced is garbage the size of the state, which an idle node would keep.
 	go debug.FreeOSMemory()
@@ -241,9 +237,9 @@ func (s *fsm) Restore(r io.ReadCloser) error {
 		s.fence.stop("restoring snapshot %s: %w", meta.ID, err)
 	}
 	s.startedAt, s.fed = 0, meta.Index
-	s.applier.open = nil // no snapshot is of a place where one is
+	s.applier.giveUp() // no snapshot is of a place where a restore is open
 	s.open.Store(false)
-	s.replace("a snapshot", s.current(), m)
+	s.replace("a snapshot", m.Tree(), s.current(), m)
 	return nil
 }
 

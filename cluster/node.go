@@ -105,7 +105,7 @@ func open(c Config, t tuning) (n *Node, err error) {
 		return nil, fmt.Errorf("opening node %s: %w", c.ID, err)
 	}
 	tree := n.buildTree()
-	n.fsm = newFSM(n.start, n.store, tree, n.mark, n.fence, n.logger)
+	n.fsm = newFSM(n.start, tree, n.mark, n.fence, n.logger)
 	n.openParts(tree)
 	n.connectMachine()
 	if n.start.need > 0 {
@@ -139,10 +139,7 @@ func (n *Node) openLink() (err error) {
 // buildTree publishes the machine that was built from disk.
 func (n *Node) buildTree() *zone.Tree {
 	began := time.Now()
-	tree := zone.NewTree()
-	e := tree.Edit()
-	n.start.machine.PublishAll(e)
-	e.Commit()
+	tree := n.start.machine.Tree()
 	n.logger.Info("state built", "index", n.start.machine.Index(), "domains", n.start.machine.DomainCount(), "read", n.start.read,
 		"tail", n.start.tailEntries, "replay", n.start.took, "published", time.Since(began))
 	return tree

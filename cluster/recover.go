@@ -93,9 +93,12 @@ func (r *Recovery) readTail() error {
 	if err != nil {
 		return err
 	}
-	a := applier{log: n.store, open: n.start.open}
+	a := applier{open: n.start.open}
 	a.begin(r.machine)
-	defer func() { r.machine = a.end() }()
+	defer func() {
+		r.machine = a.end()
+		a.giveUp()
+	}()
 	for index := first; index != 0 && index <= last; index++ {
 		var l raft.Log
 		if err := n.store.GetLog(index, &l); err != nil {

@@ -41,6 +41,10 @@ func (c contextWriter) Write(b []byte) (int, error) {
 // writes have. Longer would be what those wait behind.
 const pieceFlight = 8
 
+// restoreTime is how long a restore may take from its first entry to its last. What waits
+// for caches since the old state was answered last counts from then at the latest.
+const restoreTime = 10 * time.Minute
+
 // pieceEnqueue is how long Raft may take to accept one. Nobody waits for it.
 const pieceEnqueue = 10 * time.Second
 
@@ -63,9 +67,6 @@ func (n *Node) RestoreSnapshot(ctx context.Context, who Actor, r io.Reader, with
 	image, err := n.readImage(r, withoutKeys)
 	if err == nil {
 		defer image.file.Close()
-		err = image.check(n.Machine())
-	}
-	if err == nil {
 		err = n.roomToRestore(ctx, image.size)
 	}
 	if err != nil {
@@ -111,6 +112,9 @@ func (n *Node) readImage(r io.Reader, withoutKeys bool) (*logImage, error) {
 	err = errors.Join(os.Remove(file.Name()), m.WriteImage(io.MultiWriter(file, sum)))
 	if err == nil {
 		i.size, err = file.Seek(0, io.SeekCurrent)
+	}
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -194,11 +198,14 @@ func unproposed(err error, sent bool) error {
 // sendImage sends all of an image, each step once the one before it is taken or, of pieces,
 // some of them. sent: the end may be in the log.
 func (n *Node) sendImage(ctx context.Context, who Actor, i *logImage) (index uint64, sent bool, err error) {
-	id, err := n.awaitStep(ctx, n.raft().Apply(encodeBegin(i.size, i.sum), enqueueTime))
+	ctx, cancel := context.WithTimeout(ctx, restoreTime)
+	defer cancel()
+	until := n.rotator.clock.stamp() + int64(restoreTime/time.Second)
+	begun, err := n.awaitStep(ctx, n.raft().Apply(encodeBegin(i.size, until, i.sum), enqueueTime))
 	if err != nil {
 		return 0, false, err
 	}
-	if err := n.sendPieces(ctx, id, i); err != nil {
+	if err := n.sendPieces(ctx, begun.index, i); err != nil {
 		return 0, false, err
 	}
 	after, err := state.EncodeBatch([]state.Entry{{
@@ -208,21 +215,22 @@ func (n *Node) sendImage(ctx context.Context, who Actor, i *logImage) (index uin
 	if err != nil {
 		return 0, false, err
 	}
-	index, err = n.awaitStep(ctx, n.raft().Apply(encodeEnd(id, after), enqueueTime))
-	return index, true, err
+	ended, err := n.awaitStep(ctx, n.raft().Apply(encodeEnd(begun.index, after), enqueueTime))
+	return ended.index, true, err
 }
 
-// sendPieces does not look whether the file still gives what was written to it: who
-// applies the end compares what came with the sum of the beginning.
+// sendPieces sends the image and waits until this node has read it, as the others do
+// meanwhile: the last entry finds all done, or is not sent. It does not look whether the
+// file still gives what was written to it: who applies the end compares what came with the
+// sum of the beginning.
 func (n *Node) sendPieces(ctx context.Context, id uint64, i *logImage) error {
 	var under []raft.ApplyFuture
-	land := func(most int) error {
-		for ; len(under) > most; under = under[1:] {
-			if _, err := n.awaitStep(ctx, under[0]); err != nil {
-				return err
-			}
+	var taken stepAnswer // to the last
+	land := func(most int) (err error) {
+		for ; len(under) > most && err == nil; under = under[1:] {
+			taken, err = n.awaitStep(ctx, under[0])
 		}
-		return nil
+		return err
 	}
 	for offset := int64(0); offset < i.size; {
 		data := encodePiece(id, offset, n.tuning.piece)
@@ -236,7 +244,15 @@ func (n *Node) sendPieces(ctx context.Context, id uint64, i *logImage) error {
 		}
 		under = append(under, n.raft().Apply(data[:len(data)+len(piece)], pieceEnqueue))
 	}
-	return land(0)
+	if err := land(0); err != nil {
+		return err
+	}
+	select {
+	case <-taken.open.loaded:
+		return taken.open.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // notTaken is a step that every node refused.
@@ -245,18 +261,18 @@ type notTaken string
 func (why notTaken) Error() string { return "not taken: " + string(why) }
 
 // awaitStep waits for one entry of a restore.
-func (n *Node) awaitStep(ctx context.Context, f raft.ApplyFuture) (index uint64, err error) {
+func (n *Node) awaitStep(ctx context.Context, f raft.ApplyFuture) (s stepAnswer, err error) {
 	if err := n.await(ctx, f); err != nil {
-		return 0, err
+		return s, err
 	}
 	s, ok := f.Response().(stepAnswer)
 	switch {
 	case !ok:
-		return 0, fmt.Errorf("entry %d came back as %T", f.Index(), f.Response())
+		return s, fmt.Errorf("entry %d came back as %T", f.Index(), f.Response())
 	case s.refused != "":
-		return 0, notTaken(s.refused)
+		return s, notTaken(s.refused)
 	}
-	return s.index, nil
+	return s, nil
 }
 
 // giveUp ends a restore that this leader began, so that snapshots are made again. Where

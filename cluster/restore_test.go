@@ -108,7 +108,7 @@ func TestOfTwoRestoresAtOnceOneIsRefused(t *testing.T) {
 // As when its leader lost its office meanwhile and leads again.
 func TestRestoreThatWasEndedInTheMiddleIsSaidNotToHaveBeen(t *testing.T) {
 	restoreByHand(t, 10, func(t *testing.T, h *byHand) {
-		err := h.restoring(within(t, 20*time.Second), func(leader *Node) { leader.raft().Apply(encodeBegin(1, [32]byte{}), 0) })
+		err := h.restoring(within(t, 20*time.Second), func(leader *Node) { leader.raft().Apply(encodeBegin(1, whenever, [32]byte{}), 0) })
 		if !errors.Is(err, ErrNotCommitted) || !strings.Contains(err.Error(), "given up before") {
 			t.Errorf("ended by another: %v", err)
 		}
@@ -188,13 +188,18 @@ func TestLeaderCutOffInARestore(t *testing.T) {
 	came := 0
 	for _, where := range []string{"leader", "followers"} {
 		unknown, cut := 0, 0
-		for append, more := int64(1), true; more && append <= most; append++ {
+		// How many appends there are differs: some hold several pieces. So the last may be
+		// missed.
+		for append, tries := int64(1), 0; append <= most && tries < 5; append++ {
 			t.Run(fmt.Sprintf("append %d of the %s", append, where), func(t *testing.T) {
 				tuning := hourly()
 				tuning.piece = 1 << 10
 				inVirtualTime(t, tuning, func(t *testing.T, v *virtual) {
 					err := v.cutOffAt(append, where == "leader", append%2 == 1)
-					if more = err != nil; !more {
+					if err == nil {
+						if append, tries = 0, tries+1; unknown > 0 {
+							append = most
+						}
 						return
 					}
 					cut++
@@ -207,7 +212,7 @@ func TestLeaderCutOffInARestore(t *testing.T) {
 				})
 			})
 		}
-		if cut < 3 || cut == most || unknown == 0 {
+		if cut < 3 || unknown == 0 {
 			t.Errorf("%s: %d were cut off, %d of them at the end", where, cut, unknown)
 		}
 	}

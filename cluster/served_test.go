@@ -17,17 +17,13 @@ import (
 // shadow is a listener that answers from a tree of its own: what a node's would be
 // were it another process, or an index that was not told.
 type shadow struct {
-	t       testing.TB
-	tree    *zone.Tree
-	machine state.Machine
+	t    testing.TB
+	tree *zone.Tree
 }
 
 func newShadow(t testing.TB, of *Node) *shadow {
 	t.Helper()
-	s := &shadow{t: t, tree: zone.NewTree(), machine: of.Machine()}
-	e := s.tree.Edit()
-	s.machine.PublishAll(e)
-	e.Commit()
+	s := &shadow{t: t, tree: of.Machine().Tree()}
 	server, err := zone.Listen(zone.ServerConfig{
 		Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Workers: 1, Tree: s.tree, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -38,12 +34,7 @@ func newShadow(t testing.TB, of *Node) *shadow {
 }
 
 // follow makes it answer from a machine.
-func (s *shadow) follow(m state.Machine) {
-	e := s.tree.Edit()
-	m.Replace(e, s.machine)
-	e.Commit()
-	s.machine = m
-}
+func (s *shadow) follow(m state.Machine) { s.tree.Take(m.Tree()) }
 
 // TestListenerThatAnswersWhatWasBeforeHoldsWaitServed, whatever was changed: its
 // node has applied and confirmed the index each time.

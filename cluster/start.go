@@ -256,6 +256,7 @@ func (n *Node) close(ctx context.Context) error {
 			n.logger.Warn("stopping Raft", "error", err)
 		}
 	}
+	n.fsm.applier.giveUp()
 	if n.transport != nil {
 		n.transport.Close()
 	}

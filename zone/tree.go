@@ -106,6 +106,16 @@ func NewTree() *Tree {
 	return t
 }
 
+// Take shows what another tree holds in place of what was there. No editor of either may be
+// open, and nothing may be done with the other afterwards.
+func (t *Tree) Take(other *Tree) {
+	t.common.Store(other.common.Load())
+	for i := range t.shards {
+		t.shards[i].Store(other.shards[i].Load())
+	}
+	t.ents = other.ents
+}
+
 // find finds the branch with an anchor of exactly the suffix of d labels, under
 // a key.
 func (t *Tree) find(p *path, d int, key uint64) (Branch, anchor, bool) {

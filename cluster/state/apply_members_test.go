@@ -77,7 +77,7 @@ func TestRestoredBackupKeepsTheClustersOwnAuthority(t *testing.T) {
 	here, backup := newWorld(t), newWorld(t)
 	here.must(SetAuthority{Authority{[]byte("ours"), []byte("sealed")}})
 	backup.must(SetAuthority{Authority{[]byte("theirs"), []byte("sealed")}})
-	if got := string(backup.m.Succeed(here.m).Authority().Certificate); got != "ours" {
+	if got := string(succeed(t, backup.m, here.m, here.m).Authority().Certificate); got != "ours" {
 		t.Errorf("authority %q", got)
 	}
 }

@@ -31,7 +31,7 @@ func TestNodeLeavesTheServingSetOnlyByAStatement(t *testing.T) {
 	if results[0].Refusal != nil || len(next.OffNodes()) != 1 || len(w.m.OffNodes()) != 2 {
 		t.Fatalf("%+v, before %+v", next.OffNodes(), w.m.OffNodes())
 	}
-	if restored := w.m.Succeed(next); len(restored.OffNodes()) != 1 {
+	if restored := succeed(t, w.m, next, next); len(restored.OffNodes()) != 1 {
 		t.Errorf("a backup brought back %+v", restored.OffNodes())
 	}
 	for n := range maxOff - 2 {

@@ -103,6 +103,15 @@ func (m Machine) Publish(e *zone.Editor, old Machine, d Delta) {
 	}
 }
 
+// Tree is an index of the whole machine.
+func (m Machine) Tree() *zone.Tree {
+	tree := zone.NewTree()
+	e := tree.Edit()
+	m.PublishAll(e)
+	e.Commit()
+	return tree
+}
+
 // PublishAll fills an empty index. The caller commits the editor.
 func (m Machine) PublishAll(e *zone.Editor) {
 	t := m.tables()
@@ -115,12 +124,6 @@ func (m Machine) PublishAll(e *zone.Editor) {
 		e.SetSerial(number, p.Serial)
 		return true
 	})
-	m.fill(e)
-}
-
-// fill puts all branches into an index that has none.
-func (m Machine) fill(e *zone.Editor) {
-	t := m.tables()
 	branches := make([]zone.Branch, 0, t.domains.Len())
 	t.domains.Scan(func(_ string, r record) bool {
 		branches = append(branches, r.branch)

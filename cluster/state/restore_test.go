@@ -6,9 +6,115 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"authd/keys"
 	"authd/zone"
 )
+
+// succeed is what takes the place of now where a backup began to when it was from.
+func succeed(t failer, backup, from, now Machine) Machine {
+	t.Helper()
+	s, err := LoadSuccession(bytes.NewReader(image(t, backup)), from, now.Time(), true)
+	if err != nil {
+		t.Fatalf("the backup does not load: %v", err)
+	}
+	next, tree := s.Succeed(now)
+	if diff := tree.Diff(next.Tree()); diff != nil {
+		t.Fatalf("its index is another's: %v", diff)
+	}
+	if next.Sum() != next.Recount(nil) {
+		t.Fatalf("its sum does not follow")
+	}
+	checkMachine(t, next)
+	return next
+}
+
+// Whatever happens between the beginning of a restore and its end, nothing goes back, and
+// what comes of it is no less careful than a restore that began at its end.
+func TestSuccessionPassesWhatCameSinceItBegan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		run := newRun(t)
+		batches := func() Machine {
+			for range rapid.IntRange(0, 8).Draw(t, "batches") {
+				run.batch()
+			}
+			return run.machines[0]
+		}
+		batches()
+		backup := batches()
+		if rapid.Bool().Draw(t, "another cluster's") {
+			run = newRun(t)
+		}
+		from := batches()
+		now := batches()
+		next, atOnce := succeed(t, backup, from, now), succeed(t, backup, now, now)
+		checkPassed(t, next, now)
+		for d := range atOnce.Domains(Token{}) {
+			got, ok := next.Domain(d.Token)
+			if !ok || got.Name != d.Name || got.Serial != d.Serial {
+				t.Fatalf("claim %s is %+v, and %+v where all was done at the end", d.Token, got, d)
+			}
+			checkAsCareful(t, got.Ring(), d.Ring())
+		}
+		if next.DomainCount() != atOnce.DomainCount() || next.Epoch() != now.Epoch() {
+			t.Fatalf("%d claims, epoch %d", next.DomainCount(), next.Epoch())
+		}
+	})
+}
+
+// checkPassed holds a machine to what one that it takes the place of has shown.
+func checkPassed(t failer, next, now Machine) {
+	t.Helper()
+	is, was := next.tables(), now.tables()
+	for d := range now.Domains(Token{}) {
+		for _, own := range is.claimsTo(d.Name) {
+			if d.Mode == zone.Delegated && own.Mode == zone.Delegated && int32(is.zoneSerial(own)-was.zoneSerial(d)) <= 0 {
+				t.Fatalf("%s showed %d and shows %d", d.Name, was.zoneSerial(d), is.zoneSerial(own))
+			}
+		}
+	}
+	for p := range now.Platforms() {
+		if own, ok := is.platformAt(p.Apex); ok && int32(own.Serial-p.Serial) <= 0 {
+			t.Fatalf("%s showed %d and shows %d", p.Apex, p.Serial, own.Serial)
+		}
+	}
+	was.gone.each(func(v [16]byte) bool {
+		if _, back := next.Domain(Token(v)); !back && !next.Tombstoned(Token(v)) {
+			t.Fatalf("token %s is free again", Token(v))
+		}
+		return true
+	})
+	held := is.boundHashes()
+	was.goneBound.each(func(v [16]byte) bool {
+		if !held[v] && !is.goneBound.has(v) {
+			t.Fatalf("a name that was bound is free again")
+		}
+		return true
+	})
+	for _, own := range is.pools.values() {
+		if p, ok := now.Pool(own.ID); ok && own.Policy.Hold(now.Time()) < p.Policy.Hold(now.Time()) {
+			t.Fatalf("pool %s: signers were told longer", own.ID)
+		}
+	}
+}
+
+// checkAsCareful holds a ring to another: keys are ready no sooner, slots free no sooner.
+func checkAsCareful(t failer, ring, other keys.Ring) {
+	t.Helper()
+	for slot, until := range other.Freed {
+		if ring.Freed[slot] < until {
+			t.Fatalf("slot %s is free at %d, not at %d", slot, ring.Freed[slot], until)
+		}
+	}
+	for i := range other.Keys {
+		k := &other.Keys[i]
+		got, ok := ring.ByID(k.ID)
+		if !ok || got.Stage != k.Stage || got.Selector != k.Selector || got.ConfirmedAt != 0 && got.ConfirmedAt != k.ConfirmedAt || got.Gap < k.Gap || got.HeldBefore < k.HeldBefore {
+			t.Fatalf("key %d is %+v, not %+v", k.ID, got, k)
+		}
+	}
+}
 
 // What was given up after a backup was made is not anybody's when it is restored,
 // but what the backup has belongs to whom it belonged.
@@ -31,11 +137,7 @@ func TestWhatWasGivenUpSinceABackupStaysBurned(t *testing.T) {
 		t.Fatal("nothing was given up")
 	}
 	// As it is restored: by its image.
-	again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.m = again
+	w.m = succeed(t, backup, w.m, w.m)
 	if _, ok := w.m.Domain(tok(1)); !ok || w.m.Tombstoned(tok(1)) {
 		t.Error("the claim of the backup did not come back")
 	}
@@ -66,11 +168,7 @@ func TestStandbyOfABackupIsConfirmedAnewWhereItWasNotServedMeanwhile(t *testing.
 	brought.Imported = true
 	w.must(BringKey{Token: tok(2), Material: brought})
 	w.later(60)
-	again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.m = again
+	w.m = succeed(t, backup, w.m, w.m)
 	confirmed, _ := w.domain(tok(3)).Ring().ByID(2)
 	if confirmed.ConfirmedAt == 0 {
 		t.Error("the standby that was served all the while is asked for again")
@@ -106,7 +204,8 @@ func TestRestoredBackupGoesOnPastEverySerial(t *testing.T) {
 			w.must(PutDomainRecord{Token: delegated, Set: rrset(fmt.Sprintf("x%d.send.customer1.example", n), zone.TypeA, 300, "192.0.2.1")})
 			w.must(PutRecord{Apex: name("p-dns.test"), Set: rrset(fmt.Sprintf("x%d.p-dns.test", n), zone.TypeA, 300, "192.0.2.1")})
 		}
-		shown, next := w.m.NextEpoch().tables(), backup.Succeed(w.m.NextEpoch())
+		now := w.m.NextEpoch()
+		shown, next := now.tables(), succeed(t, backup, now, now)
 		is := next.tables()
 		d, _ := next.Domain(delegated)
 		before, _ := w.m.Domain(delegated)
@@ -155,10 +254,7 @@ func TestConfirmationOfAKeyIsOfNoOtherThatABackupHas(t *testing.T) {
 	if confirm.Step.Kind != keys.StepConfirm {
 		t.Fatalf("%+v", confirm)
 	}
-	again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
-	if err != nil {
-		t.Fatal(err)
-	}
+	again := succeed(t, backup, w.m, w.m)
 	confirmable := w.m
 	w.m = again
 	w.refuse(confirm, Stale, "key", "replaced")
@@ -186,11 +282,7 @@ func TestFloorsCountWithTheHoldThatWasInForceBeforeARestore(t *testing.T) {
 		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
 		backup := w.m
 		longer(w)
-		again, err := ReadImage(bytes.NewReader(image(t, backup.Succeed(w.m))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.m = again
+		w.m = succeed(t, backup, w.m, w.m)
 		told := w.at + 5*day
 		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true})
 		w.at = told + 6*day

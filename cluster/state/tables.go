@@ -142,6 +142,17 @@ func (g *graves) add(v [16]byte) {
 
 func (g *graves) len() int { return g.halves.Len() + g.whole.Len() }
 
+// since walks at least the values that another set has not.
+func (g *graves) since(old *graves, yield func([16]byte)) {
+	g.halves.since(&old.halves, func(high, low uint64) {
+		var v [16]byte
+		binary.BigEndian.PutUint64(v[:8], high)
+		binary.BigEndian.PutUint64(v[8:], low)
+		yield(v)
+	})
+	g.whole.since(&old.whole, func(key string, _ struct{}) { yield(tokenOf(key)) })
+}
+
 func (g *graves) has(v [16]byte) bool {
 	if low, ok := g.halves.Get(binary.BigEndian.Uint64(v[:8])); ok {
 		if low == binary.BigEndian.Uint64(v[8:]) {
