@@ -123,22 +123,6 @@ func (n *Node) readImage(r io.Reader, withoutKeys bool) (*logImage, error) {
 	return i, nil
 }
 
-// check reads the file as every node will, so that none meets what it cannot read, and
-// goes back to its beginning.
-func (i *logImage) check(near state.Machine) error {
-	_, err := i.file.Seek(0, io.SeekStart)
-	if err == nil {
-		_, err = state.LoadImage(i.file, near)
-	}
-	if err == nil {
-		_, err = i.file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return fmt.Errorf("reading it again as it was rendered: %w", err)
-	}
-	return nil
-}
-
 // roomToRestore says why an image is not to be put into the log: a node whose disk or
 // store it fills is fenced off.
 func (n *Node) roomToRestore(ctx context.Context, size int64) error {
