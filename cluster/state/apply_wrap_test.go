@@ -50,7 +50,7 @@ func TestPrivateHalvesAreReplacedOnlyAsTheyWereSeen(t *testing.T) {
 	w.checkIndexes()
 }
 
-// TestSealedHalvesOfRemovedKeysAreNowhere: neither in the branch, nor in the image,
+// TestSealedHalvesOfRevokedKeysAreNowhere: neither in the branch, nor in the image,
 // nor among the counts.
 func TestSealedHalvesOfRevokedKeysAreNowhere(t *testing.T) {
 	w := newWorld(t)
