@@ -243,7 +243,7 @@ func TestConnectionThatWaitsForAnotherTurnMakesRoom(t *testing.T) {
 // While it waits for its reader a connection holds its replies, and nothing of what it
 // took to make them.
 func TestReadersThatDoNotReadTakeLittleMemory(t *testing.T) {
-	const readers, most = 24, 128 << 10
+	const readers, most = 24, 64 << 10
 	l := defaultLimits()
 	l.write, l.stall, l.queries = time.Minute, 20*time.Millisecond, 1<<20
 	s := serve(t, l, "127.0.0.1")
