@@ -123,19 +123,16 @@ func (c *connection) ask(method, path, header string, body []byte) (r *http.Resp
 func (b *bench) authd() error {
 	dir := filepath.Join(b.dir, "authd")
 	p, err := b.dev(dir)
+	if err == nil && b.domains > 0 {
+		p.stop()
+		if err = b.populate(dir); err == nil {
+			p, err = b.dev(dir)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { p.stop() }()
-	if b.domains > 0 {
-		p.stop()
-		if err := b.populate(dir); err != nil {
-			return err
-		}
-		if p, err = b.dev(dir); err != nil {
-			return err
-		}
-	}
+	defer p.stop()
 	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
 	if err != nil {
 		return err
