@@ -34,8 +34,8 @@ const (
 	maxProofs    = 200_000
 	maxContested = 100_000
 	// sharedStep is how many entries of the indexes of names a round goes through in
-	// search of contested ones: some ten minutes for a million.
-	sharedStep = 2000
+	// search of contested ones: some twenty minutes for a million.
+	sharedStep = 1000
 	// proofsAnew is the time after which all pending claims are gone through again: a
 	// restore may bring older ones.
 	proofsAnew = 10 * time.Minute

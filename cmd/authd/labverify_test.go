@@ -37,7 +37,8 @@ func (c *cluster) serveWithResolver() {
 }
 
 // TestVerifyThroughParent proves a claim by what the customer's own name servers
-// say, and no other; an unproven zone is refused, an admin can attest.
+// say, and no other; an unproven zone is refused, an admin can attest. Of two claims in
+// mode cname the one signs that the customer's CNAMEs lead to, not the older one.
 func TestVerifyThroughParent(t *testing.T) {
 	l := enterLab(t)
 	if l == nil {
@@ -53,7 +54,10 @@ func TestVerifyThroughParent(t *testing.T) {
 	w.call(1, "POST", "/v1/tenants?wait=served", map[string]any{"id": "rival", "name": "Rival"}, nil)
 	var rival domainReply
 	w.call(1, "POST", "/v1/tenants/rival/domains?wait=served", map[string]any{"domain": delegatedDomain, "mode": "delegated", "pool": "default"}, &rival)
-	w.customers(claim.customerRecords(), "")
+	var squatter domainReply
+	w.call(1, "POST", "/v1/tenants/rival/domains?wait=served", map[string]any{"domain": cnameDomain, "mode": "cname", "pool": "default"}, &squatter)
+	aliased := w.add(cnameDomain, "cname")
+	w.customers(claim.customerRecords(), aliased.customerRecords())
 	w.resolve()
 
 	w.mustRefuse(delegatedDomain)
@@ -78,11 +82,32 @@ func TestVerifyThroughParent(t *testing.T) {
 	w.call(2, "POST", "/v1/domains/"+other.Token+"/attest?wait=served", map[string]any{"reason": "seen at the registrar"}, nil)
 	all = w.answersOf(other.Token)
 	l.mustAnswer("attested", all, w.dns(1), w.dns(2), w.dns(3))
+
+	if w.verify(squatter.Token) {
+		l.Fatal("a claim to whose keys no CNAME leads is proven")
+	}
+	if !w.verify(aliased.Token) {
+		l.Fatal("the claim to whose keys the CNAMEs lead is not proven")
+	}
+	w.caughtUp(1, 2, 3)
+	if keys := w.signingKeys(2, cnameDomain); len(keys) != 1 || keys[0].Selector != "t2-k1" {
+		l.Fatalf("%s is signed for with %d keys, not with t2-k1 alone", cnameDomain, len(keys))
+	}
 }
 
-// verifyClaim asks node 3 to ask the customer's DNS, and gives the claim as it is
-// then.
+// verifyClaim verifies a delegated claim, and gives it as it is then.
 func (w *world) verifyClaim(token string) domainReply {
+	w.Helper()
+	proven := w.verify(token)
+	d := w.domain(3, token)
+	if proven != (d.State == "live") {
+		w.Fatalf("the reply says proven %v, the claim is %s", proven, d.State)
+	}
+	return d
+}
+
+// verify asks node 3 to ask the customer's DNS.
+func (w *world) verify(token string) (proven bool) {
 	w.Helper()
 	r, err := w.try(3, "POST", "/v1/domains/"+token+"/verify?wait=served", nil)
 	if err != nil {
@@ -97,11 +122,7 @@ func (w *world) verifyClaim(token string) domainReply {
 	}
 	w.decode(r.body, &said)
 	w.Logf("verify: proven %v: %s", said.Proven, said.Detail)
-	d := w.domain(3, token)
-	if said.Proven != (d.State == "live") {
-		w.Fatalf("the reply says proven %v, the claim is %s", said.Proven, d.State)
-	}
-	return d
+	return said.Proven
 }
 
 // mustRefuse checks that every node refuses a zone.
