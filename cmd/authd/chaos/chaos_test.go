@@ -42,6 +42,15 @@ func build(t *testing.T, out string, args ...string) {
 	}
 }
 
+// Nodes are told where their disks are by a path: one relative to here would be another
+// to them, and what is done to the disks would be done to nobody.
+func TestTheDisksAreWhereTheNodesLook(t *testing.T) {
+	o, err := parse([]string{"-binary", "./authd", "-dir", "run"})
+	if err != nil || !filepath.IsAbs(o.dir) || filepath.Base(o.dir) != "run" {
+		t.Errorf("-dir run: %q, %v", o.dir, err)
+	}
+}
+
 // The checker must find what it is there for.
 func TestHistories(t *testing.T) {
 	const a, b = "v1", "v2"

@@ -73,7 +73,9 @@ func parse(args []string) (o options, err error) {
 	if o.queries < 0 || o.queries > 0 && o.runs > 0 {
 		return o, errors.New("-queries: a positive number, and without -runs")
 	}
-	return o, nil
+	// A node would take a relative one to be below its configuration, beside the disk.
+	o.dir, err = filepath.Abs(o.dir)
+	return o, err
 }
 
 func main() {
