@@ -38,7 +38,7 @@ func nodeFigures() []nodeFigure {
 		gauge("raft_last_index", "Last entry in this node's log.", func(f cluster.Figures) float64 { return float64(f.LastIndex) }),
 		gauge("raft_commit_index", "Last entry known to be committed.", func(f cluster.Figures) float64 { return float64(f.CommitIndex) }),
 		gauge("raft_candidate", "1 while this node stands for election.", func(f cluster.Figures) float64 { return yes(f.State == "Candidate") }),
-		gauge("raft_log_stalled", "1 while an append to the log hangs.", func(f cluster.Figures) float64 { return yes(f.Stalled) }),
+		gauge("raft_log_stalled", "1 while the disk holds up an append to the log, or what is applied.", func(f cluster.Figures) float64 { return yes(f.Stalled) }),
 		gauge("fenced", "1 where this node is fenced off.", func(f cluster.Figures) float64 { return yes(f.Fenced) }),
 		gauge("mark_behind_entries", "Entries applied that the durable mark does not cover yet.", func(f cluster.Figures) float64 { return float64(f.MarkBehind) }),
 		gauge("log_tail_entries", "Entries behind the last snapshot, which a start replays.", func(f cluster.Figures) float64 { return float64(f.TailEntries) }),

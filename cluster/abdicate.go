@@ -26,7 +26,7 @@ func (s *suspicion) abdicate() {
 	s.abdicated = true
 	n.batcher.giveUp()
 	heir, ok := n.transport.heir(n.raft().CurrentTerm(), n.c.ID, n.members())
-	n.logger.Error("an append to the log hangs: this node leads no more", "for", n.tuning.stall, "heir", heir.ID)
+	n.logger.Error("the disk hangs: this node leads no more", "for", n.tuning.stall, "heir", heir.ID)
 	if !ok {
 		return
 	}

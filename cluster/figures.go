@@ -43,7 +43,7 @@ func (n *Node) Checks() []Check {
 	add("serving", dns, n.offProblem())
 	add("leader", neither, when(n.Leader() == "", "no leader known: writes wait, DNS goes on; bring back enough voters for a majority"))
 	add("peers", neither, n.silentProblem())
-	logProblem := when(n.stalled(), "an append to the log hangs: look at the disk of %s", n.c.DataDir)
+	logProblem := when(n.stalled(), "a write to the disk hangs: look at that of %s", n.c.DataDir)
 	_, at := n.store.damages()
 	if logProblem == "" {
 		logProblem = when(at > 0, "entry %d of the log is damaged, which the snapshot covers: nothing is lost, but look at the disk of %s", at, n.c.DataDir)

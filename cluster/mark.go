@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,12 @@ type markValue struct {
 type mark struct {
 	file *os.File
 
-	// mu guards what follows; held for a pwrite, never for a sync.
+	// writes is held for a pwrite, which a hanging disk may hold up, never for a sync.
+	// It comes before mu.
+	writes sync.Mutex
+	under  hang // the write under way
+
+	// mu guards what follows; never held for the disk.
 	mu       sync.Mutex
 	value    markValue
 	sequence uint64
@@ -65,6 +71,9 @@ type mark struct {
 	syncing sync.Mutex
 	// failed is told of a sync in the background that did not work.
 	failed func(error)
+
+	// fault, in tests, comes before every write, and fails it or holds it up.
+	fault atomic.Pointer[func() error]
 }
 
 // openMark opens or makes the mark file. failed is called, once or more, when a
@@ -163,22 +172,45 @@ func (m *mark) set(change func(*markValue)) error {
 }
 
 func (m *mark) write(change func(*markValue)) error {
+	m.writes.Lock()
+	defer m.writes.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.closed {
+		m.mu.Unlock()
 		return fmt.Errorf("writing mark: %w", os.ErrClosed)
 	}
 	change(&m.value)
 	m.sequence++
-	if _, err := m.file.WriteAt(encodeSlot(m.value, m.sequence), int64(m.writing)*markSpacing); err != nil {
+	slot, at := encodeSlot(m.value, m.sequence), int64(m.writing)*markSpacing
+	m.mu.Unlock()
+	m.under.begin()
+	err := m.put(slot, at)
+	m.under.end()
+	if err != nil {
 		return fmt.Errorf("writing mark: %w", err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !m.dirty {
 		m.dirty = true
 		m.timer = time.AfterFunc(markDelay, m.late)
 	}
 	return nil
 }
+
+func (m *mark) put(slot []byte, at int64) error {
+	if fault := m.fault.Load(); fault != nil {
+		if err := (*fault)(); err != nil {
+			return err
+		}
+	}
+	_, err := m.file.WriteAt(slot, at)
+	return err
+}
+
+// stalled says whether a write has been waiting for the disk longer than limit: nothing
+// is applied meanwhile.
+func (m *mark) stalled(limit time.Duration) bool { return m.under.longer(limit) }
 
 // late is the sync that a quiet node owes its last writes.
 func (m *mark) late() {
@@ -193,8 +225,10 @@ func (m *mark) sync(index uint64) error {
 	m.syncing.Lock()
 	defer m.syncing.Unlock()
 
+	m.writes.Lock() // the slot changes between two writes
 	m.mu.Lock()
 	if m.broken != nil || m.closed || !m.dirty || index != 0 && m.synced.Index >= index {
+		defer m.writes.Unlock()
 		defer m.mu.Unlock()
 		return m.broken
 	}
@@ -203,6 +237,7 @@ func (m *mark) sync(index uint64) error {
 	m.dirty = false
 	m.timer.Stop()
 	m.mu.Unlock()
+	m.writes.Unlock()
 
 	err := unix.Fdatasync(int(m.file.Fd()))
 	m.mu.Lock()
@@ -220,6 +255,8 @@ func (m *mark) sync(index uint64) error {
 // Close syncs and closes.
 func (m *mark) Close() error {
 	err := m.sync(0)
+	m.writes.Lock()
+	defer m.writes.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {

@@ -281,10 +281,13 @@ func (n *Node) leads() bool {
 	return n.raft() != nil && n.fence.err() == nil && n.raft().State() == raft.Leader && !n.stalled()
 }
 
-// stalled says whether the disk has held up an append so long that this node must
-// not lead: the library would for ever (hashicorp/raft issue 503), because it waits
-// for the disk where it would notice that its lease is over.
-func (n *Node) stalled() bool { return n.store.stalled(n.tuning.stall) }
+// stalled says whether the disk has held up an append, or what is applied, so long that
+// this node must not lead: the library would for ever (hashicorp/raft issue 503), because
+// it waits for the disk where it would notice that its lease is over, or knows nothing of
+// what waits to be applied.
+func (n *Node) stalled() bool {
+	return n.store.stalled(n.tuning.stall) || n.mark.stalled(n.tuning.stall)
+}
 
 // abstains says whether this node must keep out of elections.
 func (n *Node) abstains() bool { return n.store.stale() || n.fsm.current().Index() < n.owed() }
@@ -336,7 +339,7 @@ func (n *Node) Health() []string {
 		say("fenced off: %v; DNS goes on, start a successor", cause)
 	}
 	if n.stalled() {
-		say("disk: an append to the log has been hanging for more than %s: this node does not lead; DNS goes on", n.tuning.stall)
+		say("disk: a write to it has been hanging for more than %s: this node does not lead; DNS goes on", n.tuning.stall)
 	}
 	index := n.fsm.current().Index()
 	if index < n.Needs() {

@@ -43,11 +43,12 @@ type store struct {
 	// appended is called after entries were stored.
 	appended func(entries int, octets int64)
 
+	under hang // the append under way
+
 	// mu guards what follows.
 	mu        sync.Mutex
-	pending   time.Time // when the append under way began; zero: none
-	damaged   uint64    // how often a damaged entry was met that the snapshot covers
-	damagedAt uint64    // the highest of them that is still in the log; 0: none
+	damaged   uint64 // how often a damaged entry was met that the snapshot covers
+	damagedAt uint64 // the highest of them that is still in the log; 0: none
 
 	base atomic.Pointer[logBase]
 
@@ -81,11 +82,7 @@ func openStore(dir string, noSync bool, f *fence) (*store, error) {
 }
 
 // stalled says whether an append has been waiting for the disk longer than limit.
-func (s *store) stalled(limit time.Duration) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.pending.IsZero() && time.Since(s.pending) > limit
-}
+func (s *store) stalled(limit time.Duration) bool { return s.under.longer(limit) }
 
 // guard runs one operation of bbolt; an error fences the node.
 func (s *store) guard(what string, do func() error) error {
@@ -222,9 +219,9 @@ func (s *store) used() (octets int64, err error) {
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	s.setPending(time.Now())
+	s.under.begin()
 	err := s.guard("appending to log", func() error { return s.bolt.StoreLogs(summed(logs)) })
-	s.setPending(time.Time{})
+	s.under.end()
 	if base := s.base.Load(); base != nil && base.stale > 0 {
 		s.base.Store(&logBase{index: base.index, term: base.term})
 	}
@@ -234,12 +231,6 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	}
 	s.appended(len(logs), octets)
 	return err
-}
-
-func (s *store) setPending(at time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pending = at
 }
 
 // deleteStep bounds how many entries one transaction deletes, so that clearing a

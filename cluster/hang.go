@@ -1,0 +1,29 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+)
+
+// hang notes how long an operation has been waiting for the disk: one at a time is
+// under way.
+type hang struct {
+	mu    sync.Mutex
+	since time.Time // zero: none
+}
+
+func (h *hang) begin() { h.set(time.Now()) }
+func (h *hang) end()   { h.set(time.Time{}) }
+
+func (h *hang) set(since time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.since = since
+}
+
+// longer says whether one has been under way longer than limit.
+func (h *hang) longer(limit time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.since.IsZero() && time.Since(h.since) > limit
+}
