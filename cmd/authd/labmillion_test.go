@@ -22,7 +22,7 @@ const millionDomains = 1_000_000
 
 // TestMillionCluster measures the shipping binary with a million domains: start,
 // memory, install to an empty follower, snapshot beside writes, start behind a long
-// tail of the log. It prints the table of bench/RESULTS.md:
+// tail of the log, backup and restore. It prints the table of bench/RESULTS.md:
 //
 //	go test -tags lab -run MillionCluster -timeout 40m -v ./cmd/authd
 func TestMillionCluster(t *testing.T) {
@@ -51,6 +51,7 @@ func TestMillionCluster(t *testing.T) {
 
 	m.snapshotBesideWrites()
 	m.startsBehindTails()
+	m.restoreBesideWrites()
 	t.Logf("%d domains, three keys each\n\n| What | Aim | Measured |\n|---|---|---|\n%s", m.total, m.table.String())
 }
 
