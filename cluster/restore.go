@@ -93,7 +93,7 @@ type logImage struct {
 // file as this release has it: every answer made anew, so that others need not. The file
 // is nobody's once this process ends.
 func (n *Node) readImage(r io.Reader, withoutKeys bool) (*logImage, error) {
-	m, err := state.ReadImage(r)
+	m, err := state.ReadImageNear(r, n.Machine())
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,9 @@ func (w *writer) addDomain(c AddDomain) Result {
 	w.link(d, useOf(ring, keys.Ring{}))
 	w.put(nil, d, ring)
 	w.bumpPlatforms(d)
-	w.settleReports(d.Name)
+	if d.DMARC != "" {
+		w.settleReports(d.Name)
+	}
 	return Result{Token: d.Token, Changed: true}
 }
 
@@ -94,10 +96,11 @@ func (w *writer) checkToken(t Token) *Refusal {
 	if t == (Token{}) {
 		return invalid("token", "a claim needs a token")
 	}
-	if _, ok := w.domains.Get(t.key()); ok {
+	switch w.startingWith(t.start()) {
+	case Token{}:
+	case t:
 		return conflict("token", []Token{t}, "token %s is in use", t)
-	}
-	if w.startingWith(t.start()) != (Token{}) {
+	default:
 		return conflict("token", nil, "token %s begins like another claim's: draw another", t)
 	}
 	if w.gone.has(t) {

@@ -189,8 +189,12 @@ func (c *claimDecoder) claim(meta, branch []byte) (record, error) {
 		return r, fmt.Errorf("claim %s: %w", d.Token, err)
 	}
 	if c.anew {
-		if r.branch, err = c.tables.render(d, ring); err != nil {
+		branch, err := c.tables.render(d, ring)
+		if err != nil {
 			return r, fmt.Errorf("claim %s: %w", d.Token, err)
+		}
+		if r.branch != branch { // else it may be shared
+			r.branch = branch
 		}
 	} else if !c.tables.carries(d) {
 		return r, fmt.Errorf("claim %s: its answers are another's: %w", d.Token, errDamaged)

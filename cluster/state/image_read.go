@@ -17,7 +17,12 @@ import (
 // every answer anew: whatever an image from outside claims, DNS answers nothing
 // that Render would not make. It fails on any damage; nothing of a damaged image
 // is returned.
-func ReadImage(r io.Reader) (Machine, error) { return read(&imageReader{anew: true}, r) }
+func ReadImage(r io.Reader) (Machine, error) { return ReadImageNear(r, Machine{}) }
+
+// ReadImageNear is ReadImage where claims that near has just the same share its memory.
+func ReadImageNear(r io.Reader, near Machine) (Machine, error) {
+	return read(&imageReader{anew: true, near: near.tables()}, r)
+}
 
 // LoadImage reads an image of this node or of a peer. Answers of this release's Form
 // are taken as they are, after a check of their shape. Claims that near has just the

@@ -13,7 +13,7 @@ import (
 // processors all the same (bench/RESULTS.md, "The write path"), and has to come seldom.
 const (
 	heapRoom    = 128 << 20 // octets
-	startRoom   = 512 << 20 // octets, until DNS is answered: a start is to be quick
+	startRoom   = 1 << 30   // octets, until DNS is answered: a start is to be quick
 	leastGrowth = 12        // percent: what a million domains can do with in 3.5 GiB while they change
 	mostGrowth  = 400       // percent: a small node's changes are mostly garbage at once
 	firstGrowth = 100       // percent: the runtime's own, until the first look
