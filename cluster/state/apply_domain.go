@@ -225,7 +225,7 @@ func (w *writer) checkListers(d *Domain, field string, n zone.Name) *Refusal {
 	}
 	own := 0
 	for _, t := range listers {
-		if r, ok := w.domains.Get(t.key()); ok && r.tenant() == d.Tenant {
+		if r, ok := w.domains.Get(t.key()); ok && r.head().Tenant == d.Tenant {
 			own++
 		}
 	}

@@ -127,14 +127,16 @@ func (t *tables) checkOwnership(d *Domain, owner *Domain) *Refusal {
 	}
 	prefix := d.Name.Reverse()
 	for from := prefix + belowName; ; {
-		below := t.all(t.owned.first(from, prefix))
+		below := t.owned.first(from, prefix)
 		if len(below) == 0 {
 			return nil
 		}
-		if o := below[0]; o.Tenant != d.Tenant {
+		r, _ := t.domains.Get(below[0].key())
+		o := r.head()
+		if o.Tenant != d.Tenant {
 			return conflict("domain", []Token{o.Token}, "%s lies above %s, which another tenant has proven: claim %s", quoteName(d.Name), quoteName(o.Name), o.Token)
 		}
-		from = afterSubtree(below[0].Name)
+		from = afterSubtree(o.Name)
 	}
 }
 

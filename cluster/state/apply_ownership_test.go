@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,17 @@ func (w *world) claim(n uint64, domain, tenant string) Token {
 func (w *world) prove(t Token) {
 	w.t.Helper()
 	w.must(ProveDomain{Token: t, Seen: []Token{t}})
+}
+
+// fill gives a claim records that cost something to decode.
+func (w *world) fill(t Token) {
+	w.t.Helper()
+	c := SetDomainRecords{Token: t}
+	for n := range 200 {
+		c.Sets = append(c.Sets, rrset(fmt.Sprintf("n%d.%s", n, w.domain(t).Name.Host()), zone.TypeA, 300, "192.0.2.1"))
+	}
+	slices.SortFunc(c.Sets, compareRecords)
+	w.must(c)
 }
 
 func TestPendingClaimsExcludeNobody(t *testing.T) {
@@ -201,4 +213,24 @@ func TestOwnershipLooksPastTheTenantsOwnZones(t *testing.T) {
 	w.who.Reason = "moved"
 	w.must(LeaveDomain{Token: z, Now: true})
 	w.prove(top)
+}
+
+// A tenant may have thousands of zones below a name, with records in each.
+func TestOwnershipCostsTheSameWhateverTheZonesBelowHold(t *testing.T) {
+	w := newWorld(t)
+	top := w.claim(1, "mail.customer.example", "acme")
+	below := w.claim(2, "a.mail.customer.example", "acme")
+	w.prove(below)
+	cost := func() float64 {
+		return testing.AllocsPerRun(10, func() {
+			if r := w.m.tables().checkOwnership(w.domain(top), nil); r != nil {
+				t.Fatal(r)
+			}
+		})
+	}
+	before := cost()
+	w.fill(below)
+	if after := cost(); after != before {
+		t.Errorf("%.0f allocations, %.0f without the records of the zone below", after, before)
+	}
 }

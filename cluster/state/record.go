@@ -391,7 +391,7 @@ func (d *Domain) decode(meta string, p apexes) error {
 	}
 	copy(d.Token[:], r.s)
 	r.s, r.token = r.s[len(d.Token):], d.Token.text()
-	r.whose(d)
+	r.head(d)
 	d.Pool = r.text()
 	d.DMARC, d.Prefix, d.AttestedBy = r.text(), r.text(), r.text()
 	d.Serial = r.uint32()
@@ -438,8 +438,8 @@ func (d *Domain) decode(meta string, p apexes) error {
 	return nil
 }
 
-// whose reads what is behind the token, up to the tenant.
-func (r *decoder) whose(d *Domain) {
+// head reads what is behind the token, up to the tenant.
+func (r *decoder) head(d *Domain) {
 	d.Mode, d.State, d.Override = zone.Mode(r.byte()), DomainState(r.byte()), r.byte() == 1
 	d.Name = zone.Name(r.text())
 	if n := r.uvarint(); n <= uint64(len(d.Name)) {
@@ -450,13 +450,13 @@ func (r *decoder) whose(d *Domain) {
 	d.Tenant = r.text()
 }
 
-// tenant is a claim's, for those who need no more of it: decoding all costs as much as
-// the claim has records.
-func (r record) tenant() string {
-	var d Domain
+// head is a claim up to its tenant, for those who need no more of it: decoding all costs
+// as much as the claim has records.
+func (r record) head() (d Domain) {
+	copy(d.Token[:], r.meta)
 	in := decoder{s: r.meta[len(d.Token):]}
-	in.whose(&d)
-	return d.Tenant
+	in.head(&d)
+	return d
 }
 
 func (r *decoder) server(d *Domain, p apexes) zone.ServerName {
