@@ -118,7 +118,9 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 			return
 		}
 		pool, _ := m.Pool(d.Pool)
-		least := pool.Policy.SignerHold + pool.Policy.Drain - clockApart
+		// The time of an entry is that of its proposal: it is with the others while its
+		// leader leads, at the latest.
+		least := pool.Policy.SignerHold + pool.Policy.Drain - clockApart - v.tuning.lease
 		first := now
 		for _, member := range v.in {
 			since := life.drained[member]
