@@ -43,9 +43,8 @@ func (r *rotator) runFleet() {
 // advanceAll moves every rotation that is due by some entries, the oldest first,
 // and says whether any was.
 func (r *rotator) advanceAll() bool {
-	moved, m := false, r.node.Machine()
-	r.clock.serves(m.Time()) // a new leader's clock is compared as soon as anybody asks for it
-	for rotation := range m.Rotations() {
+	moved := false
+	for rotation := range r.node.Machine().Rotations() {
 		if !r.fleetDue(rotation.ID) {
 			continue
 		}

@@ -170,6 +170,7 @@ func (n *Node) lead() {
 		case won := <-n.raft().LeaderCh():
 			if won {
 				n.logger.Info("this node leads")
+				n.rotator.clock.ask() // until its clock is compared nothing is due
 				n.openTerm()
 			}
 			n.rotator.wake()
