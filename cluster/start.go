@@ -67,7 +67,7 @@ func (n *Node) startRaft() error {
 	}
 	logger := raftLogger(n.logger)
 	n.transport = newTransport(newNetwork(outgoing{raftStreams{n.link}}, logger), n.fence)
-	n.transport.abstains, n.transport.leads = n.abstains, n.leads
+	n.transport.abstains, n.transport.leads, n.transport.leader = n.abstains, n.leads, n.Leader
 	n.transport.broken = n.link.broken.Load
 	n.transport.stalled = n.stalled
 	n.transport.feeds, n.transport.look, n.transport.ended = n.feeds, n.tuning.lease, n.ctx.Done()

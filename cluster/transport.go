@@ -42,8 +42,9 @@ type transport struct {
 	abstains func() bool
 	// roomFor says why a snapshot of a size cannot be taken; empty: it can.
 	roomFor func(octets int64) string
-	// leads says whether this node is the leader.
-	leads func() bool
+	// leads says whether this node is the leader, and leader who is, empty: nobody known.
+	leads  func() bool
+	leader func() string
 	// broken counts kept connections that had ended when they were used.
 	broken func() uint64
 	// feeds says whether this node leads and has a member at an address; that is
@@ -98,6 +99,7 @@ func newTransport(t *raft.NetworkTransport, f *fence) *transport {
 		stalled:   func() bool { return false },
 		abstains:  func() bool { return false },
 		leads:     func() bool { return false },
+		leader:    func() string { return "" },
 		broken:    func() uint64 { return 0 },
 		roomFor:   func(int64) string { return "" },
 		last:      func() uint64 { return 0 },
@@ -314,9 +316,18 @@ func (t *transport) pass(rpc raft.RPC) {
 
 func (t *transport) refuses(rpc raft.RPC) error {
 	switch c := rpc.Command.(type) {
-	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest, *raft.TimeoutNowRequest:
+	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest:
 		if t.abstains() {
 			return errAbstains
+		}
+	case *raft.TimeoutNowRequest:
+		if t.abstains() {
+			return errAbstains
+		}
+		// It names no term. A process that was stopped while it led would depose, as the
+		// first thing it does, who leads since.
+		if leader := t.leader(); leader != "" && leader != string(c.ID) {
+			return fmt.Errorf("%s cannot call to an election: %s leads", c.ID, leader)
 		}
 	case *raft.InstallSnapshotRequest:
 		// What follows is not read: the library ends the connection on it.

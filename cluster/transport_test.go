@@ -92,6 +92,22 @@ func TestNodeThatAbstainsTakesNoPartInElections(t *testing.T) {
 	}
 }
 
+// A leader that was stopped, and goes on where another leads, takes its disk to have hung
+// and would have a third elect.
+func TestOnlyTheLeaderCallsToAnElection(t *testing.T) {
+	tr := newTransport(nil, nil)
+	for _, c := range []struct {
+		leader string
+		heard  bool
+	}{{"", true}, {"node-1", true}, {"node-2", false}, {"node-3", false}} {
+		tr.leader = func() string { return c.leader }
+		call := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ID: []byte("node-1")}}
+		if err := tr.refuses(raft.RPC{Command: call}); (err == nil) != c.heard {
+			t.Errorf("node-1 calls where %q leads: %v", c.leader, err)
+		}
+	}
+}
+
 func TestInstallOfAnImpossibleSizeIsRefused(t *testing.T) {
 	tr := newTransport(nil, nil)
 	tr.roomFor = func(octets int64) string {

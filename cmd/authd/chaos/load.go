@@ -51,6 +51,7 @@ type load struct {
 	own    []*register
 	active [clients][]*register
 	claims []claim
+	round  int       // of runs
 	last   time.Time // of the last acknowledged write
 	worst  time.Duration
 	struck time.Time     // when the fault came
@@ -170,6 +171,7 @@ func (l *load) acknowledged(from time.Time) {
 func (l *load) begin() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.round++
 	l.last, l.worst, l.struck, l.back = time.Time{}, 0, time.Time{}, 0
 }
 
@@ -192,6 +194,7 @@ type client struct {
 	l      *load
 	id     int
 	node   int // the next request goes there
+	round  int // the run that it last came home for
 	count  int64
 	random *rand.Rand
 }
@@ -203,12 +206,24 @@ func (c *client) run(ctx context.Context) {
 			return
 		case <-time.After(think/2 + time.Duration(c.random.Int64N(int64(think)))):
 		}
+		c.home()
 		c.l.running.RLock()
 		o := c.one(ctx)
 		c.l.running.RUnlock()
 		if o != done {
 			time.Sleep(backOff)
 		}
+	}
+}
+
+// home goes back, for a new run, to the node that this client began at. After a rolling
+// restart all would be at one node, and its fault would seem to be everybody's.
+func (c *client) home() {
+	c.l.mu.Lock()
+	round := c.l.round
+	c.l.mu.Unlock()
+	if round != c.round {
+		c.round, c.node = round, c.id%nodeCount
 	}
 }
 
