@@ -26,7 +26,7 @@ import (
 
 // The scripts of testdata/scripts run the real binary. They share one cluster
 // that authd dev runs, so each uses tenants and domains of its own. Beside what
-// testscript has, they know:
+// testscript has, and the file claim.sh, they know:
 //
 //	exits CODE PROGRAM ARGS…     run a program that must end with that code
 //	eventually PROGRAM ARGS…     run it again until it succeeds
@@ -59,6 +59,10 @@ func TestScripts(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building authd: %v\n%s", err, out)
 	}
+	claim, err := os.ReadFile("../../testdata/scripts/claim.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ports := newPortPool()
 	dir, dnsPort, apiPort := startShared(t, filepath.Join(bin, "authd"), ports)
 	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
@@ -76,7 +80,7 @@ func TestScripts(t *testing.T) {
 				e.Setenv(fmt.Sprintf("DNS%d", i+1), strconv.Itoa(dnsPort+i))
 				e.Setenv(fmt.Sprintf("API%d", i+1), fmt.Sprintf("http://127.0.0.1:%d", apiPort+i))
 			}
-			return nil
+			return os.WriteFile(filepath.Join(e.WorkDir, "claim.sh"), claim, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "eventually": cmdEventually, "capture": cmdCapture, "ports": ports.cmdPorts,
