@@ -264,25 +264,23 @@ func TestConfirmationOfAKeyIsOfNoOtherThatABackupHas(t *testing.T) {
 
 // What signers were told before a restore they go by after it.
 func TestFloorsCountWithTheHoldThatWasInForceBeforeARestore(t *testing.T) {
-	for what, longer := range map[string]func(w *world){
-		"of the pool": func(w *world) {
-			long := spec()
-			long.Policy.SignerHold = 5 * 24 * time.Hour
-			w.must(PutPool{"default", long})
-		},
-		"of another pool": func(w *world) {
-			long, pool := spec(), "long"
-			long.Policy.SignerHold = 5 * 24 * time.Hour
-			w.must(PutPool{pool, long})
-			w.must(PatchDomain{Token: tok(1), Pool: &pool})
-		},
+	long, other := spec(), "long"
+	long.Policy.SignerHold = 5 * 24 * time.Hour
+	for what, longer := range map[string][]Command{
+		"of the pool":            {PutPool{"default", long}},
+		"of another pool":        {PutPool{other, long}, PatchDomain{Token: tok(1), Pool: &other}},
+		"of another pool, since": {PutPool{other, spec()}, PatchDomain{Token: tok(1), Pool: &other}, PutPool{other, long}},
 	} {
 		w := newWorld(t)
 		w.must(claimOf(tok(1), "send.customer.test", zone.Delegated, "acme"))
 		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepConfirm, Algorithm: keys.RSA2048, Key: 2}})
 		backup := w.m
-		longer(w)
-		w.m = succeed(t, backup, w.m, w.m)
+		var from Machine // before the last of them
+		for _, c := range longer {
+			from = w.m
+			w.must(c)
+		}
+		w.m = succeed(t, backup, from, w.m)
 		told := w.at + 5*day
 		w.must(StepKey{Token: tok(1), Step: keys.Step{Kind: keys.StepActivate, Algorithm: keys.RSA2048, Key: 2}, Manual: true})
 		w.at = told + 6*day
