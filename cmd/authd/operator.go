@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"golang.org/x/term"
 )
@@ -102,6 +103,7 @@ func (c *snapshotRestoreCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // it took the size of the state, which a node beside this may need
 	f, err := os.Open(c.File)
 	if err != nil {
 		return fmt.Errorf("restoring snapshot: %w", err)
