@@ -38,6 +38,7 @@ type timekeeper struct {
 	mu       sync.Mutex
 	trusted  bool // most of the nodes agree with this one's clock
 	compared bool // since this node leads, or its clock leapt
+	leaps    int  // what was compared before the last says nothing
 	seen     time.Time
 	problem  string // empty: none
 }
@@ -56,6 +57,7 @@ func (k *timekeeper) read() time.Time {
 	now := k.node.c.Now()
 	if !k.seen.IsZero() && k.leapt(k.seen, now).Abs() > clockSlack {
 		k.trusted, k.compared = false, false
+		k.leaps++
 		k.ask()
 	}
 	k.seen = now
@@ -117,12 +119,7 @@ func (k *timekeeper) run(moved func()) {
 	for {
 		pause := clockEvery
 		if k.node.leads() {
-			agrees := k.agrees()
-			k.mu.Lock()
-			k.read()
-			changed := k.trusted != agrees || !k.compared
-			k.trusted, k.compared = agrees, true
-			k.mu.Unlock()
+			agrees, changed := k.compare()
 			if !agrees {
 				pause, again = again, min(2*again, clockMost)
 			} else {
@@ -152,6 +149,24 @@ func (k *timekeeper) run(moved func()) {
 			return
 		}
 	}
+}
+
+// compare compares the clocks, and says whether they agree and whether that is news. A
+// clock that leaps meanwhile is compared again.
+func (k *timekeeper) compare() (agrees, changed bool) {
+	k.mu.Lock()
+	k.read()
+	leaps := k.leaps
+	k.mu.Unlock()
+	agrees = k.agrees()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.read(); k.leaps != leaps {
+		return false, true
+	}
+	changed = k.trusted != agrees || !k.compared
+	k.trusted, k.compared = agrees, true
+	return agrees, changed
 }
 
 // agrees says whether most of the nodes, this one included, answer with about

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,13 +252,15 @@ func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 	leader := c.leader()
 	write(t, leader, "before")
 	at := leader.Machine().Time()
+	k := leader.rotator.clock
+	k.mu.Lock()
 	clocks[leader.c.ID].add(10 * 365 * day)
-	if leader.rotator.clock.agrees() {
+	k.trusted = false // as the next comparison finds
+	k.leaps++         // and not the one that may be under way
+	k.mu.Unlock()
+	if k.agrees() {
 		t.Fatal("agrees with the others ten years apart")
 	}
-	leader.rotator.clock.mu.Lock()
-	leader.rotator.clock.trusted = false // as the next comparison finds
-	leader.rotator.clock.mu.Unlock()
 	write(t, leader, "after")
 	if got := leader.Machine().Time(); got != at {
 		t.Errorf("machine time leapt from %d to %d", at, got)
@@ -266,6 +269,37 @@ func TestClockThatLeapsAloneDoesNotMoveTheCluster(t *testing.T) {
 	eventually(t, "a word about the clock", func() bool {
 		return strings.Contains(strings.Join(leader.Health(), "; "), "no majority of nodes agrees")
 	})
+}
+
+// Then the others agree with what it was before.
+func TestClockThatLeapsAmidAComparisonIsNotTrusted(t *testing.T) {
+	c := newTestCluster(t, 3)
+	clocks := c.withClocks()
+	var leaps atomic.Pointer[string] // whose clock does, as another answers what its own says
+	c.config = func(config *Config) {
+		id := config.ID
+		config.Now = func() time.Time {
+			if of := leaps.Load(); of != nil && *of != id && leaps.CompareAndSwap(of, nil) {
+				clocks[*of].add(time.Hour)
+			}
+			return clocks[id].now()
+		}
+	}
+	c.startAll()
+	leader := c.leader()
+	k := leader.rotator.clock
+	eventually(t, "trust in the clock", func() bool { k.mu.Lock(); defer k.mu.Unlock(); return k.trusted })
+	k.mu.Lock()
+	k.leapt = func(from, to time.Time) time.Duration { return to.Sub(from) } // no time passes but by leaps
+	before := k.leaps
+	k.mu.Unlock()
+	leaps.Store(&leader.c.ID)
+	k.compare()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.trusted || k.leaps == before {
+		t.Errorf("trusted: %v, after %d leaps", k.trusted, k.leaps-before)
+	}
 }
 
 func TestClockThatLeapsIsNotTrustedUntilTheOthersAgree(t *testing.T) {
