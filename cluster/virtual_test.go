@@ -32,6 +32,7 @@ type virtual struct {
 	hosts  map[netip.AddrPort]string
 	files  map[string]IdentityConfig
 	log    *lastLines
+	before sync.Once // prints what came before the first complaint of a key
 	began  time.Time
 	many   bool // so many domains that not every machine is looked at
 	size   int  // of the cluster that was founded: the first of members, which are all hosts there are

@@ -84,6 +84,7 @@ func (v *virtual) sawKey(id string, m state.Machine, d *state.Domain, k keys.Key
 	}
 	complain := func(format string, args ...any) {
 		v.t.Errorf("%s: %s, key %s of %s: %s", v.now(), id, k.Selector, d.Name, fmt.Sprintf(format, args...))
+		v.before.Do(func() { v.t.Logf("before that:\n%s", v.log.since(now.Add(-time.Hour))) })
 	}
 	if k.ConfirmedAt != 0 && !life.passed && !life.excused {
 		life.passed = true
