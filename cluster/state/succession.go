@@ -110,8 +110,8 @@ func (w *writer) pass(since, was *tables) {
 			}
 		}
 	})
-	for id, by := range raise {
-		w.raisePool(id, by)
+	for _, id := range slices.Sorted(maps.Keys(raise)) {
+		w.raisePool(id, raise[id])
 	}
 	for _, p := range w.platforms.values() {
 		if shown, ok := was.platformAt(p.Apex); ok && int32(shown.Serial-p.Serial) >= 0 {
@@ -194,17 +194,17 @@ func (t *tables) changed(since, was *tables) []Token {
 	}
 	was.domains.since(&since.domains, look)
 	since.domains.since(&was.domains, look)
-	if !policiesDiffer(since, was) {
-		return slices.Collect(maps.Keys(found))
-	}
-	for _, token := range t.differ(was) {
-		if shown, ok := was.find(token); ok {
-			if own, _ := t.find(token); own.Pool != shown.Pool {
-				found[token] = struct{}{}
+	if policiesDiffer(since, was) {
+		for _, token := range t.differ(was) {
+			if shown, ok := was.find(token); ok {
+				if own, _ := t.find(token); own.Pool != shown.Pool {
+					found[token] = struct{}{}
+				}
 			}
 		}
 	}
-	return slices.Collect(maps.Keys(found))
+	// In order, as all that is applied: each node writes the same in the same order.
+	return slices.SortedFunc(maps.Keys(found), func(a, b Token) int { return bytes.Compare(a[:], b[:]) })
 }
 
 // policiesDiffer says whether a policy tells signers otherwise than before.
