@@ -18,7 +18,8 @@
 //     takes it along the log.
 //   - On disk: store.go and store_sum.go are the log, mark.go how far it was applied,
 //     snapshots.go the images, keep.go and pace*.go when and how gently they are
-//     written. disk.go watches the room, fence.go stops a node that can no longer write.
+//     written. disk.go watches the room, hang.go how long a write takes, fence.go stops a
+//     node that can no longer write.
 //   - Backups: restore.go saves and restores, restore_entries.go is a restore in the log.
 //   - Raft's messages: transport.go, sender.go (nobody speaks for another),
 //     reach.go, suspicion.go and abdicate.go (elections without delay).
@@ -27,7 +28,7 @@
 //   - Members: members.go, join.go, incarnation.go (epochs), recover*.go (one
 //     node that is left).
 //   - What the leader does by itself: rotator*.go (steps of keys), fleet*.go
-//     (rotations of many domains), proofs.go (pending claims), clock.go (the
+//     (rotations of many domains), proofs*.go (pending and contested claims), clock.go (the
 //     machine's time), cookies.go, wrap.go (another key-encryption key).
 //   - Key material: material.go, mills.go (keys that other nodes made), seals.go
 //     (whether this node can open what it holds).

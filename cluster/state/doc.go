@@ -1,7 +1,8 @@
 // Package state is the replicated state machine: platform zones, name servers,
 // pools, tenants, domains and their keys, API tokens and settings. It knows no
 // Raft, no clock, no randomness and no disk; cmd/authd/rules_test.go keeps it so.
-// Only reading images starts goroutines, to decode on all cores, and waits for them.
+// Only reading images and taking over their keys starts goroutines, to use all cores, and
+// waits for them.
 //
 // Four laws hold. Apply depends on the machine and the command, nothing else.
 // What needs the outside (time, keys, tokens, nonces, public-suffix knowledge)
@@ -20,7 +21,7 @@
 //   - Commands: command.go pins their codes, encode.go is their form in the log.
 //   - Apply: apply.go begins and ends each command; apply_*.go have the rules by
 //     theme; refusal.go the words of a no; once.go what was done before;
-//     names.go, token.go and dmarc.go what texts may be.
+//     names.go, token.go and dmarc.go what texts may be. signer.go says whose keys sign.
 //   - Rendering: plan.go turns a domain into a zone.Plan, publish.go takes the
 //     branches to the tree, customer.go is what a customer must add, shown.go what
 //     a change can be seen by.
@@ -28,7 +29,8 @@
 //     pending.go, sealed.go, tally.go.
 //   - Rotations of many domains: rotation.go, rotation_eta.go.
 //   - History: audit.go, audit_record.go.
-//   - Images: image.go and image_*.go, restore.go; sum.go is what nodes compare.
+//   - Images: image.go and image_*.go, restore.go; succession.go is how a backup takes
+//     a machine's place; sum.go is what nodes compare.
 //
 // Read cluster next: it stamps, proposes and publishes.
 package state
