@@ -9,13 +9,15 @@ import (
 	"authd/cluster"
 )
 
+func (h *house) proofCheck(d Domain) *ProofCheck {
+	h.Helper()
+	return read[Domain](h, h.must(http.StatusOK, "GET", "/v1/domains/"+d.Token, "")).ProofCheck
+}
+
 func TestPendingDomainShowsHowTheAskingForItsProofStands(t *testing.T) {
 	h := newHouse(t)
 	d := h.claim("acme", "send.customer.example", "delegated")
-	show := func() *ProofCheck {
-		t.Helper()
-		return read[Domain](h, h.must(http.StatusOK, "GET", "/v1/domains/"+d.Token, "")).ProofCheck
-	}
+	show := func() *ProofCheck { t.Helper(); return h.proofCheck(d) }
 	if c := show(); c != nil {
 		t.Errorf("where no leader says anything: %+v", c)
 	}
@@ -99,10 +101,7 @@ func TestContestedDomainShowsHowTheAskingStands(t *testing.T) {
 	h := newHouse(t)
 	h.proof.Next = h.at + 60
 	d := h.claim("acme", "customer.example", "cname")
-	show := func() *ProofCheck {
-		t.Helper()
-		return read[Domain](h, h.must(http.StatusOK, "GET", "/v1/domains/"+d.Token, "")).ProofCheck
-	}
+	show := func() *ProofCheck { t.Helper(); return h.proofCheck(d) }
 	if c := show(); c != nil {
 		t.Errorf("a name that nobody else claims: %+v", c)
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,4 +27,14 @@ func (h *hang) longer(limit time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return !h.since.IsZero() && time.Since(h.since) > limit
+}
+
+// diskFault, in tests, comes before an operation on the disk, and fails it or holds it up.
+type diskFault struct{ atomic.Pointer[func() error] }
+
+func (f *diskFault) meet() error {
+	if do := f.Load(); do != nil {
+		return (*do)()
+	}
+	return nil
 }

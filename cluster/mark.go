@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,8 +71,7 @@ type mark struct {
 	// failed is told of a sync in the background that did not work.
 	failed func(error)
 
-	// fault, in tests, comes before every write, and fails it or holds it up.
-	fault atomic.Pointer[func() error]
+	fault diskFault // before every write
 }
 
 // openMark opens or makes the mark file. failed is called, once or more, when a
@@ -199,10 +197,8 @@ func (m *mark) write(change func(*markValue)) error {
 }
 
 func (m *mark) put(slot []byte, at int64) error {
-	if fault := m.fault.Load(); fault != nil {
-		if err := (*fault)(); err != nil {
-			return err
-		}
+	if err := m.fault.meet(); err != nil {
+		return err
 	}
 	_, err := m.file.WriteAt(slot, at)
 	return err

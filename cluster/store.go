@@ -55,8 +55,7 @@ type store struct {
 	// running: Raft uses the store. Before, errors are returned as they are.
 	running atomic.Bool
 
-	// fault, in tests, comes before every operation, and fails it or holds it up.
-	fault atomic.Pointer[func() error]
+	fault diskFault // before every operation
 }
 
 // openStore opens raft.db. Another process that holds it is named as the reason.
@@ -106,10 +105,8 @@ func (s *store) try(do func() error) (err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	if fault := s.fault.Load(); fault != nil {
-		if err := (*fault)(); err != nil {
-			return err
-		}
+	if err := s.fault.meet(); err != nil {
+		return err
 	}
 	return do()
 }

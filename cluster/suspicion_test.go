@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,10 +23,36 @@ func patient(t *testing.T) *testCluster {
 	c.tuning = patience()
 	c.startAll()
 	first, second := c.nodes["node-1"], c.nodes["node-2"]
-	now := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("node-2")}}
-	must(t, second.transport.TimeoutNow("node-1", first.transport.LocalAddr(), now, new(raft.TimeoutNowResponse)))
+	must(t, callToAnElection(second, first))
 	c.leader()
 	return c
+}
+
+// callToAnElection has a node tell another to stand.
+func callToAnElection(from, to *Node) error {
+	call := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(from.c.ID)}}
+	return from.transport.TimeoutNow(raft.ServerID(to.c.ID), to.transport.LocalAddr(), call, new(raft.TimeoutNowResponse))
+}
+
+func TestNobodyButTheLeaderDeposesIt(t *testing.T) {
+	c := patient(t)
+	leader := c.leader()
+	c.waitAll(write(t, leader, "before"))
+	term := leader.raft().CurrentTerm()
+	for _, from := range c.nodes {
+		for _, to := range c.nodes {
+			if from == leader || from == to {
+				continue
+			}
+			eventually(t, to.c.ID+" to know who leads", func() bool { return to.Leader() == leader.c.ID })
+			if err := callToAnElection(from, to); err == nil || !strings.Contains(err.Error(), leader.c.ID+" leads") {
+				t.Errorf("%s tells %s to stand: %v", from.c.ID, to.c.ID, err)
+			}
+		}
+	}
+	if !leader.leads() || leader.raft().CurrentTerm() != term {
+		t.Errorf("%s leads no more", leader.c.ID)
+	}
 }
 
 // The library alone would not look for another leader before a test gives up.

@@ -25,6 +25,7 @@ import (
 //     (Raft dissertation, figure 3.1), and a tail that a snapshot superseded is no log:
 //     see bound.
 //   - A snapshot that would take this node's state back is refused.
+//   - Nobody but the leader calls to an election: the library's message names no term.
 //   - A wish to be elected waits while this node is about to give its leader up: see
 //     suspicion.
 //   - A peer that returns is sent what it missed at once: see reach.

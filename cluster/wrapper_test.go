@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,16 +111,17 @@ func TestTimersReplaceAHungLeaderWithinTenSeconds(t *testing.T) {
 }
 
 // hangs are what a hanging disk holds up first: an append, or, where the last one was done
-// already, the note of how far the log is applied. hold gives what makes it go on.
+// already, the note of how far the log is applied.
 var hangs = []struct {
 	name  string
-	fault func(n *Node) *atomic.Pointer[func() error]
+	fault func(n *Node) *diskFault
 }{
-	{"append", func(n *Node) *atomic.Pointer[func() error] { return &n.store.fault }},
-	{"mark", func(n *Node) *atomic.Pointer[func() error] { return &n.mark.fault }},
+	{"append", func(n *Node) *diskFault { return &n.store.fault }},
+	{"mark", func(n *Node) *diskFault { return &n.mark.fault }},
 }
 
-func hold(t *testing.T, fault *atomic.Pointer[func() error]) (thaw func()) {
+// hold has the disk hang at a place until thaw.
+func hold(t *testing.T, fault *diskFault) (thaw func()) {
 	frozen := make(chan struct{})
 	thaw = sync.OnceFunc(func() { close(frozen) })
 	t.Cleanup(thaw) // before the node is closed
@@ -138,7 +138,7 @@ func TestLeaderWhoseDiskHangsSaysSoAndTakesNoWrites(t *testing.T) {
 	}
 }
 
-func leaderWhoseDiskHangs(t *testing.T, fault func(*Node) *atomic.Pointer[func() error]) {
+func leaderWhoseDiskHangs(t *testing.T, fault func(*Node) *diskFault) {
 	c := newTestCluster(t, 3)
 	c.tuning.patience = 10 * time.Millisecond
 	c.startAll()
@@ -184,7 +184,7 @@ func TestLeaderWhoseDiskHangsTellsAnotherToLead(t *testing.T) {
 	}
 }
 
-func heirOfHangingDisk(t *testing.T, fault func(*Node) *atomic.Pointer[func() error]) {
+func heirOfHangingDisk(t *testing.T, fault func(*Node) *diskFault) {
 	c := patient(t)
 	old := c.leader()
 	c.waitAll(write(t, old, "before"))

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"fmt"
+	"bytes"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -26,15 +26,12 @@ func processors() time.Duration {
 		if err != nil {
 			continue // it ended
 		}
-		var pid int
-		_, _ = fmt.Sscan(string(text), &pid)
-		// The name before it, in brackets, may hold anything: proc(5).
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		var p process
-		var user, system int64
-		_, _ = fmt.Sscan(strings.Join(append(slices.Clone(fields[1:2]), fields[11:13]...), " "), &p.parent, &user, &system)
-		p.taken = time.Duration(user+system) * clockTick
-		all[pid] = p
+		// The name in brackets may hold anything: proc(5).
+		at := bytes.LastIndexByte(text, ')')
+		fields := strings.Fields(string(text[at+1:]))
+		number := func(i int) int { n, _ := strconv.Atoi(fields[i]); return n }
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		all[pid] = process{parent: number(1), taken: time.Duration(number(11)+number(12)) * clockTick}
 	}
 	var sum time.Duration
 	for pid, p := range all {

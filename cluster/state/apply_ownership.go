@@ -60,13 +60,13 @@ func (w *writer) checkProof(d *Domain, c ProveDomain) *Refusal {
 	if d.State == Leaving {
 		return conflict("domain", []Token{d.Token}, "claim %s of %s is leaving: restore it first", d.Token, quoteName(d.Name))
 	}
+	if c.Attested && w.entry.Reason == "" {
+		return invalid("reason", "attesting %s needs a reason", quoteName(d.Name))
+	}
 	if d.Mode == zone.CNAME {
 		return w.checkAliases(d, c)
 	}
 	if c.Attested {
-		if w.entry.Reason == "" {
-			return invalid("reason", "attesting %s needs a reason", quoteName(d.Name))
-		}
 		if o := w.ownerOf(d.Name); o != nil && o.Token != d.Token {
 			return conflict("domain", []Token{o.Token}, "%s is proven for tenant %s by claim %s: only the parent's own servers can move it, or an admin ends that claim", quoteName(d.Name), quote(o.Tenant), o.Token)
 		}
@@ -95,9 +95,6 @@ func (w *writer) checkAliases(d *Domain, c ProveDomain) *Refusal {
 			return invalid("domain", "no CNAME below %s leads to a key of claim %s: add its CNAME records", quoteName(d.Name), d.Token)
 		}
 		return nil
-	}
-	if w.entry.Reason == "" {
-		return invalid("reason", "attesting %s needs a reason", quoteName(d.Name))
 	}
 	for _, o := range w.claimsTo(d.Name) {
 		if o.Tenant != d.Tenant && o.vouches(d.Name) == vouchCNAME {

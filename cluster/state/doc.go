@@ -29,8 +29,8 @@
 //     pending.go, sealed.go, tally.go.
 //   - Rotations of many domains: rotation.go, rotation_eta.go.
 //   - History: audit.go, audit_record.go.
-//   - Images: image.go and image_*.go, restore.go; succession.go is how a backup takes
-//     a machine's place; sum.go is what nodes compare.
+//   - Images: image.go and image_*.go; succession.go is how a backup takes a machine's
+//     place; sum.go is what nodes compare.
 //
 // Read cluster next: it stamps, proposes and publishes.
 package state

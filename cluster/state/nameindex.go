@@ -57,6 +57,10 @@ func pairOf(n zone.Name, t Token) string {
 	return string(append(append(n.AppendReverse(room[:0]), atName...), t[:]...))
 }
 
+// nameIn is the reversed name of a pair, and tokenIn its claim.
+func nameIn(pair string) string { return strings.TrimSuffix(pair[:len(pair)-len(Token{})], atName) }
+func tokenIn(pair string) Token { return tokenOf(pair[len(pair)-len(Token{}):]) }
+
 func (x *nameIndex) add(n zone.Name, t Token) {
 	x.pairs.Set(pairOf(n, t), struct{}{})
 }
@@ -72,7 +76,7 @@ func (x *nameIndex) at(n zone.Name) (list []Token) {
 		if !strings.HasPrefix(pair, prefix) {
 			return false
 		}
-		list = append(list, tokenOf(pair[len(prefix):]))
+		list = append(list, tokenIn(pair))
 		return true
 	})
 	return list
@@ -87,7 +91,7 @@ func (x *nameIndex) in(n zone.Name) []Token {
 func (x *nameIndex) first(from, prefix string) (list []Token) {
 	x.pairs.Ascend(from, func(pair string, _ struct{}) bool {
 		if strings.HasPrefix(pair, prefix) {
-			list = []Token{tokenOf(pair[len(pair)-len(Token{}):])}
+			list = []Token{tokenIn(pair)}
 		}
 		return false
 	})

@@ -143,7 +143,7 @@ func (m Machine) Shared(from string, most int) (names []zone.Name, next string) 
 				return false
 			}
 			if count > most {
-				next = nameOf(pair) // whole names only: the next call has all of this one
+				next = nameIn(pair) // whole names only: the next call has all of this one
 				return false
 			}
 			pairs = append(pairs, pair)
@@ -153,15 +153,15 @@ func (m Machine) Shared(from string, most int) (names []zone.Name, next string) 
 	slices.Sort(pairs)
 	shared := ""
 	for i := 1; i < len(pairs); i++ {
-		this := nameOf(pairs[i])
+		this := nameIn(pairs[i])
 		if next != "" && this >= next {
 			break
 		}
-		if this != nameOf(pairs[i-1]) || this == shared {
+		if this != nameIn(pairs[i-1]) || this == shared {
 			continue
 		}
 		shared = this
-		if d, ok := t.find(tokenOf(pairs[i][len(pairs[i])-len(Token{}):])); ok {
+		if d, ok := t.find(tokenIn(pairs[i])); ok {
 			at := slices.IndexFunc(d.SignsFor, func(n zone.Name) bool { return n.Reverse() == this })
 			if at >= 0 {
 				names = append(names, d.SignsFor[at])
@@ -172,9 +172,6 @@ func (m Machine) Shared(from string, most int) (names []zone.Name, next string) 
 	}
 	return names, next
 }
-
-// nameOf is the reversed name of a pair.
-func nameOf(pair string) string { return strings.TrimSuffix(pair[:len(pair)-len(Token{})], atName) }
 
 // maxRivals bounds the claims that one look at another's CNAMEs looks at too.
 const maxRivals = 4

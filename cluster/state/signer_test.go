@@ -11,9 +11,11 @@ import (
 	"authd/zone"
 )
 
-func (w *world) signer(domain string) Token {
+func (w *world) signer(domain string) Token { return w.signerOf(domain, "") }
+
+func (w *world) signerOf(domain, tenant string) Token {
 	w.t.Helper()
-	d, ok := w.m.SignerFor(name(domain), "")
+	d, ok := w.m.SignerFor(name(domain), tenant)
 	if !ok {
 		return Token{}
 	}
@@ -34,6 +36,57 @@ func cnames(t *testing.T) (w *world, squatter, customer Token) {
 	w.later(10)
 	w.must(claimOf(tok(2), "customer.test", zone.CNAME, "acme"))
 	return w, tok(1), tok(2)
+}
+
+func TestSignerIsTheClaimToTheNameBeforeThoseThatListIt(t *testing.T) {
+	w := newWorld(t)
+	lister := claimOf(tok(1), "bulk.other.test", zone.CNAME, "zeta")
+	lister.SignsFor = []zone.Name{name("customer.test")}
+	w.must(lister)
+	if w.signer("customer.test") != tok(1) {
+		t.Error("the claim that lists the name does not sign")
+	}
+	w.later(10)
+	w.must(claimOf(tok(2), "customer.test", zone.CNAME, "acme"))
+	if w.signer("customer.test") != tok(2) {
+		t.Error("the claim to the name itself does not sign")
+	}
+	w.later(10)
+	w.must(claimOf(tok(3), "customer.test", zone.CNAME, "zeta"))
+	if w.signer("customer.test") != tok(2) {
+		t.Error("a later claim took the name away from an earlier one")
+	}
+}
+
+// A tenant that merely claims a name, or lists it, does not get to sign for who has a
+// proven zone below it: its selectors are in nobody's DNS, so the mail would fail.
+func TestSignerIsWhoHoldsTheNamesDNSBeforeWhoOnlyClaimsIt(t *testing.T) {
+	w := newWorld(t)
+	signs := []zone.Name{name("customer.test")}
+	listed := claimOf(tok(1), "send.stranger.test", zone.Delegated, "zeta")
+	listed.SignsFor = signs
+	w.must(listed)
+	w.must(ProveDomain{Token: tok(1), Seen: []Token{tok(1)}})
+	w.later(10)
+	w.must(claimOf(tok(2), "customer.test", zone.CNAME, "zeta"))
+	w.later(10)
+	holder := claimOf(tok(3), "send.customer.test", zone.Delegated, "acme")
+	holder.SignsFor = signs
+	w.must(holder)
+	if w.signer("customer.test") != tok(2) || w.signerOf("customer.test", "acme") != (Token{}) {
+		t.Error("a claim that is not proven signs")
+	}
+	w.must(ProveDomain{Token: tok(3), Seen: []Token{tok(3)}})
+	if w.signer("customer.test") != tok(3) || w.signerOf("customer.test", "acme") != tok(3) {
+		t.Error("who proved that it holds the DNS of the name does not sign for it")
+	}
+	if w.signerOf("customer.test", "zeta") != tok(2) {
+		t.Error("a tenant that asks does not get its own")
+	}
+	w.must(claimOf(tok(4), "customer.test", zone.CNAME, "acme"))
+	if w.signer("customer.test") != tok(4) || w.signerOf("customer.test", "acme") != tok(4) {
+		t.Error("the holder's own claim to the name itself does not come before its list")
+	}
 }
 
 func TestClaimThatTheCNAMEsLeadToSignsBeforeOlderOnes(t *testing.T) {

@@ -161,7 +161,7 @@ func (w *writer) buryWith(since, was *tables) {
 func (t *tables) boundHashes() map[[16]byte]bool {
 	held := make(map[[16]byte]bool)
 	t.bound.pairs.Scan(func(pair string, _ struct{}) bool {
-		d, _ := t.find(tokenOf(pair[len(pair)-len(Token{}):]))
+		d, _ := t.find(tokenIn(pair))
 		for _, n := range d.boundNames() {
 			held[hash16(string(n))] = true
 		}
